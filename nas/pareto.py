@@ -1,0 +1,134 @@
+"""Fronts, hypervolume and the choice of a baseline. Everything is minimized: negate what is to be large."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other point dominates.
+
+    `points` is [n, m] with m = 1, 2 or 3 objectives, all minimized; the mask is [n]. A point dominates another if it
+    is nowhere worse and somewhere better, so equal points of the front are all kept. One sweep in lexicographic
+    order, O(n log n) (Kung, Luccio and Preparata 1975). Raises ValueError for another shape and for NaN.
+    """
+    distinct, inverse = np.unique(_padded(points), axis=0, return_inverse=True)
+    steps: list[tuple[float, float]] = []
+    keep = np.zeros(len(distinct), dtype=bool)
+    for index, (_, y, z) in enumerate(distinct.tolist()):
+        span = _covered(steps, y, z)
+        if span:
+            steps[slice(*span)] = [(y, z)]
+            keep[index] = True
+    return keep[inverse.reshape(-1)]
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """The volume that the points dominate and the reference bounds (Zitzler and Thiele 1998), exactly.
+
+    `points` is [n, m], `reference` [m], m = 1, 2 or 3, all minimized. Points that are not better than the reference
+    everywhere add nothing. Raises ValueError as `non_dominated` does.
+    """
+    lower, upper = undominated_boxes(points, reference)
+    height = np.asarray(reference, dtype=float)[-1] - upper[:, -1]
+    dominated = height > 0  # the other boxes reach to -inf, and nothing lies above them
+    base = np.prod((upper - lower)[dominated, :-1], axis=1)
+    return float(np.sum(base * height[dominated]))
+
+
+def undominated_boxes(points: ArrayLike, reference: ArrayLike) -> tuple[Floats, Floats]:
+    """Disjoint boxes that tile all that is better than the reference and that no point dominates.
+
+    `points` is [n, m], `reference` [m], m = 1, 2 or 3, all minimized. Returns the lower and upper corners, [k, m]
+    each, k <= 2n + 1. Lower corners may be -inf, and the last objective's always are: each box is a column along the
+    last objective, and the points dominate just what lies between its upper corner and the reference. (Yang et al.
+    2019, arXiv 1904.12672, use such boxes; here one sweep along the first objective over a staircase in the others.)
+    Raises ValueError as `non_dominated` does.
+    """
+    values, limit = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
+    if values.ndim != 2 or limit.shape != values.shape[1:] or not np.isfinite(limit).all():
+        raise ValueError(f"the reference must be one finite number per objective, got {reference}")
+    useful = np.unique(_padded(values[(values < limit).all(axis=1)]), axis=0)
+    x_end, y_end, z_end = [0.0] * (3 - limit.size) + limit.tolist()
+    steps = [(-np.inf, z_end, -np.inf)]  # open columns, sorted by y: (y, z below which nothing is dominated, since x)
+    boxes: list[tuple[float, ...]] = []  # closed columns: lower x, y, upper x, y, z
+
+    def close(start: int, stop: int, x: float) -> None:
+        ends = [y for y, _, _ in steps[start + 1 : stop + 1]] + [y_end] * (stop == len(steps))
+        boxes.extend(
+            (since, y, x, end, z) for (y, z, since), end in zip(steps[start:stop], ends, strict=True) if x > since
+        )
+
+    for x, y, z in useful.tolist():
+        span = _covered(steps, y, z)
+        if span:
+            start, stop = span
+            split = start == len(steps) or steps[start][0] != y  # the column before reaches beyond y
+            close(start - split, stop, x)
+            shortened = [(*steps[start - 1][:2], x)] if split else []
+            steps[start - split : stop] = [*shortened, (y, z, x)]
+    close(0, len(steps), x_end)
+    table = np.array(boxes)
+    lower = np.column_stack([table[:, :2], np.full(len(table), -np.inf)])
+    return lower[:, 3 - limit.size :], table[:, 2:][:, 3 - limit.size :]
+
+
+def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07) -> Floats:
+    """The scalar that one number of a network is judged by: accuracy * (cost / target) ** w.
+
+    `accuracy` and `cost` are arrays of one shape (any units; `cost` and `target` share theirs and are positive), and
+    so is the result; larger is better. Equation 2 of MnasNet (Tan et al. 2019, arXiv 1807.11626) with w = alpha =
+    beta, as EfficientNet (Tan and Le 2019, arXiv 1905.11946, section 4) uses it with multiply-adds for latency.
+    Raises ValueError unless costs and target are positive.
+    """
+    costs = np.asarray(cost, dtype=float)
+    if not (target > 0 and (costs > 0).all()):
+        raise ValueError(f"costs and their target must be positive, got target {target}")
+    return np.asarray(np.asarray(accuracy, dtype=float) * (costs / target) ** w)
+
+
+def pick_baseline(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07) -> int:
+    """The index of the largest `reward`; of equals the cheapest, then the first.
+
+    `accuracy` and `cost` are [n], n >= 1; NaN accuracies are never picked. Raises ValueError as `reward` does, and
+    if no accuracy is a number.
+    """
+    rewards = reward(accuracy, cost, target, w)
+    rewards = np.where(np.isnan(rewards), -np.inf, rewards)
+    if not np.isfinite(rewards).any():
+        raise ValueError("no network has an accuracy to pick a baseline by")
+    return int(np.lexsort((np.asarray(cost), -rewards))[0])
+
+
+def _padded(points: ArrayLike) -> Floats:
+    """[n, m] -> [n, 3]: leading objectives that are the same for all points; checks what the sweeps rely on."""
+    values = np.asarray(points, dtype=float)
+    if values.ndim != 2 or not 1 <= values.shape[1] <= 3:
+        raise ValueError(f"points must be [n, m] with 1 to 3 objectives, got an array of shape {values.shape}")
+    if np.isnan(values).any():
+        raise ValueError("points must not be NaN")
+    return np.pad(values, ((0, 0), (3 - values.shape[1], 0)), constant_values=-np.inf)
+
+
+def _covered(steps: list[tuple[float, float]], y: float, z: float) -> tuple[int, int] | None:
+    """The run of steps that (y, z) makes superfluous, start and stop; None if a step dominates or equals it.
+
+    A staircase is sorted by strictly rising y and so by strictly falling z.
+    """
+    before = bisect_right(steps, y, key=_first) - 1
+    if before >= 0 and steps[before][1] <= z:
+        return None
+    start = before if before >= 0 and steps[before][0] == y else before + 1
+    stop = start
+    while stop < len(steps) and steps[stop][1] >= z:
+        stop += 1
+    return start, stop
+
+
+_first = itemgetter(0)

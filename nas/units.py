@@ -1,0 +1,55 @@
+"""Quantities as people write them: 400M multiply-adds, 1.2G, ten minutes as 10m."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from nas.errors import UserError
+
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_count(text: str | float, what: str) -> int:
+    """Read a positive count such as 400M, 1.2G or 5300000; `what` names its place in an error."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = f"{text:f}"
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGBT]?)", str(text).strip().upper())
+    value = round(float(match[1]) * _COUNTS[match[2]]) if match else 0
+    if value < 1:
+        raise UserError(f"{what}: {str(text)[:40]!r} is not a positive count; write it like 400M, 1.2G or 5300000")
+    return value
+
+
+def parse_duration(text: str, what: str) -> float:
+    """Read a positive duration in seconds from 90, 90s, 10m, 1.5h or 1d."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", text.strip().lower())
+    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if value <= 0:
+        raise UserError(f"{what}: {text[:40]!r} is not a positive duration; write it like 90s, 10m or 1.5h")
+    return value
+
+
+def format_count(value: float, digits: int = 4) -> str:
+    """Write a count with a unit: 385814752 -> 385.8M."""
+    for unit in ("T", "G", "M", "K"):
+        if abs(value) >= _COUNTS[unit]:
+            return f"{value / _COUNTS[unit]:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration for people: 75 -> 1m15s."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown word: the nearest right one, or all of them if none is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
