@@ -13,7 +13,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torchvision.datasets import FashionMNIST
 
@@ -22,12 +21,10 @@ from nas import datasets
 
 def training_images(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The 60,000 training images, uint8 [n, 1, 28, 28], and labels, int64 [n], from the idx files."""
-    pixels = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())
-    images = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    return torch.from_numpy(images.copy()), torch.from_numpy(
-        np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
-    )
+    pixels = bytearray(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()))
+    labels = bytearray(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()))
+    images = torch.frombuffer(pixels, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)
+    return images, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()
 
 
 def one_fifth(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,9 +35,7 @@ def one_fifth(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor,
 
 def subset(folder: Path) -> datasets.Dataset:
     """The embedded data set, made from the original files."""
-    full = datasets.hold_out(
-        "fashion-mnist", *training_images(folder), FashionMNIST.classes, share=1 / 6, flip=True
-    )
+    full = datasets.hold_out("fashion-mnist", *training_images(folder), FashionMNIST.classes, share=1 / 6, flip=True)
     train_images, train_labels = one_fifth(full.train_images, full.train_labels)
     val_images, val_labels = one_fifth(full.val_images, full.val_labels)
     return replace(

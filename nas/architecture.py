@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.blocks import OPS, Block, Shape, make_divisible
 from nas.errors import UserError
+from nas.files import read_toml, to_toml
 from nas.units import nearest
 
 if TYPE_CHECKING:
@@ -226,17 +226,13 @@ class Architecture:
 
     def to_toml(self, about: Mapping[str, str | float] | None = None) -> str:
         """This architecture as a TOML file; `about` is a table for the reader, which loading ignores."""
-        lines = [f"{f.name} = {_toml(getattr(self, f.name))}" for f in self._settings()]
-        lines += ["stages = [", *(f'    "{stage}",' for stage in self.stages), "]"]
-        lines += ["", "[about]", *(f"{key} = {_toml(value)}" for key, value in about.items())] if about else []
-        return "\n".join(lines) + "\n"
+        settings = {f.name: getattr(self, f.name) for f in self._settings()}
+        return to_toml({**settings, "stages": [str(stage) for stage in self.stages], "about": about})
 
     def __str__(self) -> str:
         words = [f"{self.resolution}px", f"stem{self.stem}", *map(str, self.stages), f"head{self.head}"]
         written = {"activation": "{}", "norm_eps": "eps{}", "norm_momentum": "momentum{}"}
-        words += [
-            written[f.name].format(getattr(self, f.name)) for f in self._settings() if f.name in written
-        ]
+        words += [written[f.name].format(getattr(self, f.name)) for f in self._settings() if f.name in written]
         return " ".join(words)
 
     def _settings(self) -> list[Any]:
@@ -332,18 +328,6 @@ def bundled_path(name: str, package: str, names: list[str], what: str) -> Path:
     raise UserError(f"unknown {what} {name[:60]!r}; {nearest(name[:60], names)}, or give a path to a .toml file")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file; a UserError names file and line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {error}") from None
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not valid TOML: {type(error).__name__}") from None
-
-
 def check_keys(table: Mapping[str, Any], known: set[str], required: set[str], where: str) -> None:
     """Refuse unknown keys, with the nearest right one, and missing ones."""
     for key in table:
@@ -380,10 +364,3 @@ def _parse_setting(word: str) -> tuple[str, Any] | None:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else format(Decimal(repr(value)), "f")
-
-
-def _toml(value: str | float) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
-    return str(value).lower() if isinstance(value, bool) else repr(value)

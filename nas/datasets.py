@@ -82,8 +82,8 @@ def load(source: str | None = None, *, image_size: int | None = None, download: 
     """The data set of that name, or the images of that folder.
 
     `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
-    `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and gives
-    a folder 64, or less if its images are smaller. `download`: whether the internet may be used.
+    `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and
+    gives a folder 64, or less if its images are smaller. `download`: whether the internet may be used.
     Raises UserError for every mistake in these, and for data that cannot be used or does not fit in memory.
     """
     source = DEFAULT if source is None else source
@@ -150,7 +150,7 @@ def _torchvision(name: str, kind: str, share: float, download: bool) -> Dataset:
             reason = " ".join(str(error).split())
             raise UserError(f"data {name}: cannot be downloaded ({reason}); {remedy}") from error
         pixels = torch.as_tensor(raw.data)
-        images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
         return hold_out(name, images, torch.as_tensor(raw.targets), raw.classes, share, flip=True)
 
     return _cached(path, FORMAT, build)
@@ -188,9 +188,7 @@ def _resized(data: Dataset, size: int | None) -> Dataset:
         return torch.cat([resize(piece, [size, size], antialias=True) for piece in torch.split(images, 1024)])
 
     note = f"{data.note}; resized from {data.image_size} to {size} pixels"
-    return replace(
-        data, train_images=scaled(data.train_images), val_images=scaled(data.val_images), note=note
-    )
+    return replace(data, train_images=scaled(data.train_images), val_images=scaled(data.val_images), note=note)
 
 
 # ---- folders of images -----------------------------------------------------------------------------------
@@ -215,9 +213,7 @@ def _folder(root: Path, image_size: int | None) -> Dataset:
     else:
         names = [path.relative_to(top).as_posix() for path, _ in train]
         kept, aside = split(names, [label for _, label in train], FOLDER_SHARE)
-        note = (
-            f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
-        )
+        note = f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
         train, val = [train[i] for i in kept], [train[i] for i in aside]
     size = image_size or _usual_size(train)
     _check_memory(len(train) + len(val), 3, size)
@@ -250,9 +246,7 @@ def _scan(top: Path) -> tuple[tuple[str, ...], list[Sample], list[Path]]:
         raise UserError(f"data {top}: want two or more folders of images, one per class; found {found}")
     labels = {name: label for label, name in enumerate(classes)}
     files = make_dataset(str(top), labels, is_valid_file=visible, allow_empty=True)
-    images = [
-        (Path(file), label) for file, label in files if has_file_allowed_extension(file, IMG_EXTENSIONS)
-    ]
+    images = [(Path(file), label) for file, label in files if has_file_allowed_extension(file, IMG_EXTENSIONS)]
     others = [Path(file) for file, _ in files if not has_file_allowed_extension(file, IMG_EXTENSIONS)]
     if empty := set(labels.values()) - {label for _, label in images}:
         raise UserError(f"data {top / classes[min(empty)]}: want images in it ({' '.join(IMG_EXTENSIONS)})")
@@ -271,7 +265,7 @@ def _usual_size(samples: Sequence[Sample]) -> int:
 def _decoded(
     root: Path, train: list[Sample], val: list[Sample], classes: tuple[str, ...], size: int, note: str
 ) -> Dataset:
-    """The Dataset of these files. Raises UserError when over 1 % are broken, or all of a class in one part."""
+    """The Dataset of these files. Raises UserError when over 1 % are broken, or all of a class in a part."""
     samples = train + val
     images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     good: list[int] = []
@@ -284,8 +278,8 @@ def _decoded(
         first = samples[broken[0]][0].relative_to(root)
         if len(broken) > len(samples) / 100:
             raise UserError(
-                f"data {root}: {len(broken)} of {len(samples)} images cannot be decoded, the first is {first}; "
-                "want 1 % at most: repair or remove them"
+                f"data {root}: {len(broken)} of {len(samples)} images cannot be decoded, the first is "
+                f"{first}; want 1 % at most: repair or remove them"
             )
         note += f"; {len(broken)} broken images skipped, the first {first}"
     labels = torch.tensor([samples[i][1] for i in good])
@@ -293,16 +287,8 @@ def _decoded(
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
         if missing := set(range(len(classes))) - set(present.tolist()):
             raise UserError(f"data {root}: class {classes[min(missing)]} has too few images, none for {part}")
-    return Dataset(
-        name=root.name,
-        train_images=images[:border],
-        train_labels=labels[:border],
-        val_images=images[border:end],
-        val_labels=labels[border:],
-        classes=classes,
-        flip=True,
-        note=note,
-    )
+    parts = images[:border], labels[:border], images[border:end], labels[border:]
+    return Dataset(root.name, *parts, classes, True, note)
 
 
 def _decode(path: Path, size: int) -> torch.Tensor | None:
@@ -398,7 +384,7 @@ def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> No
 
 def read(path: Path, key: str = "") -> Dataset:
     """The inverse of `save`. Raises ValueError for another key, and many an error for a damaged file."""
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         saved_key, name, classes, flip, note = json.loads(str(file["about"]))
         if saved_key != key:
             raise ValueError(f"{path}: saved under another key")

@@ -1,9 +1,12 @@
-"""The one exception that a user meets."""
+"""The exceptions that end a command with one line for the user."""
 
 
 class UserError(Exception):
-    """A mistake in the user's input.
+    """A mistake in the user's input (exit code 2).
 
     The message is one line: what is wrong, where (file, line, column or option), what would be right.
-    Commands print it to stderr and exit with code 2.
     """
+
+
+class RunFailed(Exception):
+    """The run itself failed, through no fault of the user's input (exit code 1)."""

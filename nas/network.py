@@ -103,7 +103,7 @@ def module(layer: Layer, norm: partial[nn.BatchNorm2d], activation: type[nn.Modu
     """The torch module of one described layer."""
     match layer:
         case Conv():
-            return Conv2dNormActivation(
+            made: nn.Module = Conv2dNormActivation(
                 layer.in_channels,
                 layer.out_channels,
                 layer.kernel,
@@ -113,10 +113,10 @@ def module(layer: Layer, norm: partial[nn.BatchNorm2d], activation: type[nn.Modu
                 activation_layer=activation if layer.activation else None,
             )
         case SqueezeExcitation():
-            return SqueezeExcitationModule(
-                layer.channels, layer.squeeze, activation=partial(activation, inplace=True)
-            )
-    raise TypeError(f"no module for {layer}")
+            made = SqueezeExcitationModule(layer.channels, layer.squeeze, activation=partial(activation, inplace=True))
+        case _:
+            raise TypeError(f"no module for {layer}")
+    return made
 
 
 def initialise(network: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -53,11 +55,12 @@ def undominated_boxes(points: ArrayLike, reference: ArrayLike) -> tuple[Floats, 
     """
     values, limit = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
     if values.ndim != 2 or limit.shape != values.shape[1:] or not np.isfinite(limit).all():
-        raise ValueError(f"the reference must be one finite number per objective, got {reference}")
+        raise ValueError(f"the reference must be one finite number per objective, got {reference!r}")
     useful = np.unique(_padded(values[(values < limit).all(axis=1)]), axis=0)
     x_end, y_end, z_end = [0.0] * (3 - limit.size) + limit.tolist()
-    steps = [(-np.inf, z_end, -np.inf)]  # open columns, sorted by y: (y, z below which nothing is dominated, since x)
-    boxes: list[tuple[float, ...]] = []  # closed columns: lower x, y, upper x, y, z
+    # Open columns, sorted by y: from y to the next one's y and since x, nothing below z is dominated.
+    steps: list[tuple[float, float, float]] = [(-math.inf, z_end, -math.inf)]
+    boxes: list[tuple[float, ...]] = []  # closed ones: lower x, y, upper x, y, z
 
     def close(start: int, stop: int, x: float) -> None:
         ends = [y for y, _, _ in steps[start + 1 : stop + 1]] + [y_end] * (stop == len(steps))
@@ -116,7 +119,7 @@ def _padded(points: ArrayLike) -> Floats:
     return np.pad(values, ((0, 0), (3 - values.shape[1], 0)), constant_values=-np.inf)
 
 
-def _covered(steps: list[tuple[float, float]], y: float, z: float) -> tuple[int, int] | None:
+def _covered(steps: Sequence[tuple[float, ...]], y: float, z: float) -> tuple[int, int] | None:
     """The run of steps that (y, z) makes superfluous, start and stop; None if a step dominates or equals it.
 
     A staircase is sorted by strictly rising y and so by strictly falling z.

@@ -5,6 +5,7 @@ A choice is a brace group in a block string, `ir_r{1|2}_k{3|5}_s2_e6_c24`. A cod
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -27,9 +28,9 @@ from nas.architecture import (
     canonical,
     check_keys,
     parse_stage,
-    read_toml,
 )
 from nas.errors import UserError
+from nas.files import read_toml
 from nas.trellis import COLUMNS, Bounds, Ints, Trellis
 from nas.units import parse_count
 
@@ -203,12 +204,16 @@ class SearchSpace:
         """The exact number of distinct networks."""
         return trellis.size(self._trellis())
 
-    def _trellis(
-        self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
-    ) -> Trellis:
+    def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:
         return _trellis(self, resolution or self.resolution, num_classes, in_channels)
 
     # Codes
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name what the space holds, whatever its name and target."""
+        said = repr((self.templates, sorted(self._frame().items())))
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
 
     def options_of(self, codes: ArrayLike) -> Ints:
         """Codes [n, choices] as one option per stage, [n, stages]; raises UserError for a code outside."""
@@ -220,7 +225,7 @@ class SearchSpace:
         for i, slot in enumerate(self.slots):
             for n in slot.shape:
                 indices = array[:, column]
-                if len(indices) and not (0 <= indices.min() and indices.max() < n):
+                if len(indices) and not (indices.min() >= 0 and indices.max() < n):
                     raise UserError(f"{self.choices[column].name} has alternatives 0 to {n - 1}, the code another")
                 out[:, i] = out[:, i] * n + indices
                 column += 1
@@ -228,7 +233,7 @@ class SearchSpace:
 
     def codes_of(self, options: Ints) -> Codes:
         """One option per stage, [n, stages], as codes [n, choices]."""
-        columns = []
+        columns: list[Ints] = []
         for slot, chosen in zip(self.slots, options.T, strict=True):
             columns += np.unravel_index(chosen, slot.shape) if slot.shape else []
         stacked = np.stack(columns, axis=1) if columns else np.zeros((len(options), 0))
@@ -284,9 +289,13 @@ class SearchSpace:
         The budget counts at `resolution` (pixels, the space's own if None), 3 channels and 1000 classes. Raises
         UserError if no network keeps it, with what the space can do.
         """
-        bounds = budget(max_madds, min_madds, max_params)
-        rng = np.random.default_rng(seed)
-        return self.codes_of(trellis.sample(self._trellis(resolution), n, rng, bounds))
+        return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params), resolution)
+
+    def draw_codes(
+        self, n: int, seed: int | np.random.Generator, bounds: Bounds, resolution: int | None = None
+    ) -> Codes:
+        """The same for bounds on any column of a cost."""
+        return self.codes_of(trellis.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
 
     def sample(
         self,
@@ -297,8 +306,8 @@ class SearchSpace:
         resolution: int | None = None,
     ) -> Architecture:
         """Draw one architecture uniformly from the networks within the budget, at `resolution` if one is given."""
-        limits = {"max_madds": max_madds, "min_madds": min_madds, "max_params": max_params}
-        arch = self.decode(self.sample_codes(1, seed, resolution=resolution, **limits)[0])
+        bounds = budget(max_madds, min_madds, max_params)
+        arch = self.decode(self.draw_codes(1, seed, bounds, resolution)[0])
         return arch if resolution is None else arch.at(resolution)
 
     def enumerate(self) -> Iterator[Architecture]:
@@ -351,9 +360,7 @@ class SearchSpace:
 @lru_cache(maxsize=64)
 def _trellis(space: SearchSpace, resolution: int, num_classes: int, in_channels: int) -> Trellis:
     options = [slot.options for slot in space.slots]
-    return trellis.build(
-        options, space.stem, space.head, space.activation, resolution, num_classes, in_channels
-    )
+    return trellis.build(options, space.stem, space.head, space.activation, resolution, num_classes, in_channels)
 
 
 def budget(max_madds: float | None, min_madds: float | None, max_params: float | None) -> Bounds:

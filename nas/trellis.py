@@ -215,7 +215,7 @@ def _paths_before(step: Step, spent: Ints, after: Floats) -> Floats:
             if all(c < n for c, n in zip(cut, after.shape[1:], strict=True)):
                 ahead = tuple(slice(int(c), None) for c in cut)
                 behind = tuple(slice(0, n - int(c)) for c, n in zip(cut, after.shape[1:], strict=True))
-                before[(s, *ahead)] += times * after[(target, *behind)]
+                before[s, ...][ahead] += times * after[target, ...][behind]
     return before
 
 

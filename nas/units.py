@@ -52,4 +52,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown word: the nearest right one, or all of them if none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return f"nearest is {close[0]!r}" if close else f"known are {', '.join(known)}"

@@ -75,15 +75,6 @@ def count_layer(layer: Layer, size: int) -> Count:
             return Count(0, features * classes, 0, features * area, features * classes + classes, 0)
 
 
-def count_layers(layers: tuple[Layer, ...], size: int) -> tuple[Count, int]:
-    """Count layers one after the other, and tell the side of what they put out."""
-    total = Count(0, 0, 0, 0, 0, 0)
-    for layer in layers:
-        size = halved(size, layer.stride) if isinstance(layer, Conv) else size
-        total = add(total, count_layer(layer, size))
-    return total, size
-
-
 @lru_cache(maxsize=65536)
 def count_layers(layers: tuple[Layer, ...], size: int) -> tuple[Count, int]:
     """Count layers one after the other, and tell the side of what they put out."""
@@ -109,7 +100,7 @@ class Part(NamedTuple):
 
     name: str
     size: int
-    count: Count
+    counts: Count
 
 
 def parts(
@@ -129,18 +120,14 @@ def parts(
     return [*found, Part("head", size, count), Part("classifier", 1, classifier)]
 
 
-def count(
-    arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
-) -> Cost:
+def count(arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Cost:
     """Count an architecture at a resolution (its own if None), for so many classes and input channels."""
     return total(arch, resolution, num_classes, in_channels).cost
 
 
-def total(
-    arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
-) -> Count:
+def total(arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Count:
     """The same count, by operator."""
-    counts = (part.count for part in parts(arch, resolution, num_classes, in_channels))
+    counts = (part.counts for part in parts(arch, resolution, num_classes, in_channels))
     return Count._make(map(sum, zip(*counts, strict=True)))
 
 

@@ -1,0 +1,57 @@
+"""What the commands share: one way to run them, to end them, and to print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nas.errors import RunFailed, UserError
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Run a command and end the process: 0 done, 1 the run failed, 2 the user's input was wrong, 130 interrupted.
+
+    Every end but the first is one line on stderr, without a traceback.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        code = _fail(str(error), 2)
+    except _USAGE_ERROR as error:
+        code = _fail(getattr(error, "format_message", error.__str__)(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted; the same command continues the run", 130)
+    except RunFailed as error:
+        code = _fail(str(error), 1)
+    except OSError as error:
+        code = _fail(f"{error}; what was finished is kept, the same command continues the run", 1)
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 0) if code == 130 else sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def say(text: str) -> None:
+    """Print a line for the user."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def show(table: Table) -> None:
+    """Print a table, whole even where the output is not a terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 250
+    console.print(table)

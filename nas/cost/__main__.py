@@ -1,0 +1,91 @@
+"""`python -m nas.cost`: what a network costs, part by part, and beside fvcore's count of the built one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nas import cli
+from nas.architecture import Architecture
+from nas.cost import Part, parts, total
+
+
+def main(
+    network: Annotated[str, typer.Argument(help="A bundled name, a .toml file, or block strings in quotes.")],
+    resolution: Annotated[int | None, typer.Option(help="Pixels.  [default: the network's own]")] = None,
+    classes: Annotated[int, typer.Option(help="Classes.")] = 1000,
+    channels: Annotated[int, typer.Option(help="Input channels.")] = 3,
+    check: Annotated[bool, typer.Option("--check", help="Build the network and count it with fvcore as well.")] = False,
+) -> None:
+    """Count multiply-adds, fvcore flops, parameters and activations of a network, for one image."""
+    arch = find_network(network)
+    if resolution is not None:
+        arch = arch.at(resolution)
+    counted = parts(arch, None, classes, channels)
+    everything = total(arch, None, classes, channels)
+    cli.say(str(arch))
+    cli.say(f"at {arch.resolution} px, {channels} channels, {classes} classes; MAdds are what papers print as FLOPs")
+    built = fvcore_counts(arch, classes, channels) if check else None
+    rows = [*counted, Part("total", 1, everything)]
+    cli.show(cost_table(arch, rows, built))
+    if built:
+        flops = everything.cost.flops - built["total"][0]
+        params = everything.params - built["total"][1]
+        cli.say(f"difference between the closed form and fvcore on the built network: {flops} flops, {params} params")
+
+
+def find_network(text: str) -> Architecture:
+    """The network that a bundled name, a file or block strings stand for; raises UserError."""
+    if "_r" in text or "_k" in text or " " in text.strip():
+        return Architecture.parse(text)
+    return Architecture.load(text)
+
+
+def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:
+    """Build the network and count each part: flops by fvcore (eval mode, one image) and parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore uses parts of torch that are about to change
+        from fvcore.nn import FlopCountAnalysis
+        from torch import zeros
+
+        model = arch.build(classes, channels).eval()
+        image = zeros(1, channels, arch.resolution, arch.resolution)
+        flops = FlopCountAnalysis(model, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_module = flops.by_module()
+    names = ["stem", *(f"stage {n}" for n in range(1, len(arch.stages) + 1)), "head"]
+    params = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+    found = {part: (by_module[f"features.{i}"], params[f"features.{i}"]) for i, part in enumerate(names)}
+    found["classifier"] = (by_module["avgpool"] + by_module["classifier"], params["classifier"])
+    found["total"] = (flops.total(), params[""])
+    return {part: (int(count), weights) for part, (count, weights) in found.items()}
+
+
+def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int, int]] | None) -> Table:
+    """The parts as a table; with the built network's counts and the differences if they are given."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ["part", "what", "output px", "MAdds", "flops", "params", "activations"]
+    columns += ["fvcore flops", "built params", "difference"] if built else []
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("part", "what") else "right", no_wrap=True)
+    for part in rows:
+        cost = part.counts.cost
+        cells = [part.name, _what(arch, part.name), "" if part.name == "total" else str(part.size)]
+        cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations)]
+        if built:
+            flops, params = built[part.name]
+            cells += [f"{flops:,}", f"{params:,}", str(abs(cost.flops - flops) + abs(cost.params - params))]
+        table.add_row(*cells, style="bold" if part.name == "total" else None)
+    return table
+
+
+def _what(arch: Architecture, part: str) -> str:
+    if part.startswith("stage "):
+        return str(arch.stages[int(part.removeprefix("stage ")) - 1])
+    return {"stem": f"3x3 convolution to {arch.stem}", "head": f"1x1 convolution to {arch.head}"}.get(part, "")
+
+
+if __name__ == "__main__":
+    cli.run(main)

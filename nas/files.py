@@ -1,0 +1,57 @@
+"""Files that are never half-written, and TOML in both directions."""
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UserError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file at once: a reader, or a process killed meanwhile, sees the old one or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; a UserError names the file and, for bad syntax, line and column."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not valid TOML: {type(error).__name__}") from None
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Write a table of strings, numbers, lists and sub-tables; entries that are None are left out."""
+    plain = [f"{k} = {_value(v)}" for k, v in table.items() if v is not None and not isinstance(v, Mapping)]
+    nested = [f"\n[{k}]\n{to_toml(v)}".rstrip() for k, v in table.items() if isinstance(v, Mapping)]
+    return "\n".join([*plain, *nested]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        short = ", ".join(map(_value, value))
+        return f"[{short}]" if len(short) < 80 else "[\n" + "".join(f"    {_value(v)},\n" for v in value) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'

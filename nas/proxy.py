@@ -1,0 +1,401 @@
+"""Proxy training: a short, seeded training that ranks networks by their accuracy on validation images.
+
+The images live decoded (uint8) on the device, and a whole batch is cut out, shifted and mirrored by one indexing
+operation; memory layout is channels-last. On CUDA the arithmetic is mixed (bf16, or fp16 with a gradient scaler)
+and no step waits for the device. On the CPU it is fp32: bf16 was slower there (`experiments/proxy_throughput`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.architecture import Architecture
+from nas.datasets import Dataset
+from nas.errors import UserError
+from nas.network import Block
+
+WINDOW = 10  # steps between two looks at the loss: each look waits for the device
+EVAL_BATCH = 500  # images
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train briefly.
+
+    epochs: passes over the training images (≥ 1). batch_size: images per optimizer step (≥ 4). optimizer: adamw,
+    or sgd with Nesterov momentum 0.9. learning_rate: the peak (> 0), at this batch size. weight_decay: ≥ 0, not
+    applied to norms and biases. warmup: share of the steps with a rising learning rate, in [0, 1); a cosine to 0
+    follows. label_smoothing, dropout, drop_path: shares in [0, 1). image_size: side in pixels, None for the data
+    set's own. shift: largest random translation as a share of the side, in [0, 0.5]. flip: mirror half of the
+    images where the data set allows it. clip: largest gradient norm, 0 for any. Raises UserError.
+    """
+
+    epochs: int = 1
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    image_size: int | None = None
+    shift: float = 0.0
+    flip: bool = True
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd"):
+            raise UserError(f"recipe: optimizer must be adamw or sgd, got {self.optimizer!r}")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value < high:
+                raise UserError(f"recipe: {name} must be at least {low:g} and below {high:g}, got {value}")
+
+
+_RANGES = (
+    ("epochs", 1, 1e6),
+    ("batch_size", 4, 1e6),
+    ("learning_rate", 1e-12, 1e12),
+    ("weight_decay", 0, 1e6),
+    ("warmup", 0, 1),
+    ("label_smoothing", 0, 1),
+    ("dropout", 0, 1),
+    ("drop_path", 0, 1),
+    ("image_size", 8, 1025),
+    ("shift", 0, 0.5001),
+    ("clip", 0, 1e12),
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is: counts from 1; mean training loss of the last steps; accuracy after the last epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training gave.
+
+    accuracy: top-1 on the validation images, 0 to 1, after the last step; error: its standard error from their
+    number, sqrt(p (1 - p) / n). curve: accuracy after each epoch. seconds: all of it; step_seconds: the median
+    training step. batch_size: images per optimizer step. note: what went otherwise than the recipe says, or "".
+    """
+
+    accuracy: float
+    error: float
+    curve: tuple[float, ...]
+    epochs: int
+    seconds: float
+    step_seconds: float
+    steps: int
+    batch_size: int
+    note: str
+
+
+class Diverged(Exception):
+    """The loss became NaN or exploded: this trial failed, not the run."""
+
+
+def train(
+    arch: Architecture,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Train one network briefly and measure it on the validation images; raises Diverged.
+
+    All that is random follows from the seed: on the CPU, with the same number of threads, the outcome is the same
+    to the last bit. The caller's random generators stay as they were. One training at a time in a process.
+    """
+    started = time.perf_counter()
+    where = pick_device(device)
+    training, validation = images_of(data, recipe.image_size, where)
+    batch_size = min(recipe.batch_size, len(training))
+    batches = math.ceil(len(training) / batch_size)
+    watch = Watch(recipe.epochs, batches, 10 * math.log(max(data.num_classes, 2)), progress)
+    own = torch.Generator(where).manual_seed(seed)
+    curve: list[float] = []
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
+        stepper = Stepper(model, recipe, where)
+        for _ in range(recipe.epochs):
+            watch.start()
+            order = torch.randperm(len(training), generator=own, device=where)
+            for chosen in order.tensor_split(batches):  # sizes differ by one at most, so none is tiny
+                images = training.augmented(chosen, recipe.shift, recipe.flip and data.flip, own)
+                rate = recipe.learning_rate * schedule(watch.step, watch.steps, recipe.warmup)
+                watch.see(stepper.step(images, training.labels[chosen], rate), curve)
+            curve.append(stepper.accuracy(validation))
+    accuracy = curve[-1]
+    return Outcome(
+        accuracy=accuracy,
+        error=math.sqrt(accuracy * (1 - accuracy) / len(validation)),
+        curve=tuple(curve),
+        epochs=recipe.epochs,
+        seconds=time.perf_counter() - started,
+        step_seconds=median(watch.step_seconds),
+        steps=watch.steps,
+        batch_size=batch_size,
+        note=f"out of memory: each batch in {stepper.pieces} pieces" if stepper.pieces > 1 else "",
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; auto is CUDA, else MPS, else the CPU. Raises UserError if there is none such."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0)), *(["mps"] if mps else [])]
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in here:
+        raise UserError(f"device {name[:40]!r} is not here; this machine has {', '.join(here)}, or say auto")
+    return torch.device(wanted)
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate at a step counted from 0: a linear rise, then half a cosine down to 0.
+
+    Cosine: Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts; warm-up: Goyal et al., arXiv 1706.02677.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images on the device: pixels uint8 [n, h, w, c], labels int64 [n]; mean and std [c, 1, 1] in pixel values."""
+
+    pixels: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, h, w, c] -> float [n, c, h, w] in channels-last layout, mean 0 and deviation 1 per channel."""
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def augmented(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> Tensor:
+        """The chosen images [b], each moved by up to `shift` of its side and perhaps mirrored; edges are repeated."""
+        _, height, width, _ = self.pixels.shape
+
+        def offsets(side: int) -> Tensor:
+            most = round(shift * side)
+            drawn = torch.randint(-most, most + 1, (len(chosen), 1), generator=generator, device=chosen.device)
+            return (torch.arange(side, device=chosen.device) + drawn).clamp(0, side - 1)
+
+        rows, columns = offsets(height), offsets(width)
+        if flip:
+            mirrored = torch.rand(len(chosen), 1, generator=generator, device=chosen.device) < 0.5
+            columns = torch.where(mirrored, width - 1 - columns, columns)
+        return self.normalised(self.pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
+
+
+def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Images, Images]:
+    """Training and validation images on the device, resized once if need be, normalised as the training images."""
+    training, validation = (resized(part, size or data.image_size) for part in (data.train_images, data.val_images))
+    mean, std = channel_statistics(training)
+
+    def resident(images: Tensor, labels: Tensor) -> Images:
+        pixels = images.permute(0, 2, 3, 1).contiguous()
+        return Images(pixels.to(where), labels.to(where), mean.to(where), std.to(where))
+
+    return resident(training, data.train_labels), resident(validation, data.val_labels)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """uint8 [n, c, h, w] -> uint8 [n, c, size, size], bilinear with antialiasing."""
+    if images.shape[-1] == size:
+        return images
+    parts = [F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in torch.split(images, 1000)]
+    return torch.cat(parts)
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [c, 1, 1] of each channel's pixel values; a constant channel has deviation 1."""
+    totals = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for part in torch.split(images, 500):
+        values = part.float()
+        totals += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+    mean, square = totals / (images.numel() / images.shape[1])
+    std = (square - mean**2).clamp(min=0).sqrt()
+    std[std < 1e-3] = 1
+    return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+class Stepper:
+    """A network in training: takes steps, and is measured.
+
+    `pieces` is how many parts a batch is cut into: it doubles whenever the device runs out of memory.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, where: torch.device) -> None:
+        self.model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe = recipe
+        self.where = where
+        self.dtype = mixed_dtype(where)
+        self.optimizer = make_optimizer(model, recipe)
+        self.scaler = torch.amp.GradScaler(where.type, enabled=self.dtype == torch.float16)
+        self.pieces = 1
+        calm(model)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:
+                module.forward = partial(cropped, module)  # type: ignore[method-assign]
+
+    def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """One optimizer step on a batch [n, c, h, w] at this learning rate; returns the mean loss, on the device."""
+        while True:
+            try:
+                self.optimizer.zero_grad()
+                loss = self.gradients(images, labels)
+                break
+            except torch.OutOfMemoryError:
+                if len(labels) < 8 * self.pieces:  # batch norm needs several images in each piece
+                    raise
+            self.pieces *= 2
+            if self.where.type == "cuda":
+                torch.cuda.empty_cache()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Accumulate the gradients of a batch's mean loss, piece by piece; returns that loss."""
+        self.model.train()
+        total = torch.zeros((), device=self.where)
+        for x, y in zip(images.tensor_split(self.pieces), labels.tensor_split(self.pieces), strict=True):
+            with self.mixed():
+                loss = F.cross_entropy(self.model(x), y, label_smoothing=self.recipe.label_smoothing)
+            loss = loss * (len(y) / len(labels))
+            torch.autograd.backward(self.scaler.scale(loss))
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def accuracy(self, images: Images) -> float:
+        """Top-1 accuracy, 0 to 1."""
+        self.model.eval()
+        right = torch.zeros((), dtype=torch.int64, device=self.where)
+        for pixels, labels in zip(
+            *(torch.split(part, EVAL_BATCH) for part in (images.pixels, images.labels)), strict=True
+        ):
+            with self.mixed():
+                right += (self.model(images.normalised(pixels)).argmax(1) == labels).sum()
+        return right.item() / len(images)
+
+    def mixed(self) -> torch.autocast:
+        """The context of every forward pass."""
+        return torch.autocast(self.where.type, self.dtype, enabled=self.dtype is not None)
+
+
+@torch.no_grad()
+def calm(model: nn.Module) -> None:
+    """Start for a brief training: residual branches and logits begin at zero, so the first steps already learn.
+
+    Zero scale in the last batch norm of a residual branch: Goyal et al. 2017, arXiv 1706.02677, section 5.1.
+    """
+    for module in model.modules():
+        if isinstance(module, Block) and module.residual:
+            last = list(module.block.modules())[-1]
+            if isinstance(last, nn.BatchNorm2d):  # not before an activation: a ReLU passes no gradient at zero
+                nn.init.zeros_(last.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+
+
+def cropped(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution without the outer part of its kernel that meets only padding on a map [n, c, h, w].
+
+    Same result, less work: a 5x5 kernel on a 1x1 map is one multiplication. Small images make such maps common.
+    """
+    radius = conv.kernel_size[0] // 2
+    reach = min(radius, max(x.shape[2:]) - 1)
+    if reach == radius:
+        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
+    weight = conv.weight[:, :, radius - reach : radius + reach + 1, radius - reach : radius + reach + 1]
+    return F.conv2d(x, weight, conv.bias, conv.stride, reach, groups=conv.groups)
+
+
+def mixed_dtype(where: torch.device) -> torch.dtype | None:
+    """The type for mixed precision: bf16 or fp16 on CUDA, None (all fp32) elsewhere."""
+    if where.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or SGD over all parameters; weight decay on matrices and kernels only."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
+    return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+
+class Watch:
+    """Looks at the loss and the clock every WINDOW steps, because each look waits for the device.
+
+    Raises Diverged if the mean loss of a window is not finite or above `limit`. `step_seconds`: mean per window.
+    """
+
+    def __init__(
+        self, epochs: int, batches: int, limit: float, progress: Callable[[Progress], None] | None = None
+    ) -> None:
+        self.epochs, self.batches, self.limit, self.progress = epochs, batches, limit, progress
+        self.steps, self.step = epochs * batches, 0
+        self.step_seconds: list[float] = []
+        self.start()
+
+    def start(self) -> None:
+        """Begin a window."""
+        self.losses: list[Tensor] = []
+        self.since = time.perf_counter()
+
+    def see(self, loss: Tensor, curve: list[float]) -> None:
+        """A step was taken, with this loss; the curve has the accuracy after each epoch so far."""
+        self.losses.append(loss)
+        self.step += 1
+        if len(self.losses) < WINDOW and self.step % self.batches:
+            return
+        mean = torch.stack(self.losses).mean().item()
+        self.step_seconds.append((time.perf_counter() - self.since) / len(self.losses))
+        epoch = (self.step - 1) // self.batches + 1
+        if not mean <= self.limit:  # NaN fails every comparison
+            raise Diverged(f"epoch {epoch}, step {self.step} of {self.steps}: loss {mean:.3g}")
+        if self.progress:
+            last = curve[-1] if curve else None
+            self.progress(Progress(epoch, self.epochs, self.step, self.steps, mean, last))
+        self.start()

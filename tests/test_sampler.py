@@ -1,0 +1,416 @@
+"""The sampler as a citizen of Optuna, and its model and gain against their definitions."""
+
+import math
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from nas.errors import UserError
+from nas.pareto import hypervolume, non_dominated
+from nas.sampler import Sampler
+from nas.sampler.candidates import Candidates, Grid
+from nas.sampler.choice import Goal, History, propose
+from nas.sampler.model import Features, expected_gain, expected_hypervolume_gain, fit
+
+Params = dict[str, Any]
+SPACE: dict[str, BaseDistribution] = {
+    "kernel": CategoricalDistribution((3, 5)),
+    "op": CategoricalDistribution(("ir", "er", None)),
+    "repeats": IntDistribution(1, 4),
+    "width": IntDistribution(8, 24, step=8),
+}  # 72 combinations
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+def suggest(trial: optuna.Trial) -> Params:
+    return {
+        "kernel": trial.suggest_categorical("kernel", (3, 5)),
+        "op": trial.suggest_categorical("op", ("ir", "er", None)),
+        "repeats": trial.suggest_int("repeats", 1, 4),
+        "width": trial.suggest_int("width", 8, 24, step=8),
+    }
+
+
+def cost(params: Params) -> float:
+    return float(params["repeats"] * params["width"] ** 2 * params["kernel"] * (1 if params["op"] else 2))
+
+
+def accuracy(params: Params) -> float:
+    return math.log(cost(params)) - 0.3 * (params["op"] == "er") - 0.01 * params["kernel"] ** 2
+
+
+def both(trial: optuna.Trial) -> tuple[float, float]:
+    params = suggest(trial)
+    return accuracy(params), cost(params)
+
+
+def study_of(sampler: Sampler, directions: str = "max min", **more: Any) -> optuna.Study:
+    names = {"max": "maximize", "min": "minimize"}
+    return optuna.create_study(directions=[names[d] for d in directions.split()], sampler=sampler, **more)
+
+
+def proposals(study: optuna.Study) -> list[tuple[Any, ...]]:
+    return [tuple(t.params[name] for name in sorted(t.params)) for t in study.trials]
+
+
+# --- as a citizen of Optuna
+
+
+def test_plain_study_works_and_repeats_nothing() -> None:
+    study = study_of(Sampler(seed=0))
+    study.optimize(both, n_trials=40)
+    assert len(set(proposals(study))) == 40
+
+
+@pytest.mark.parametrize("directions", ["max", "min", "max min", "min max", "max max", "max min max", "min min min"])
+@pytest.mark.parametrize("known", [False, True])
+def test_any_objectives_in_any_direction(directions: str, known: bool) -> None:
+    signs = {"max": 1.0, "min": -1.0}
+    functions = [accuracy, cost, lambda p: p["repeats"] * 1.0]
+    goals = [
+        partial(lambda f, s, p: s * f(p), f, signs[d]) for f, d in zip(functions, directions.split(), strict=False)
+    ]
+    study = study_of(
+        Sampler(
+            0, known={1: lambda p: goals[-1](p) if len(goals) > 1 else cost(p)} if known else None, search_space=SPACE
+        ),
+        directions,
+    )
+    if len(goals) == 3 and known:
+        study.sampler = Sampler(0, known={1: goals[1], 2: goals[2]}, search_space=SPACE)
+    study.optimize(lambda trial: [goal(params) for params in [suggest(trial)] for goal in goals], n_trials=20)
+    assert len(set(proposals(study))) == 20
+
+
+def test_search_finds_the_best_quickly() -> None:
+    every = [
+        dict(zip(SPACE, values, strict=True))
+        for values in product((3, 5), ("ir", "er", None), range(1, 5), (8, 16, 24))
+    ]
+    for seed in range(5):
+        study = study_of(Sampler(seed, feasible=lambda p: cost(p) < 4000, search_space=SPACE), "max")
+        study.optimize(lambda trial: accuracy(suggest(trial)), n_trials=25)
+        assert study.best_value == max(accuracy(p) for p in every if cost(p) < 4000)
+
+
+def test_only_feasible_candidates_are_proposed() -> None:
+    study = study_of(Sampler(0, feasible=lambda p: cost(p) < 3000, search_space=SPACE))
+    study.optimize(both, n_trials=20)
+    assert all(cost(t.params) < 3000 for t in study.trials)
+
+
+def test_the_first_proposals_cover_the_costs() -> None:
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    study.optimize(both, n_trials=8)
+    costs = sorted(cost(t.params) for t in study.trials)
+    assert costs[0] < 1000
+    assert costs[-1] > 8000
+    assert max(b / a for a, b in pairwise(costs)) < 4
+
+
+@pytest.mark.parametrize("asked", ["optimize", "ask", "fixed", "resumed"])
+def test_a_proposal_is_a_function_of_seed_number_and_history(asked: str, tmp_path: Path) -> None:
+    reference = study_of(Sampler(7, known={1: cost}, search_space=SPACE))
+    reference.optimize(both, n_trials=16)
+    make = partial(Sampler, 7, known={1: cost}, search_space=SPACE)
+    url = f"sqlite:///{tmp_path}/study.db" if asked == "resumed" else None
+    study = study_of(make(), study_name="s", storage=url)
+    for step in range(16):
+        if asked == "resumed" and step % 5 == 0:
+            study = optuna.load_study(study_name="s", storage=url, sampler=make())
+        if asked == "optimize":
+            study.optimize(both, n_trials=1)
+        else:
+            trial = study.ask(fixed_distributions=SPACE) if asked == "fixed" else study.ask()
+            study.tell(trial, both(trial))
+    assert proposals(study) == proposals(reference)
+
+
+def test_without_a_space_it_is_taken_from_finished_trials() -> None:
+    study = study_of(Sampler(0, known={1: cost}))
+    study.optimize(both, n_trials=20)
+    assert len(set(proposals(study))) == 20
+    other = study_of(Sampler(0, known={1: cost}))
+    other.optimize(both, n_trials=20)
+    assert proposals(study) == proposals(other)
+
+
+def test_threads_never_train_the_same_network() -> None:
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    study.optimize(both, n_trials=60, n_jobs=4)
+    assert len(set(proposals(study))) == 60
+
+
+def _work(url: str, count: int) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = Sampler(0, known={1: cost}, search_space=SPACE)
+    optuna.load_study(study_name="s", storage=url, sampler=sampler).optimize(both, n_trials=count)
+
+
+def test_processes_never_train_the_same_network(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = study_of(Sampler(0), study_name="s", storage=url)
+    workers = [multiprocessing.get_context("spawn").Process(target=_work, args=(url, 12)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(set(proposals(study))) == 24
+
+
+def test_running_trials_are_neither_repeated_nor_crowded() -> None:
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    study.optimize(both, n_trials=12)
+    trials = [study.ask() for _ in range(10)]  # none suggests before the last is asked
+    params = [tuple(suggest(t).values()) for t in trials]
+    assert len(set(params)) == 10
+    assert len({kernel for kernel, *_ in params}) == 2
+
+
+def test_failed_and_pruned_trials_are_not_proposed_again() -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        params = suggest(trial)
+        if trial.number % 3 == 1:
+            raise optuna.TrialPruned
+        if trial.number % 3 == 2:
+            return math.nan, 1.0  # Optuna fails it
+        return accuracy(params), cost(params)
+
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    study.optimize(objective, n_trials=60, catch=(ValueError,))
+    assert len(set(proposals(study))) == 60
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+
+
+def test_all_failed_trials_do_not_stop_it() -> None:
+    study = study_of(Sampler(0, search_space=SPACE), "max")
+    study.optimize(lambda trial: suggest(trial) and math.nan, n_trials=20)
+    assert len(set(proposals(study))) == 20
+
+
+def test_trials_of_others_count_and_foreign_params_do_not_matter() -> None:
+    study = study_of(Sampler(0))
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    study.optimize(both, n_trials=15)
+    study.add_trial(create_trial(params={"z": 1.0}, distributions={"z": FloatDistribution(0, 2)}, values=[9.0, 9.0]))
+    odd = {**SPACE, "width": IntDistribution(8, 800, step=8)}
+    far = {"kernel": 3, "op": "ir", "repeats": 1, "width": 800}
+    study.add_trial(create_trial(params=far, distributions=odd, values=[math.inf, -math.inf]))
+    random = set(proposals(study))
+    study.sampler = Sampler(0, known={1: cost}, search_space=SPACE)
+    study.optimize(both, n_trials=20)
+    mine = proposals(study)[17:]
+    assert len(set(mine) - random) == 20
+
+
+def test_infinite_and_constant_values_do_not_matter() -> None:
+    study = study_of(Sampler(0, search_space=SPACE), "max min")
+    study.optimize(lambda trial: (math.inf if suggest(trial)["kernel"] == 3 else 1.0, 2.0), n_trials=20)
+    assert len(set(proposals(study))) == 20
+
+
+def test_floats_and_wide_integers_are_sampled_independently() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return accuracy(suggest(trial)) + trial.suggest_float("lr", 1e-3, 1, log=True) + trial.suggest_int("n", 1, 999)
+
+    studies = [study_of(Sampler(3), "max") for _ in range(2)]
+    for study in studies:
+        study.optimize(objective, n_trials=20)
+    assert proposals(studies[0]) == proposals(studies[1])
+    assert len({t.params["lr"] for t in studies[0].trials}) == 20
+
+
+def test_enqueued_trials_are_kept_and_partly_fixed_ones_completed() -> None:
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    study.optimize(both, n_trials=12)
+    first = {"kernel": 3, "op": "er", "repeats": 2, "width": 16}
+    study.enqueue_trial(first, skip_if_exists=True)
+    for _ in range(4):
+        study.enqueue_trial({"op": "er"})
+    study.optimize(both, n_trials=10)
+    assert [t.params["op"] for t in study.trials[-9:-5]] == ["er"] * 4
+    assert len(set(proposals(study))) == len(study.trials)
+
+
+def test_equal_networks_are_trained_once() -> None:
+    def network(params: Params) -> tuple[Any, ...]:
+        return params["op"], params["repeats"] * params["width"], params["kernel"]
+
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE, key=network))
+    study.optimize(both, n_trials=30)
+    assert len({network(t.params) for t in study.trials}) == 30
+
+
+def test_an_exhausted_space_is_repeated() -> None:
+    study = study_of(Sampler(0, feasible=lambda p: cost(p) < 1000, search_space=SPACE), "max")
+    study.optimize(lambda trial: accuracy(suggest(trial)), n_trials=30)
+    shares = proposals(study)
+    assert 3 < len(set(shares)) < 30
+    assert len(set(shares[: len(set(shares))])) == len(set(shares))
+
+
+def test_pools_cover_what_is_feasible_when_asked_to() -> None:
+    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE, pool=5))
+    study.optimize(both, n_trials=72)
+    assert len(set(proposals(study))) == 72
+
+
+def test_a_space_too_large_to_list() -> None:
+    space: dict[str, BaseDistribution] = {f"x{i:02}": CategoricalDistribution((0, 1, 2)) for i in range(30)}
+
+    def total(params: Params) -> float:
+        return 1.0 + sum(params.values())
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        values = [trial.suggest_categorical(name, (0, 1, 2)) for name in space]
+        return float(np.sqrt(values).sum()), 1.0 + sum(values)
+
+    study = study_of(Sampler(0, known={1: total}, search_space=space, pool=300))
+    study.optimize(objective, n_trials=30)
+    costs = [t.values[1] for t in study.trials]
+    assert len(set(proposals(study))) == 30
+    assert min(costs) <= 5  # random candidates have 31 +- 4.5
+    assert max(costs) >= 48
+
+
+def test_a_sampler_survives_pickling() -> None:
+    sampler = Sampler(0, known={1: cost}, search_space=SPACE)
+    study = study_of(sampler)
+    study.optimize(both, n_trials=10)
+    study.sampler = pickle.loads(pickle.dumps(sampler))
+    study.optimize(both, n_trials=10)
+    whole = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    whole.optimize(both, n_trials=20)
+    assert proposals(study) == proposals(whole)
+
+
+def test_users_mistakes_are_told_in_one_line() -> None:
+    with pytest.raises(UserError, match="known"):
+        Sampler(known={-1: cost})
+    with pytest.raises(UserError, match="refuses every candidate"):
+        study_of(Sampler(feasible=lambda p: False, search_space=SPACE)).optimize(both, n_trials=1)
+    with pytest.raises(UserError, match="one to three"):
+        study_of(Sampler(search_space=SPACE), "max min min min").optimize(lambda t: [*both(t), 0, 0], n_trials=1)
+
+
+def test_each_candidate_is_asked_about_once() -> None:
+    asked: list[Params] = []
+    study = study_of(Sampler(0, feasible=lambda p: not asked.append(p), search_space=SPACE))
+    study.optimize(both, n_trials=20)
+    assert len(asked) == 72
+
+
+# --- parts
+
+
+def grid(slots: int, size: int) -> Grid:
+    return Grid(tuple(f"x{i}" for i in range(slots)), (tuple(range(size)),) * slots)
+
+
+def test_codes_and_params_invert_each_other() -> None:
+    space = Grid.of({**SPACE, "lr": FloatDistribution(0, 1), "n": IntDistribution(0, 1000)})
+    assert space.names == ("kernel", "op", "repeats", "width")
+    params = {"kernel": 5, "op": None, "repeats": 3, "width": 24}
+    code = space.code({**params, "lr": 0.5})
+    assert code is not None
+    assert space.params(code) == params
+    assert space.code({"kernel": 5}) is None
+    assert space.code({**params, "repeats": 9}) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 6))
+def test_expected_hypervolume_gain_agrees_with_monte_carlo(seed: int, objectives: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    points, mean = rng.random((count, objectives)), rng.random((3, objectives))
+    stds = [rng.uniform(0.05, 0.5, 3) if rng.random() < 0.7 else None for _ in range(objectives)]
+    reference = np.full(objectives, 1.1)
+    exact = expected_hypervolume_gain(points, reference, mean, stds)
+    base = hypervolume(points, reference)
+    for i in range(3):
+        noise = [rng.normal(size=400) * (0 if std is None else std[i]) for std in stds]
+        samples = mean[i] + np.column_stack(noise)
+        grown = [hypervolume(np.vstack([points, sample]), reference) - base for sample in samples]
+        assert exact[i] == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / 20 + 0.01)
+
+
+def test_expected_gain_is_the_integral() -> None:
+    y = np.linspace(-12, 12, 200_001)
+    density = np.exp(-(y**2) / 2) / math.sqrt(2 * math.pi) * (y[1] - y[0])
+    levels = np.array([-np.inf, -3.0, 0.0, 0.7, 9.0, 20.0])
+    expected = [0.0, *[float((np.maximum(level - y, 0) * density).sum()) for level in levels[1:]]]
+    np.testing.assert_allclose(expected_gain(levels, np.zeros(1), np.ones(1))[0], expected, atol=1e-6)
+    assert expected_gain(np.array([2.0]), np.array([0.5, 3.0]), None).tolist() == [[1.5], [0.0]]
+
+
+def test_the_model_learns_an_additive_function_and_its_noise() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (120, 8))
+    effects = rng.normal(size=(8, 3))
+    truth = effects[np.arange(8), codes].sum(axis=1)
+    slots = np.eye(3)[codes].reshape(120, 24) / math.sqrt(8)
+    features = Features(slots, np.ones((120, 1)))
+    half = Features(slots[:80], np.ones((80, 1)))
+    model = fit(half, truth[:80] + 0.3 * rng.normal(size=80))
+    mean, std = model.predict(features)
+    error = mean[80:] - truth[80:]
+    assert np.std(error) < 0.35 * np.std(truth)
+    assert 0.5 < np.std(error / std[80:]) < 2
+    assert fit(half, truth[:80]).setting.noise < model.setting.noise
+
+
+def test_model_interpolates_without_noise_and_falls_back_to_the_mean() -> None:
+    features = Features(np.eye(3), np.ones((3, 1)))
+    model = fit(features, np.array([1.0, 1.0, 1.0]))
+    mean, _ = model.predict(features)
+    np.testing.assert_allclose(mean, 1.0)
+
+
+def test_core_and_optuna_propose_the_same() -> None:
+    known: dict[int, Callable[[Params], float]] = {1: cost}
+    study = study_of(Sampler(5, known=known, search_space=SPACE))
+    study.optimize(both, n_trials=25)
+    candidates = Candidates(Grid.of(SPACE), known=[cost])
+    candidates.fill(100, seed=5)
+    rows: list[int] = []
+    none = np.empty(0, dtype=np.int64)
+    for number in range(25):
+        told = np.array(rows, dtype=np.int64)
+        params = [candidates.grid.params(code) for code in candidates.codes[told].tolist()]
+        values = np.array([[-accuracy(p), cost(p)] for p in params]).reshape(-1, 2)
+        rows.append(propose(candidates, Goal((-1, 1), (1,)), History(told, values, none, told), 5, number))
+    assert [candidates.grid.params(code) for code in candidates.codes[rows].tolist()] == [
+        t.params for t in study.trials
+    ]
+
+
+def test_the_front_grows_faster_than_at_random() -> None:
+    def share(sampler: optuna.samplers.BaseSampler) -> float:
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        study.optimize(both, n_trials=20)
+        points = np.array([[-t.values[0], t.values[1]] for t in study.trials])
+        assert non_dominated(points).any()
+        return hypervolume(points, [0.0, 20_000.0])
+
+    ours = [share(Sampler(seed, known={1: cost}, search_space=SPACE)) for seed in range(5)]
+    random = [share(optuna.samplers.RandomSampler(seed)) for seed in range(5)]
+    assert np.mean(ours) > np.mean(random)
+    assert min(ours) > np.median(random)
