@@ -37,8 +37,7 @@ class Block(nn.Module):
         """[n, c, h, w] -> [n, c', h', w']."""
         result: torch.Tensor = self.block(x)
         if self.residual:
-            result = self.stochastic_depth(result)
-            result += x
+            result = self.stochastic_depth(result) + x
         return result
 
 

@@ -31,7 +31,7 @@ from nas.space import Codes, SearchSpace, budget
 from nas.trellis import Bounds
 from nas.units import format_count, nearest, parse_count, parse_duration
 
-TRIALS = 28
+TRIALS = 24
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 COSTS = ("madds", "flops", "params", "activations")
 OBJECTIVES = ("accuracy", *COSTS)
@@ -313,6 +313,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
                 known=known,
                 search_space=dict(wanted.distributions),
                 key=lambda params: wanted.network(params).hash,
+                draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)

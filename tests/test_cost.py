@@ -77,7 +77,7 @@ def test_the_own_resolution_is_the_default() -> None:
 @given(architectures())
 def test_parts_add_up(arch: Architecture) -> None:
     rows = parts(arch)
-    assert [row.name for row in rows][0] == "stem"
+    assert rows[0].name == "stem"
     assert sum(row.counts.params for row in rows) == arch.cost().params
     assert len(rows) == len(arch.stages) + 3
 

@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import UserError
-from nas.sampler.candidates import LISTED, POOL, Candidates, Grid, Params, choices
+from nas.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Params, choices
 from nas.sampler.choice import Goal, History, propose
 
 __all__ = ["Sampler"]
@@ -49,6 +49,8 @@ class Sampler(BaseSampler):
         key: equal keys mean equal networks, so that none is trained twice under two names: `key=architecture_hash`.
         pool: number of random candidates, beside the neighbours of the best. By default a space of up to 20,000
             combinations is listed whole and a larger one gets 4,096.
+        draw: `draw(n, rng)` gives n random params for that pool, which `feasible` should mostly allow: where next to
+            nothing is feasible, uniform ones would all be refused.
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
@@ -67,11 +69,13 @@ class Sampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         key: Callable[[Params], Hashable] | None = None,
         pool: int | None = None,
+        draw: Draw | None = None,
     ) -> None:
         if known and min(known) < 0:
             raise UserError(f"known must map indices of objectives (0, 1, ...) to functions, got {min(known)}")
         self._seed = int(np.random.default_rng(seed).integers(2**31)) if seed is None else seed
         self._feasible, self._known, self._key, self._size = feasible, dict(sorted((known or {}).items())), key, pool
+        self._draw = draw
         self._space = None if search_space is None else dict(search_space)
         self._table: Candidates | None = None
 
@@ -121,7 +125,7 @@ class Sampler(BaseSampler):
         if self._table is None or self._table.grid != grid:
             size = self._size or (LISTED if math.prod(grid.sizes) <= LISTED else POOL)
             known = list(self._known.values())
-            candidates = Candidates(grid, self._feasible, known, self._key)
+            candidates = Candidates(grid, self._feasible, known, self._key, self._draw)
             candidates.fill(size, self._seed)
             self._table = candidates
         return self._table

@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from nas.errors import UserError
 
 Params = dict[str, Any]
+Draw = Callable[[int, np.random.Generator], Iterable[Params]]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -75,8 +76,9 @@ class Candidates:
         feasible: Callable[[Params], bool] | None = None,
         known: Sequence[Callable[[Params], float]] = (),
         key: Callable[[Params], Hashable] | None = None,
+        draw: Draw | None = None,
     ) -> None:
-        self.grid, self._allows, self._known, self._key = grid, feasible, known, key
+        self.grid, self._allows, self._known, self._key, self._draw = grid, feasible, known, key, draw
         self._row: dict[bytes, int] = {}
         self._number: dict[Hashable, int] = {}
         self.codes: Ints = np.empty((0, len(grid.names)), dtype=np.int64)
@@ -129,6 +131,9 @@ class Candidates:
 
     def random(self, size: int, rng: np.random.Generator) -> Ints:
         """The rows of the feasible ones among `size` random candidates."""
+        if self._draw:
+            drawn = (self.grid.code(params) for params in self._draw(size, rng))
+            return self.feasible_rows(np.array([code for code in drawn if code is not None], dtype=np.int64))
         return self.feasible_rows(rng.integers(self.grid.sizes, size=(size, len(self.grid.sizes))))
 
     def untaken(self, rows: Ints, taken: Ints) -> Ints:
@@ -139,7 +144,7 @@ class Candidates:
         """About `size` random feasible rows, and what walks from the ends of each known cost meet on the way to the
         very ends of the space, which random candidates leave out."""
         rows = self.random(size, rng)
-        for _ in range(32):  # where nearly nothing is feasible, fewer must do
+        for _ in range(0 if self._draw else 32):  # where nearly nothing is feasible, fewer must do
             if len(rows) < size:
                 rows = np.union1d(rows, self.random(size, rng))
         rows = rng.permutation(rows)[:size]
