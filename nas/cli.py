@@ -25,6 +25,8 @@ def run(command: Callable[..., Any]) -> None:
     app.command()(command)
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # what newer versions of typer make of Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         code = _fail(str(error), 2)
     except _USAGE_ERROR as error:
@@ -35,8 +37,10 @@ def run(command: Callable[..., Any]) -> None:
         code = _fail(str(error), 1)
     except OSError as error:
         code = _fail(f"{error}; what was finished is kept, the same command continues the run", 1)
-    sys.stdout.flush()
-    os._exit(code if isinstance(code, int) else 0) if code == 130 else sys.exit(code if isinstance(code, int) else 0)
+    if code == 130:
+        sys.stdout.flush()
+        os._exit(code)  # without waiting for the trainings of other workers
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> int:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from math import log2
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from nas.files import write_atomic
 from nas.units import format_count
 
 _INK, _FRONT, _PICK, _PALE = "#222222", "#1f6fb4", "#d1495b", "#9aa5b1"
+_BARS = "bars: 95 % interval from the number of validation images; one training each, whose own noise is not in them"
 _LABELS = {
     "accuracy": "proxy accuracy on validation images (%)",
     "madds": "multiply-adds per image",
@@ -77,61 +79,51 @@ def pareto(
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
     axes.set_ylabel(_LABELS["accuracy"])
     axes.legend(loc="lower right", fontsize=8, frameon=True)
-    _note(
-        figure,
-        "bars: 95 % interval from the number of validation images; one training each, whose own noise is not in them",
-    )
+    _note(figure, _BARS)
     return figure
 
 
-def grid(table: pd.DataFrame, chosen: int | None, title: str, subtitle: str) -> Figure:
-    """The triples (α, β, γ) where they lie between the pure rules, coloured by proxy accuracy.
+def grid(table: pd.DataFrame, chosen: int, title: str, subtitle: str) -> Figure:
+    """Two panels: the triples (α, β, γ) between the pure rules, coloured by proxy accuracy, and ranked by it.
 
     table has the columns of grid.csv; chosen is the position of the picked row. A corner of the triangle puts all
-    of log(α·β²·γ²) into that dimension; a point's shares are log α, 2 log β and 2 log γ.
+    of log(α·β²·γ²) into that dimension; a point's shares are log α, 2 log β and 2 log γ. Bars as in `pareto`.
     """
-    figure, axes = _figure(title, subtitle)
+    figure, (left, right) = _figures(title, subtitle, 2)
     corners = {"depth": (0.0, 0.0), "width": (1.0, 0.0), "resolution": (0.5, 0.75**0.5)}
-    outline = [*corners.values(), corners["depth"]]
-    axes.plot(*zip(*outline, strict=True), color=_INK, linewidth=0.8)
-    for name, (x, y) in corners.items():
-        above = name == "resolution"
-        axes.annotate(
-            f"all into {name}",
-            (x, y),
-            (0, 8 if above else -16),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
-    spots = np.array([_barycentric(*row) for row in table[["alpha", "beta", "gamma"]].itertuples(index=False)])
-    accuracy = 100 * table["accuracy"].astype(float)
-    points = axes.scatter(
-        spots[:, 0], spots[:, 1], c=accuracy, cmap="viridis", s=150, edgecolors=_INK, linewidths=0.5, zorder=3
+    left.plot(*zip(*corners.values(), corners["depth"], strict=True), color=_INK, linewidth=0.8)
+    for name, spot in corners.items():
+        offset = (0, 14 if name == "resolution" else -22)
+        left.annotate(f"all into {name}", spot, offset, textcoords="offset points", ha="center", fontsize=9)
+    ranked = table.assign(picked=[i == chosen for i in range(len(table))]).sort_values(["accuracy", "picked"])
+    spots = np.array([_barycentric(*row) for row in ranked[["alpha", "beta", "gamma"]].itertuples(index=False)])
+    accuracy = 100 * ranked["accuracy"].astype(float)
+    colours: dict[str, Any] = {"c": accuracy, "cmap": "viridis", "edgecolors": _INK, "linewidths": 0.5, "zorder": 3}
+    points = left.scatter(spots[:, 0], spots[:, 1], s=150, **colours)
+    star: dict[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": _PICK, "linewidths": 1.8, "zorder": 5}
+    picked = int(np.flatnonzero(ranked["picked"])[0])
+    left.scatter(spots[picked, 0], spots[picked, 1], s=460, **star)
+    left.set_aspect("equal")
+    left.set_xlim(-0.16, 1.16)
+    left.set_ylim(-0.14, 1.0)
+    left.axis("off")
+    figure.colorbar(points, ax=left, label=_LABELS["accuracy"], shrink=0.8)
+
+    rows = np.arange(len(ranked))
+    right.errorbar(
+        accuracy, rows, xerr=196 * ranked["accuracy_error"].astype(float), fmt="none", ecolor=_PALE, elinewidth=1
     )
-    for spot, row in zip(spots, table.itertuples(index=False), strict=True):
-        text = f"{row.alpha:g}/{row.beta:g}/{row.gamma:g}"
-        axes.annotate(text, spot, (0, 9), textcoords="offset points", ha="center", fontsize=6.5, zorder=4)
-    if chosen is not None:
-        x, y = spots[chosen]
-        axes.scatter(x, y, marker="*", s=420, facecolors="none", edgecolors=_PICK, linewidths=2, zorder=5)
-        best = table.iloc[chosen]
-        axes.scatter(
-            [],
-            [],
-            marker="*",
-            s=120,
-            facecolors="none",
-            edgecolors=_PICK,
-            label=f"picked: α {best['alpha']:g}, β {best['beta']:g}, γ {best['gamma']:g}",
-        )
-        axes.legend(loc="upper right", fontsize=8)
-    figure.colorbar(points, ax=axes, label=_LABELS["accuracy"], shrink=0.8)
-    axes.set_aspect("equal")
-    axes.set_xlim(-0.16, 1.16)
-    axes.set_ylim(-0.12, 1.0)
-    axes.axis("off")
-    _note(figure, "labels: α/β/γ; one training each: differences within the noise of training mean nothing")
+    right.scatter(accuracy, rows, s=60, **colours)
+    right.scatter(accuracy.iloc[picked], picked, s=230, label="picked", **star)
+    labels = [
+        f"{row.alpha:g} / {row.beta:g} / {row.gamma:g}   {row.counted_ratio:.2f}×"
+        for row in ranked.itertuples(index=False)
+    ]
+    right.set_yticks(rows, labels, fontsize=8)
+    right.set_xlabel(_LABELS["accuracy"])
+    right.set_ylabel("α / β / γ and counted MAdds relative to the baseline")
+    right.legend(loc="lower right", fontsize=8)
+    _note(figure, _BARS)
     return figure
 
 
@@ -201,7 +193,7 @@ def _log_counts(axes: Axes, which: str, values: list[float]) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     if not values:
         return
-    low, high = min(values) / 1.12, max(values) * 1.12
+    low, high = min(values) / 1.25, max(values) * 1.25
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     decades = np.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9) if decades < 1 else (1, 2, 5) if decades < 2 else (1, 3)

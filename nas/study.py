@@ -116,26 +116,33 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path / "study.db"
-    where = str(file)
+    if storage is None and known and not file.exists():
+        raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
+    where, remedy = (_shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
+    waiting = {} if storage else {"connect_args": {"timeout": 60}}
     try:
-        if storage:
-            where = sqlalchemy.make_url(storage).render_as_string(hide_password=True)
-        elif known and not file.exists():
-            raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
-        url = storage or f"sqlite:///{file}"
-        database = optuna.storages.RDBStorage(
-            url, engine_kwargs={"connect_args": {"timeout": 60}} if not storage else {}
-        )
+        database = optuna.storages.RDBStorage(storage or f"sqlite:///{file}", engine_kwargs=waiting)
         if known:
             return optuna.load_study(study_name=name, storage=database, sampler=sampler)
         return optuna.create_study(
             study_name=name, storage=database, sampler=sampler, directions=directions, load_if_exists=True
         )
     except KeyError:
-        raise UserError(f"{where}: holds no study {name!r}; restore the file, or choose another --run") from None
+        raise UserError(f"{where}: holds no study {name!r}; {remedy}, or choose another --run") from None
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ImportError, optuna.exceptions.StorageInternalError) as error:
         raise UserError(
-            f"{where}: cannot be read as a study ({_reason(error)}); restore it from a copy, or choose another --run"
+            f"{where}: cannot be opened as a study ({_reason(error)}); {remedy}, or choose another --run"
+        ) from None
+
+
+def _shown_url(storage: str) -> str:
+    """A database URL without its password; raises UserError for what is none."""
+    try:
+        return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        raise UserError(
+            f"--storage {storage[:60]!r} is not a database URL; write it like sqlite:///studies.db or "
+            "postgresql://user:password@host/name"
         ) from None
 
 

@@ -1,0 +1,402 @@
+"""The commands from end to end, in an empty directory, on a few real images and a space of small networks."""
+
+import os
+import runpy
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from matplotlib.image import imread
+from PIL import Image
+
+from nas import Architecture, SearchSpace, datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = """
+stem = 8
+head = 16
+resolution = 32
+target_madds = 400000
+stages = ["ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s2_e{2|3}_c{8|16}_se{0|0.25}"]
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of the embedded images as an image folder, 40 to train on and 20 to validate with of each."""
+    data = datasets.load()
+    folder = tmp_path_factory.mktemp("images")
+    for part, pictures, labels, count in (
+        ("train", data.train_images, data.train_labels, 40),
+        ("val", data.val_images, data.val_labels, 20),
+    ):
+        for label in range(3):
+            (folder / part / f"class{label}").mkdir(parents=True)
+            for i, picture in enumerate(pictures[labels == label][:count]):
+                Image.fromarray(picture[0].numpy()).save(folder / part / f"class{label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a small space in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "small.toml").write_text(SPACE)
+    return tmp_path
+
+
+@pytest.fixture
+def command(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `python -m nas.NAME ARGUMENTS` in this process."""
+
+    def run(name: str, *arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"nas.{name}", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_module(f"nas.{name}", run_name="__main__", alter_sys=True)
+        out, err = capfd.readouterr()
+        code = caught.value.code
+        return Ended(code if isinstance(code, int) else 0, out, err)
+
+    return run
+
+
+def search(images: Path, *more: str) -> list[str]:
+    return ["--space", "small.toml", "--data", str(images), "--run", "r", "--trials", "6", *more]
+
+
+def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, images: Path) -> None:
+    ended = command("search", *search(images))
+    assert ended.code == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 6
+    assert "MAdds" in lines[0]
+    assert "left" in lines[0]
+
+    run = here / "runs/r"
+    trials = pd.read_csv(run / "trials.csv")
+    begin = "trial,state,accuracy,madds,flops,params,activations,resolution,epochs,seconds,seed,architecture"
+    assert ",".join(trials.columns).startswith(begin)
+    assert len(set(trials["architecture"])) == 6
+    assert trials["accuracy"].between(0, 1).all()
+    for row in trials.itertuples():
+        cost = Architecture.parse(str(row.architecture)).cost()
+        assert (cost.madds, cost.flops, cost.params, cost.activations) == (
+            row.madds,
+            row.flops,
+            row.params,
+            row.activations,
+        )
+
+    front = pd.read_csv(run / "pareto.csv")
+    dominated = {
+        a.trial
+        for a in trials.itertuples()
+        for b in trials.itertuples()
+        if b.accuracy >= a.accuracy and b.madds <= a.madds and (b.accuracy, b.madds) != (a.accuracy, a.madds)
+    }
+    assert set(front["trial"]) == set(trials["trial"]) - dominated
+    reward = trials["accuracy"] * (trials["madds"] / 400000) ** -0.07
+    best = trials.iloc[int(np.argmax(reward))]
+    baseline = Architecture.load(run / "baseline.toml")
+    assert str(baseline) == best["architecture"]
+    assert imread(run / "pareto.png").std() > 0.05
+
+    facts = tomllib.loads((run / "run.toml").read_text())
+    assert facts["arguments"]["trials"] == 6
+    assert facts["proxy"]["classes"] == 3
+    assert facts["cost"]["classes"] == 1000
+    assert facts["versions"]["torch"]
+
+    ended = command("scale", "--phi", "2", "--tolerance", "0.03")
+    assert ended.code == 0, ended.err
+    grid = pd.read_csv(run / "scale/grid.csv")
+    assert ",".join(grid.columns).startswith("alpha,beta,gamma,product,counted_ratio,accuracy")
+    assert np.allclose(grid["product"], grid["alpha"] * grid["beta"] ** 2 * grid["gamma"] ** 2)
+    assert ((grid["product"] - 2).abs() <= 0.1).all()
+    assert (grid[["alpha", "beta", "gamma"]] >= 1).all(axis=None)
+    assert grid["accuracy"].notna().all()
+    family = pd.read_csv(run / "scale/family.csv")
+    begin = "phi,depth,width,resolution,madds,flops,params,activations,nominal_ratio,counted_ratio"
+    assert ",".join(family.columns).startswith(begin)
+    picked = grid[grid["picked"]].iloc[0]
+    assert picked["accuracy"] == grid["accuracy"].max()
+    for row in family.itertuples():
+        member = Architecture.load(run / f"scale/phi_{row.phi:g}.toml")
+        scaled = baseline.scale(picked["alpha"] ** row.phi, picked["beta"] ** row.phi, picked["gamma"] ** row.phi)
+        assert member == scaled
+        assert member.cost().madds == row.madds
+        assert row.nominal_ratio == 2**row.phi
+        assert row.counted_ratio == pytest.approx(member.cost().madds / baseline.cost().madds)
+    for picture in ("grid.png", "family.png"):
+        assert imread(run / "scale" / picture).std() > 0.05
+
+    again = command("scale", "--phi", "2", "--tolerance", "0.03")
+    assert again.code == 0
+    assert not any(line.startswith("trial ") for line in again.out.splitlines())
+    assert pd.read_csv(run / "scale/grid.csv").equals(grid)
+
+
+def test_other_programs_may_rely_on_the_same_result_for_the_same_seed(
+    command: Command, here: Path, images: Path
+) -> None:
+    outcomes = []
+    for seed in ("1", "1", "2"):
+        name = f"r{len(outcomes)}"
+        assert command("search", *search(images, "--seed", seed, "--run", name)).code == 0
+        outcomes.append(pd.read_csv(here / f"runs/{name}/trials.csv")[["architecture", "accuracy"]])
+    assert outcomes[0].equals(outcomes[1])
+    assert not outcomes[0].equals(outcomes[2])
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "random"])
+def test_every_sampler_keeps_the_budget_and_repeats_nothing(
+    command: Command, here: Path, images: Path, sampler: str
+) -> None:
+    """The space has few networks within the budget: the search trains each once, and says that it is done."""
+    space = SearchSpace.load(here / "small.toml")
+    madds = sorted(arch.cost().madds for arch in space.enumerate())
+    budget = madds[4]
+    ended = command("search", *search(images, "--trials", "20", "--max-madds", str(budget), "--sampler", sampler))
+    assert ended.code == 0, ended.err
+    trials = pd.read_csv(here / "runs/r/trials.csv")
+    assert sorted(trials["madds"]) == [m for m in madds if m <= budget]
+    assert trials["architecture"].is_unique
+    assert "no other network is left within the budget" in ended.out
+
+
+def test_three_objectives_and_a_time_budget(command: Command, here: Path, images: Path) -> None:
+    ended = command("search", *search(images, "--objectives", "accuracy,madds,params", "--time-budget", "0.001s"))
+    assert ended.code == 0, ended.err
+    assert "time budget spent" in ended.out
+    assert len(pd.read_csv(here / "runs/r/trials.csv")) == 1
+
+
+def test_workers_share_a_run(command: Command, here: Path, images: Path) -> None:
+    ended = command("search", *search(images, "--workers", "2"))
+    assert ended.code == 0, ended.err
+    trials = pd.read_csv(here / "runs/r/trials.csv")
+    assert len(trials) == trials["architecture"].nunique() == 6
+
+
+def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas.search", *arguments],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_running_trial(here: Path, finished: int) -> None:
+    """Wait until so many trials are done and another one is in training."""
+    for _ in range(1200):
+        try:
+            with sqlite3.connect(f"file:{here / 'runs/r/study.db'}?mode=ro", uri=True) as database:
+                states = [state for (state,) in database.execute("select state from trials")]
+            if states.count("COMPLETE") >= finished and "RUNNING" in states:
+                return
+        except sqlite3.Error:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("the search did not get so far")
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_search_ends_like_one_that_was_not(
+    command: Command, here: Path, images: Path, blow: signal.Signals
+) -> None:
+    arguments = search(images, "--epochs", "20")
+    process = start(here, *arguments)
+    wait_for_running_trial(here, finished=2)
+    process.send_signal(blow)
+    _, err = process.communicate(timeout=60)
+    if blow == signal.SIGINT:
+        assert process.returncode == 130
+        assert err == "error: interrupted; the same command continues the run\n"
+    before = pd.read_csv(here / "runs/r/trials.csv")
+
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "continued" in ended.out
+    after = pd.read_csv(here / "runs/r/trials.csv")
+    assert len(after) == after["architecture"].nunique() == 6
+    assert list(after["trial"]) == list(range(6))
+    assert after.iloc[: len(before)].equals(before)
+
+    assert command("search", *search(images, "--epochs", "20", "--run", "whole")).code == 0
+    whole = pd.read_csv(here / "runs/whole/trials.csv")
+    assert whole[["architecture", "accuracy"]].equals(after[["architecture", "accuracy"]])
+
+
+def test_scaling_without_a_run_says_what_it_uses(command: Command, here: Path) -> None:
+    ended = command("scale", "--phi", "3", "--coefficients", "1.2,1.1,1.15")
+    assert ended.code == 0, ended.err
+    assert "scaling efficientnet_b0" in ended.out
+    family = pd.read_csv(here / "runs/efficientnet_b0/scale/family.csv")
+    assert list(family["phi"]) == [0, 1, 2, 3]
+    assert family["madds"].iloc[0] == 385814752
+    assert not (here / "runs/efficientnet_b0/scale/grid.csv").exists()
+
+
+@pytest.mark.parametrize("rule", ["depth", "width", "resolution", "fast"])
+def test_scaling_by_a_rule(command: Command, here: Path, rule: str) -> None:
+    assert command("scale", "--rule", rule, "--baseline", "mnasnet_a1", "--phi", "-1").code == 0
+    family = pd.read_csv(here / "runs/mnasnet_a1/scale/family.csv")
+    assert list(family["phi"]) == [-1, 0]
+    assert family["counted_ratio"].iloc[0] < 0.75
+
+
+def test_counting_a_network(command: Command) -> None:
+    ended = command("cost", "efficientnet_b0", "--check")
+    assert ended.code == 0, ended.err
+    assert "385,814,752" in ended.out
+    assert "5,288,548" in ended.out
+    assert ended.out.endswith("fvcore on the built network: 0 flops, 0 params\n")
+
+
+BAD = [
+    # search spaces
+    ("search --space mnass", "nearest is 'mnas'"),
+    ("search --space none.toml", "none.toml"),
+    ("search --space .", "unknown search space '.'; known are efficientnet_v1"),
+    ("search --space bad.toml", "bad.toml: not valid TOML", "stages = ["),
+    ("search --space bad.toml", "bad.toml: unknown key 'stagess'; nearest is 'stages'", "stagess = []"),
+    ("search --space bad.toml", "bad.toml: key 'stages' is missing", "stem = 8"),
+    (
+        "search --space bad.toml",
+        "bad.toml: stage 1, column 7: kernel must be odd",
+        'stages = ["ir_r1_k{3|4}_s1_e2_c8"]',
+    ),
+    ("search --space bad.toml", "bad.toml: stage 1, column 8: empty choice", 'stages = ["ir_r1_k{}_s1_e2_c8"]'),
+    ("search --space bad.toml", "unknown op 'xx'", 'stages = ["xx_r1_k3_s1_e2_c8"]'),
+    # options
+    ("search --trials 0", "--trials"),
+    ("search --trials many", "--trials"),
+    ("search --trails 3", "--trails"),
+    ("search --max-madds huge", "--max-madds: 'huge' is not a positive count"),
+    ("search --max-madds 1", "no network has at most 1 madds; the space reaches from"),
+    ("search --max-madds 200K --min-madds 300K", "min_madds is above max_madds"),
+    ("search --objectives speed,accuracy", "--objectives: unknown 'speed'"),
+    ("search --sampler best", "--sampler 'best'"),
+    ("search --time-budget soon", "--time-budget: 'soon' is not a positive duration"),
+    ("search --device cuda:77", "device 'cuda:77' is not here"),
+    ("search --epochs 0", "--epochs"),
+    ("search --seed -1", "--seed"),
+    ("search --run ../x", "--run '../x'"),
+    ("search --storage nonsense", "--storage 'nonsense' is not a database URL"),
+    ("search --storage sqlite:////no/such/folder/x.db", "sqlite:////no/such/folder/x.db: cannot be opened"),
+    # data
+    ("search --data fashion", "did you mean fashion-mnist?"),
+    ("search --data empty", "empty"),
+    ("search --data small.toml", "small.toml"),
+    # scaling and counting
+    ("scale --baseline nobody", "no run of this name"),
+    ("scale --baseline bad.toml", "bad.toml: stage 1, column 1: unknown op 'zz'", 'stages = ["zz_r1_k3_s1_e1_c8"]'),
+    ("scale --coefficients 1.2,1.1", "--coefficients '1.2,1.1': give three positive numbers"),
+    ("scale --coefficients 1,1,1 --rule fast", "exclude each other"),
+    ("scale --rule best", "--rule 'best': unknown"),
+    ("scale --phi 99", "--phi"),
+    ("scale --phi 20 --rule resolution", "--phi 9: resolution"),
+    ("scale --step 0", "--step"),
+    ("scale --tolerance 0 --step 0.3", "the nearest is"),
+    ("cost efficientnet_b9", "nearest is 'efficientnet_b"),
+    ("cost", "network"),
+    ("cost efficientnet_b0 --resolution 0", "resolution"),
+    ("cost ir_r1_k2_s1_e1_c8", "column 7: kernel must be odd"),
+]
+
+
+@pytest.mark.parametrize("case", BAD, ids=[case[0] for case in BAD])
+def test_bad_input_gets_one_line_and_writes_nothing(
+    command: Command, here: Path, images: Path, case: tuple[str, ...]
+) -> None:
+    call, said, *content = case
+    (here / "bad.toml").write_text("".join(content))
+    (here / "empty/train").mkdir(parents=True)
+    name, *arguments = call.split()
+    if name == "search" and "--space" not in arguments:
+        arguments += ["--space", "small.toml"]
+    if name == "search" and "--data" not in arguments:
+        arguments += ["--data", str(images)]
+    ended = command(name, *arguments)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("error: ")
+    assert said in ended.err
+    assert "Traceback" not in ended.out
+    assert not list(here.glob("runs/*/*.toml"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("other", "this run was started with --trials 6, now it is 7"),
+        ("space", "the search space has changed"),
+        ("garbage", "study.db: cannot be opened as a study"),
+        ("truncated", "study.db: cannot be opened as a study"),
+        ("missing", "study.db: is missing"),
+        ("run.toml", "run.toml: not valid TOML"),
+        ("locked", "another process has this run open"),
+    ],
+)
+def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Path, damage: str, said: str) -> None:
+    arguments = search(images)
+    assert command("search", *search(images)[:-1], "6").code == 0
+    run = here / "runs/r"
+    database = run / "study.db"
+    table = (run / "trials.csv").read_bytes()
+    lock = FileLock(run / ".lock")
+    match damage:
+        case "other":
+            arguments[-1] = "7"
+        case "space":
+            (here / "small.toml").write_text(SPACE.replace("{3|5}", "{3|7}"))
+        case "garbage":
+            database.write_bytes(b"no database" * 1000)
+        case "truncated":
+            database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+        case "missing":
+            database.unlink()
+        case "run.toml":
+            (run / "run.toml").write_text("arguments = [")
+        case "locked":
+            lock.acquire()
+    ended = command("search", *arguments)
+    lock.release()
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert said in ended.err
+    assert (run / "trials.csv").read_bytes() == table
+
+
+def test_help_names_every_option_of_the_contract(command: Command) -> None:
+    ended = command("search", "--help")
+    assert ended.code == 0
+    contract = "space data run trials time-budget epochs objectives max-madds min-madds max-params target-madds sampler"
+    for option in [*contract.split(), "workers", "storage", "seed", "device"]:
+        assert f"--{option}" in ended.out
