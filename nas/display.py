@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optuna.trial import FrozenTrial, Trial, TrialState
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from nas import proxy
 from nas.units import format_count, format_duration
@@ -22,24 +24,27 @@ class Display:
         self.console = Console(highlight=False, soft_wrap=True)
         self.total, self.done, self.after = total, done, after
         self.spent: list[float] = []
-        self.state = ""
-        self.live = self.console.is_terminal
+        self.current = self.training = self.state = ""
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.fields[left]} left\n{task.fields[now]}"),
-            console=self.console,
-            disable=not self.live,
+            BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}")
         )
-        self.task = self.bar.add_task("", total=total, completed=done, left="?", now="")
-        self.current = ""
+        self.task = self.bar.add_task("", total=total, completed=done)
+        self.live = Live(get_renderable=self._picture, console=self.console) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
-        self.bar.start()
+        if self.live:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.live:
+            self.live.stop()
+
+    def _picture(self) -> Group:
+        """The bar, and below it the trial in training."""
+        told = " · ".join(text for text in (f"{self.left()} left", self.state) if text)
+        self.bar.update(self.task, completed=self.done, description=told)
+        return Group(self.bar, Text(self.current), Text(self.training))
 
     def left(self) -> str:
         """The time left, from the trials so far."""
@@ -47,21 +52,18 @@ class Display:
             return "?"
         return format_duration(sum(self.spent) / len(self.spent) * (self.total - self.done))
 
-    def _refresh(self, now: str) -> None:
-        self.bar.update(self.task, completed=self.done, left=self.left(), now=now)
-
     def started(self, trial: Trial) -> None:
         """Name the trial, its architecture and MAdds."""
         known = trial.user_attrs
         stages = " ".join(word for word in known["architecture"].split() if "_" in word)
         self.current = f"trial {trial.number} · {format_count(known['madds'])} MAdds · {stages}"
-        self._refresh(f"{self.current}\n{self.state}")
+        self.training = "epoch 1 · accuracy so far ?"
 
     def progressed(self, progress: proxy.Progress) -> None:
         """Show how far the training is and its accuracy so far."""
-        self._refresh(
-            f"{self.current}\nepoch {progress.epoch:g}/{progress.epochs} · {_so_far(progress)} · {self.state}"
-        )
+        share = 100 * progress.step // progress.steps
+        so_far = "?" if progress.accuracy is None else f"{100 * progress.accuracy:.1f} %"
+        self.training = f"epoch {progress.epoch}/{progress.epochs} · {share} % of its steps · accuracy so far {so_far}"
 
     def finished(self, trial: FrozenTrial) -> None:
         """Say one line about a finished trial."""
@@ -79,8 +81,3 @@ class Display:
             f"{self.state}" + ("" if self.live else f"  left {self.left()}"),
             markup=False,
         )
-        self._refresh("")
-
-
-def _so_far(progress: proxy.Progress) -> str:
-    return "accuracy so far ?" if progress.accuracy is None else f"accuracy so far {100 * progress.accuracy:.1f} %"
