@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -23,7 +24,7 @@ class Display:
     def __init__(self, total: int, done: int, after: Callable[[FrozenTrial], str]) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.total, self.done, self.after = total, done, after
-        self.spent: list[float] = []
+        self.before, self.since = done, time.monotonic()
         self.current = self.training = self.state = ""
         self.bar = Progress(
             BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}")
@@ -47,10 +48,11 @@ class Display:
         return Group(self.bar, Text(self.current), Text(self.training))
 
     def left(self) -> str:
-        """The time left, from the trials so far."""
-        if not self.spent:
+        """The time left, if the other trials take as long as those since the start."""
+        if self.done == self.before:
             return "?"
-        return format_duration(sum(self.spent) / len(self.spent) * (self.total - self.done))
+        each = (time.monotonic() - self.since) / (self.done - self.before)
+        return format_duration(each * (self.total - self.done))
 
     def started(self, trial: Trial) -> None:
         """Name the trial, its architecture and MAdds."""
@@ -63,7 +65,10 @@ class Display:
         """Show how far the training is and its accuracy so far."""
         share = 100 * progress.step // progress.steps
         so_far = "?" if progress.accuracy is None else f"{100 * progress.accuracy:.1f} %"
-        self.training = f"epoch {progress.epoch}/{progress.epochs} · {share} % of its steps · accuracy so far {so_far}"
+        self.training = (
+            f"epoch {progress.epoch}/{progress.epochs} · {share} % of its steps · loss {progress.loss:.2f} · "
+            f"accuracy so far {so_far}"
+        )
 
     def finished(self, trial: FrozenTrial) -> None:
         """Say one line about a finished trial."""
@@ -71,7 +76,6 @@ class Display:
         known = trial.user_attrs
         self.state = self.after(trial)
         if trial.state == TrialState.COMPLETE:
-            self.spent.append(known["seconds"])
             what = f"accuracy {100 * known['accuracy']:5.1f} %"
         else:
             what = f"failed: {known.get('note', 'unknown cause')}"

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import cli, datasets, pareto, plots, study
 from nas.architecture import Architecture
+from nas.budgets import Bounds
 from nas.cost import Cost
 from nas.datasets import Dataset
 from nas.display import Display
@@ -28,7 +29,6 @@ from nas.files import write_atomic
 from nas.proxy import Recipe, pick_device
 from nas.sampler import Sampler
 from nas.space import Codes, SearchSpace, budget
-from nas.trellis import Bounds
 from nas.units import format_count, nearest, parse_count, parse_duration
 
 TRIALS = 24

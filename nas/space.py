@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nas import trellis
+from nas import budgets, trellis
 from nas.architecture import (
     KEYS,
     Architecture,
@@ -29,9 +29,10 @@ from nas.architecture import (
     check_keys,
     parse_stage,
 )
+from nas.budgets import Bounds
 from nas.errors import UserError
 from nas.files import read_toml
-from nas.trellis import COLUMNS, Bounds, Ints, Trellis
+from nas.trellis import COLUMNS, Ints, Trellis
 from nas.units import parse_count
 
 MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
@@ -295,7 +296,7 @@ class SearchSpace:
         self, n: int, seed: int | np.random.Generator, bounds: Bounds, resolution: int | None = None
     ) -> Codes:
         """The same for bounds on any column of a cost."""
-        return self.codes_of(trellis.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
+        return self.codes_of(budgets.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
 
     def sample(
         self,

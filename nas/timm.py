@@ -64,6 +64,6 @@ def _check_squeeze(stage: Stage, in_channels: int) -> None:
                 theirs = round(layer.channels * (stage.se / stage.expansion))
                 if layer.squeeze != theirs:
                     raise UserError(
-                        f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to {layer.squeeze}; "
-                        f"choose channels of which se{stage.se:g} is a whole number"
+                        f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
+                        f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"
                     )
