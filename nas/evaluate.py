@@ -55,13 +55,15 @@ def load_data(source: str) -> Dataset:
 
 
 def evaluate(proxy: Proxy, job: Job, report: Report | None = None) -> Result:
-    """Train one network by proxy and measure it on the validation images."""
+    """Train one network by proxy and measure it on the validation images; one that cannot be trained is Failed."""
     recipe = replace(proxy.recipe, image_size=job.image_size) if job.image_size else proxy.recipe
     arch = Architecture.parse(job.architecture)
     try:
         return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, report)
     except Diverged as error:
         return Failed(str(error))
+    except torch.OutOfMemoryError as error:
+        return Failed(f"out of memory, however small the pieces of a batch: {str(error).splitlines()[0][:120]}")
 
 
 @contextmanager

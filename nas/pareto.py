@@ -96,17 +96,29 @@ def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07
     return np.asarray(np.asarray(accuracy, dtype=float) * (costs / target) ** w)
 
 
-def pick_baseline(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07) -> int:
-    """The index of the largest `reward`; of equals the cheapest, then the first.
+def training_reward(
+    accuracy: ArrayLike, step: ArrayLike, params: ArrayLike, reference: int = 0, w: float = -0.07, v: float = -0.05
+) -> Floats:
+    """The training-aware scalar of EfficientNetV2: A · S^w · P^v, larger is better.
 
-    `accuracy` and `cost` are [n], n >= 1; NaN accuracies are never picked. Raises ValueError as `reward` does, and
-    if no accuracy is a number.
+    `accuracy`, `step` (a training step's time) and `params` are [n], the last two positive, and so is the result. S
+    and P are relative to network number `reference`: another one scales all rewards alike. Section 3.1 of Tan and Le
+    2021 (arXiv 2104.00298). Raises ValueError unless times and parameters are positive.
     """
-    rewards = reward(accuracy, cost, target, w)
-    rewards = np.where(np.isnan(rewards), -np.inf, rewards)
-    if not np.isfinite(rewards).any():
+    steps, sizes = np.asarray(step, dtype=float), np.asarray(params, dtype=float)
+    return reward(reward(accuracy, steps, steps[reference], w), sizes, sizes[reference], v)
+
+
+def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
+    """The index of the largest reward; of equals the cheapest, then the first.
+
+    `rewards` and `cost` are [n], n >= 1; NaN rewards are never picked. Raises ValueError if none is a number.
+    """
+    values = np.asarray(rewards, dtype=float)
+    values = np.where(np.isnan(values), -np.inf, values)
+    if not np.isfinite(values).any():
         raise ValueError("no network has an accuracy to pick a baseline by")
-    return int(np.lexsort((np.asarray(cost), -rewards))[0])
+    return int(np.lexsort((np.asarray(cost), -values))[0])
 
 
 def _padded(points: ArrayLike) -> Floats:

@@ -26,13 +26,15 @@ _LABELS = {
     "flops": "flops per image (fvcore)",
     "params": "parameters",
     "activations": "activations per image",
-    "step_seconds": "training step (s)",
+    "step_seconds": "training step as measured (s)",
 }
 
 
 def short_name(cost: str) -> str:
     """A cost as a title names it."""
-    return {"madds": "MAdds", "params": "parameters"}.get(cost, cost.replace("_", " "))
+    return {"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"}.get(
+        cost, cost.replace("_", " ")
+    )
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Proxy training: a short, seeded training that ranks networks by their accuracy on validation images.
 
-The images live decoded (uint8) on the device, and a whole batch is cut out, shifted and mirrored by one indexing
-operation; memory layout is channels-last. On CUDA the arithmetic is mixed (bf16, or fp16 with a gradient scaler)
+Memory layout is channels-last. On CUDA the arithmetic is mixed (bf16, or fp16 with a gradient scaler)
 and no step waits for the device. On the CPU it is fp32: bf16 was slower there (`experiments/proxy_throughput`).
 """
 
@@ -22,7 +21,9 @@ from torch.nn import functional as F
 from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.errors import UserError
+from nas.images import Images, images_of
 from nas.network import Block
+from nas.progressive import Schedule
 
 WINDOW = 10  # steps between two looks at the loss: each look waits for the device
 EVAL_BATCH = 500  # images
@@ -37,7 +38,8 @@ class Recipe:
     applied to norms and biases. warmup: share of the steps with a rising learning rate, in [0, 1); a cosine to 0
     follows. label_smoothing, dropout, drop_path: shares in [0, 1). image_size: side in pixels, None for the data
     set's own. shift: largest random translation as a share of the side, in [0, 0.5]. flip: mirror half of the
-    images where the data set allows it. clip: largest gradient norm, 0 for any. Raises UserError.
+    images where the data set allows it. clip: largest gradient norm, 0 for any. progressive: a schedule by which the
+    size grows to image_size, and RandAugment, mixup and dropout (in place of `dropout`) with it. Raises UserError.
     """
 
     epochs: int = 1
@@ -53,6 +55,7 @@ class Recipe:
     shift: float = 0.0
     flip: bool = True
     clip: float = 0.0
+    progressive: Schedule | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "sgd"):
@@ -143,9 +146,13 @@ def train(
             watch.start()
             order = torch.randperm(len(training), generator=own, device=where)
             for chosen in order.tensor_split(batches):  # sizes differ by one at most, so none is tiny
-                images = training.augmented(chosen, recipe.shift, recipe.flip and data.flip, own)
+                pixels, labels = training.drawn(chosen, recipe.shift, recipe.flip and data.flip, own)
+                if recipe.progressive:
+                    stage = recipe.progressive.at(watch.step / watch.steps, training.size)
+                    stage.regularize(model)
+                    pixels, labels = stage.augmented(pixels, labels, data.num_classes)
                 rate = recipe.learning_rate * schedule(watch.step, watch.steps, recipe.warmup)
-                watch.see(stepper.step(images, training.labels[chosen], rate), curve)
+                watch.see(stepper.step(training.normalised(pixels), labels, rate), curve)
             curve.append(stepper.accuracy(validation))
     accuracy = curve[-1]
     return Outcome(
@@ -182,70 +189,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images on the device: pixels uint8 [n, h, w, c], labels int64 [n]; mean and std [c, 1, 1] in pixel values."""
-
-    pixels: Tensor
-    labels: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """uint8 [n, h, w, c] -> float [n, c, h, w] in channels-last layout, mean 0 and deviation 1 per channel."""
-        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-
-    def augmented(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> Tensor:
-        """The chosen images [b], each moved by up to `shift` of its side and perhaps mirrored; edges are repeated."""
-        _, height, width, _ = self.pixels.shape
-
-        def offsets(side: int) -> Tensor:
-            most = round(shift * side)
-            drawn = torch.randint(-most, most + 1, (len(chosen), 1), generator=generator, device=chosen.device)
-            return (torch.arange(side, device=chosen.device) + drawn).clamp(0, side - 1)
-
-        rows, columns = offsets(height), offsets(width)
-        if flip:
-            mirrored = torch.rand(len(chosen), 1, generator=generator, device=chosen.device) < 0.5
-            columns = torch.where(mirrored, width - 1 - columns, columns)
-        return self.normalised(self.pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
-
-
-def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Images, Images]:
-    """Training and validation images on the device, resized once if need be, normalised as the training images."""
-    training, validation = (resized(part, size or data.image_size) for part in (data.train_images, data.val_images))
-    mean, std = channel_statistics(training)
-
-    def resident(images: Tensor, labels: Tensor) -> Images:
-        pixels = images.permute(0, 2, 3, 1).contiguous()
-        return Images(pixels.to(where), labels.to(where), mean.to(where), std.to(where))
-
-    return resident(training, data.train_labels), resident(validation, data.val_labels)
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """uint8 [n, c, h, w] -> uint8 [n, c, size, size], bilinear with antialiasing."""
-    if images.shape[-1] == size:
-        return images
-    parts = [F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in torch.split(images, 1000)]
-    return torch.cat(parts)
-
-
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [c, 1, 1] of each channel's pixel values; a constant channel has deviation 1."""
-    totals = torch.zeros(2, images.shape[1], dtype=torch.float64)
-    for part in torch.split(images, 500):
-        values = part.float()
-        totals += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
-    mean, square = totals / (images.numel() / images.shape[1])
-    std = (square - mean**2).clamp(min=0).sqrt()
-    std[std < 1e-3] = 1
-    return mean.float()[:, None, None], std.float()[:, None, None]
 
 
 class Stepper:
@@ -303,15 +246,19 @@ class Stepper:
 
     @torch.no_grad()
     def accuracy(self, images: Images) -> float:
-        """Top-1 accuracy, 0 to 1."""
+        """Top-1 accuracy, 0 to 1; raises Diverged where the network gives no finite logits."""
         self.model.eval()
-        right = torch.zeros((), dtype=torch.int64, device=self.where)
+        right, finite = torch.zeros(2, dtype=torch.int64, device=self.where)
         for pixels, labels in zip(
             *(torch.split(part, EVAL_BATCH) for part in (images.pixels, images.labels)), strict=True
         ):
             with self.mixed():
-                right += (self.model(images.normalised(pixels)).argmax(1) == labels).sum()
-        return right.item() / len(images)
+                logits = self.model(images.normalised(pixels))
+            right += (logits.argmax(1) == labels).sum()
+            finite += logits.isfinite().all(1).sum()
+        if lost := len(images) - int(finite):  # argmax would call each of these class 0
+            raise Diverged(f"no finite logits for {lost} of {len(images)} validation images")
+        return int(right) / len(images)
 
     def mixed(self) -> torch.autocast:
         """The context of every forward pass."""

@@ -18,6 +18,7 @@ from nas.display import Display
 from nas.errors import RunFailed, UserError
 from nas.evaluate import Job, Proxy, load_data
 from nas.files import read_toml, write_atomic
+from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
 from nas.scaling import Coefficients, Member
 from nas.units import format_count
@@ -107,6 +108,8 @@ def find_baseline(
     recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
     if epochs is not None:
         recipe["epochs"] = epochs
+    if "progressive" in saved:
+        recipe["progressive"] = Schedule.of(saved["progressive"], f"{path / 'run.toml'}, progressive")
     return Baseline(
         arch,
         origin,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from nas.display import Display
 from nas.errors import RunFailed, UserError
 from nas.evaluate import Job, Proxy, load_data
 from nas.files import write_atomic
+from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
 from nas.sampler import Sampler
 from nas.space import Codes, SearchSpace, budget
@@ -34,7 +35,9 @@ from nas.units import format_count, nearest, parse_count, parse_duration
 TRIALS = 24
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 COSTS = ("madds", "flops", "params", "activations")
-OBJECTIVES = ("accuracy", *COSTS)
+MEASURED = {"train_time": "step_seconds"}  # objectives that training tells, and their columns in trials.csv
+OBJECTIVES = ("accuracy", *COSTS, *MEASURED)
+REWARDS = ("v1", "v2")
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
 
@@ -45,6 +48,7 @@ class Search:
     space: SearchSpace
     bounds: Bounds
     objectives: tuple[str, ...]
+    reward: str
     target_madds: int
     sampler: str
     trials: int
@@ -56,6 +60,11 @@ class Search:
     def directions(self) -> list[study.Direction]:
         """Optuna's directions of the objectives."""
         return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
+
+    @property
+    def columns(self) -> list[str]:
+        """The objectives' columns in trials.csv."""
+        return [MEASURED.get(name, name) for name in self.objectives]
 
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
@@ -83,13 +92,15 @@ def main(
     trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
     time_budget: Annotated[str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
-    objectives: Annotated[str, typer.Option(help="accuracy and one or two costs.")] = "accuracy,madds",
+    progressive: Annotated[
+        str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
+    ] = None,
+    objectives: Annotated[str, typer.Option(help="accuracy and up to two of madds, …, train_time.")] = "accuracy,madds",
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
-    target_madds: Annotated[
-        str | None, typer.Option(help="T of the baseline's reward.  [default: the space's]")
-    ] = None,
+    reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
+    target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trials side by side.")] = 1,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
@@ -102,7 +113,7 @@ def main(
     baseline.toml.
     """
     found = SearchSpace.load(space)
-    recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
+    recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
     where = str(pick_device(device))
     most, least, params = (
         _count(text, option)
@@ -112,11 +123,14 @@ def main(
     found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
+    if reward not in REWARDS:
+        raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
     images = load_data(data)
     wanted = Search(
         found,
         bounds,
         _objectives(objectives),
+        reward,
         _count(target_madds, "--target-madds") or _default_target(found, bounds),
         sampler,
         trials,
@@ -131,10 +145,12 @@ def main(
         "trials": trials,
         "time_budget": time_budget,
         "epochs": recipe.epochs,
+        "progressive": progressive,
         "objectives": list(wanted.objectives),
         "max_madds": most,
         "min_madds": least,
         "max_params": params,
+        "reward": reward,
         "target_madds": wanted.target_madds,
         "sampler": sampler,
         "seed": seed,
@@ -146,7 +162,7 @@ def main(
 
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
-    space = wanted.space
+    space, recipe = wanted.space, wanted.proxy.recipe
     return {
         "arguments": arguments,
         "space": {
@@ -164,7 +180,12 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
             "note": images.note,
         },
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
-        "proxy": {**asdict(wanted.proxy.recipe), "image_size": images.image_size, "classes": images.num_classes},
+        "proxy": {
+            **asdict(replace(recipe, progressive=None)),
+            "image_size": images.image_size,
+            "classes": images.num_classes,
+        },
+        "progressive": recipe.progressive.table() if recipe.progressive else None,
         **study.environment(wanted.proxy.device),
     }
 
@@ -189,6 +210,14 @@ def search(
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
             f"on {wanted.proxy.device}"
         )
+        if schedule := wanted.proxy.recipe.progressive:
+            sizes = [schedule.at(until - 1e-9, images.image_size).size for until in schedule.until]
+            cli.say(f"progressive {schedule.name}: training images of {', '.join(map(str, sizes))} px by turns")
+        if "train_time" in wanted.objectives:
+            cli.say(
+                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
+                f"this machine with {workers} trials side by side: it compares within this run only"
+            )
 
         def after(_: FrozenTrial) -> str:
             return f"front {len(publish(wanted, path, images, trials))}"
@@ -198,7 +227,7 @@ def search(
                 trials,
                 lambda: ask(wanted, trials),
                 lambda trial: prepare(wanted, trials, trial),
-                lambda attrs: [float(attrs[name]) for name in wanted.objectives],
+                lambda attrs: [float(attrs[name]) for name in wanted.columns],
                 wanted.proxy,
                 workers,
                 display,
@@ -214,7 +243,7 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -
     front = front_of(table, wanted)
     write_atomic(path / "pareto.csv", front.to_csv(index=False))
     baseline = front[front["baseline"]]
-    cost = next((name for name in wanted.objectives if name != "accuracy"), "madds")
+    cost = next((name for name in wanted.columns if name != "accuracy"), "madds")
     title = f"{path.name}: proxy accuracy against {plots.short_name(cost)}"
     subtitle = (
         f"space {wanted.space.name}, costs at {wanted.space.resolution} px and 1000 classes; "
@@ -226,7 +255,7 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -
         about = {
             "title": f"baseline of run {path.name}",
             **{key: row[key] for key in ("trial", "accuracy", "madds", "params", "reward")},
-            "why": f"largest accuracy * (madds / {wanted.target_madds}) ** -0.07 of all trials",
+            "why": f"largest reward {wanted.reward} of all trials: {rewards_of(table, wanted)[1]}",
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
     return front
@@ -237,17 +266,31 @@ def front_of(table: pd.DataFrame, wanted: Search) -> pd.DataFrame:
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
         return done.assign(reward=[], baseline=[])
-    points = done[list(wanted.objectives)].astype(float).to_numpy()
+    points = done[wanted.columns].astype(float).to_numpy()
     signs = [-1.0 if name == "accuracy" else 1.0 for name in wanted.objectives]
-    accuracy, madds = (done[name].astype(float).to_numpy() for name in ("accuracy", "madds"))
-    best = pareto.pick_baseline(accuracy, madds, wanted.target_madds)
-    ranked = done.assign(
-        reward=pareto.reward(accuracy, madds, wanted.target_madds), baseline=np.arange(len(done)) == best
-    )
-    # The best reward is on the front of accuracy and MAdds; with other objectives it may not be, and is kept.
+    rewards, _ = rewards_of(table, wanted)
+    best = pareto.pick_baseline(rewards, done["madds"].astype(float))
+    ranked = done.assign(reward=rewards, baseline=np.arange(len(done)) == best)
+    # The best reward is on the front of what it is made of; with other objectives it may not be, and is kept.
     kept = pareto.non_dominated(points * signs) | ranked["baseline"].to_numpy()
     front: pd.DataFrame = ranked[kept].sort_values(["madds", "trial"])
     return front
+
+
+def rewards_of(table: pd.DataFrame, wanted: Search) -> tuple[pareto.Floats, str]:
+    """The reward of each complete trial, of which there is one at least, and its formula."""
+    done = table[table["state"] == "COMPLETE"]
+    accuracy, madds, step, params = (
+        done[name].astype(float).to_numpy() for name in ("accuracy", "madds", "step_seconds", "params")
+    )
+    if wanted.reward == "v1":
+        formula = f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
+        return pareto.reward(accuracy, madds, wanted.target_madds), formula
+    formula = (
+        f"accuracy * (step_seconds / {step[0]:.4g}) ** -0.07 * (params / {format_count(params[0])}) ** -0.05, "
+        f"relative to trial {done['trial'].iloc[0]}"
+    )
+    return pareto.training_reward(accuracy, step, params), formula
 
 
 def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFrame) -> None:
@@ -263,7 +306,7 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFra
     cli.say(
         f"baseline: trial {best['trial']}, accuracy {100 * best['accuracy']:.1f} %, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest accuracy * (MAdds / {format_count(wanted.target_madds)}) ** -0.07)"
+        f"(largest reward {wanted.reward}: {rewards_of(study.table(trials), wanted)[1]})"
     )
     cli.say(f"  {best['architecture']}")
     cli.say(f"front of {len(front)}: {path / 'pareto.png'}, {path / 'pareto.csv'}; all trials: {path / 'trials.csv'}")

@@ -164,6 +164,8 @@ def check_arguments(path: Path, facts: Mapping[str, Any]) -> bool:
     for table, what in (("space", "search space"), ("data", "data set")):
         if saved.get(table, {}).get("fingerprint") != facts.get(table, {}).get("fingerprint"):
             raise UserError(f"{path}: the {what} has changed since this run was started; choose another --run NAME")
+    if saved.get("progressive") != facts.get("progressive"):
+        raise UserError(f"{path}: the schedule of --progressive has changed since then; choose another --run NAME")
     return True
 
 

@@ -1,5 +1,7 @@
 """The commands from end to end, in an empty directory, on a few real images and a space of small networks."""
 
+import itertools
+import math
 import os
 import runpy
 import signal
@@ -11,15 +13,20 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 from matplotlib.image import imread
 from PIL import Image
 
 from nas import Architecture, SearchSpace, datasets
+from nas.progressive import Schedule
+from nas.proxy import Stepper
+from nas.scale import find_baseline
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = """
@@ -194,6 +201,72 @@ def test_three_objectives_and_a_time_budget(command: Command, here: Path, images
     assert len(pd.read_csv(here / "runs/r/trials.csv")) == 1
 
 
+def test_a_training_aware_search(command: Command, here: Path, images: Path) -> None:
+    """Time is recorded per trial and searched for; the reward is EfficientNetV2's, computed here once more."""
+    arguments = search(images, "--trials", "10", "--objectives", "accuracy,train_time,params", "--reward", "v2")
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "a training step of 64 images as measured on this machine" in ended.out
+    trials, front = (pd.read_csv(here / f"runs/r/{name}.csv") for name in ("trials", "pareto"))
+    assert (trials["step_seconds"] > 0).all()
+    points = trials[["step_seconds", "params"]].assign(error=1 - trials["accuracy"]).to_numpy()
+    dominated = [((points <= p).all(axis=1) & (points < p).any(axis=1)).any() for p in points]
+    assert set(front[~front["baseline"]]["trial"]) <= set(trials["trial"][~np.array(dominated)]) <= set(front["trial"])
+    first = trials.iloc[0]
+    time_factor = (trials["step_seconds"] / first["step_seconds"]) ** -0.07
+    reward = trials["accuracy"] * time_factor * (trials["params"] / first["params"]) ** -0.05
+    assert np.allclose(front.set_index("trial")["reward"], reward[front["trial"]])
+    baseline = tomllib.loads((here / "runs/r/baseline.toml").read_text())["about"]
+    assert baseline["trial"] == reward.idxmax() == front[front["baseline"]]["trial"].item()
+    assert baseline["why"].startswith("largest reward v2 of all trials: accuracy * (step_seconds / ")
+    assert "largest reward v2: accuracy * (step_seconds / " in ended.out
+    assert tomllib.loads((here / "runs/r/run.toml").read_text())["arguments"]["reward"] == "v2"
+    assert "started with --reward v2, now it is v1" in command("search", *arguments[:-1], "v1").err
+
+
+def test_progressive_learning_stays_with_a_run_and_its_scaling(command: Command, here: Path, images: Path) -> None:
+    schedule = "until = [0.5, 1]\nsize = [1, 2]\nrandaugment = [3, 6]\nmixup = [0, 0.2]\ndropout = [0, 0.1]\n"
+    (here / "grow.toml").write_text(schedule)
+    arguments = search(images, "--trials", "2", "--epochs", "2", "--progressive", "grow.toml")
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "progressive grow: training images of 14, 28 px by turns" in ended.out
+    facts = tomllib.loads((here / "runs/r/run.toml").read_text())
+    assert facts["progressive"] == {"name": "grow", **tomllib.loads(schedule)}
+    whole = command("search", *search(images, "--trials", "2", "--epochs", "2", "--run", "plain"))
+    assert whole.code == 0, whole.err
+    grown, plain = (pd.read_csv(here / f"runs/{name}/trials.csv") for name in ("r", "plain"))
+    assert not grown["accuracy"].equals(plain["accuracy"])
+    assert command("search", *arguments).code == 0
+    (here / "grow.toml").write_text(schedule.replace("[3, 6]", "[3, 7]"))
+    assert "the schedule of --progressive has changed" in command("search", *arguments).err
+    recipe = find_baseline("r", None, None, None, None).recipe
+    assert recipe.progressive == Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1))
+
+
+def test_a_failed_training_is_a_failed_trial_with_its_cause(
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other loss is not a number, and one network is too large for the memory: the search goes on."""
+    step, calls = Stepper.step, itertools.count()
+
+    def sick(self: Stepper, *arguments: Any) -> torch.Tensor:
+        if (call := next(calls)) == 0:
+            raise torch.OutOfMemoryError("out of memory")
+        return step(self, *arguments) * (math.nan if call < 5 else 1)
+
+    monkeypatch.setattr(Stepper, "step", sick)
+    ended = command("search", *search(images))
+    assert ended.code == 0, ended.err
+    trials = pd.read_csv(here / "runs/r/trials.csv")
+    assert list(trials["state"]) == ["FAIL"] * 3 + ["COMPLETE"] * 3
+    assert trials["note"][0].startswith("out of memory")
+    assert list(trials["note"][1:3]) == ["epoch 1, step 2 of 2: loss nan"] * 2
+    assert trials["accuracy"].isna().tolist() == [True] * 3 + [False] * 3
+    assert "failed: epoch 1, step 2 of 2: loss nan" in ended.out
+    assert not set(pd.read_csv(here / "runs/r/pareto.csv")["trial"]) & {0, 1, 2}
+
+
 def test_workers_share_a_run(command: Command, here: Path, images: Path) -> None:
     ended = command("search", *search(images, "--workers", "2"))
     assert ended.code == 0, ended.err
@@ -303,6 +376,9 @@ BAD = [
     ("search --max-madds 200K --min-madds 300K", "min_madds is above max_madds"),
     ("search --objectives speed,accuracy", "--objectives: unknown 'speed'"),
     ("search --sampler best", "--sampler 'best'"),
+    ("search --progressive fast", "unknown schedule 'fast'; "),
+    ("search --progressive bad.toml", "bad.toml: key 'dropout' is missing", "until = [1]"),
+    ("search --reward v3", "--reward 'v3': nearest is 'v"),
     ("search --time-budget soon", "--time-budget: 'soon' is not a positive duration"),
     ("search --device cuda:77", "device 'cuda:77' is not here"),
     ("search --epochs 0", "--epochs"),

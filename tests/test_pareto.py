@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas.pareto import hypervolume, non_dominated, pick_baseline, reward, undominated_boxes
+from nas.pareto import hypervolume, non_dominated, pick_baseline, reward, training_reward, undominated_boxes
 
 
 @st.composite
@@ -96,8 +96,18 @@ def test_reward_is_the_formula_of_mnasnet() -> None:
         reward([0.5], [0.0], 1.0)
 
 
+def test_training_reward_is_the_formula_of_efficientnetv2() -> None:
+    accuracy, seconds, params = np.array([0.6, 0.8, 0.7]), np.array([0.1, 0.4, 0.1]), np.array([2e6, 1e6, 8e6])
+    expected = [0.6, 0.8 * 4**-0.07 * 0.5**-0.05, 0.7 * 4**-0.05]
+    np.testing.assert_allclose(training_reward(accuracy, seconds, params), expected)
+    other = training_reward(accuracy, seconds, params, reference=2)
+    assert np.ptp(other / expected) < 1e-12  # the reference changes no rank
+    with pytest.raises(ValueError, match="positive"):
+        training_reward([0.5], [0.0], [1])
+
+
 def test_baseline_is_the_best_reward_and_ties_go_to_the_cheapest() -> None:
-    assert pick_baseline([0.70, 0.76, np.nan], [200, 400, 1], target=400) == 1
-    assert pick_baseline([0.5, 0.5, 0.5], [2, 1, 1], target=1, w=0) == 1
+    assert pick_baseline(reward([0.70, 0.76, np.nan], [200, 400, 1], target=400), [200, 400, 1]) == 1
+    assert pick_baseline([0.5, 0.5, 0.5], [2, 1, 1]) == 1
     with pytest.raises(ValueError, match="no network"):
-        pick_baseline([np.nan], [1], target=1)
+        pick_baseline([np.nan], [1])

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,18 +14,16 @@ from nas import datasets
 from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.errors import UserError
+from nas.images import Images, channel_statistics, resized
 from nas.proxy import (
     Diverged,
-    Images,
     Outcome,
     Progress,
     Recipe,
     Stepper,
     calm,
-    channel_statistics,
     cropped,
     pick_device,
-    resized,
     schedule,
     train,
 )
@@ -108,6 +107,20 @@ def test_a_loss_that_is_not_a_number_fails_the_trial(few: Dataset, monkeypatch: 
         train(TINY, few, BRIEF, seed=0, device="cpu")
 
 
+def test_logits_that_are_not_finite_fail_the_trial(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step may break a network after the last look at its loss."""
+    step = Stepper.step
+
+    def breaking(self: Stepper, *arguments: Any) -> torch.Tensor:
+        loss = step(self, *arguments)
+        nn.init.constant_(self.model.classifier[-1].bias, math.inf)
+        return loss
+
+    monkeypatch.setattr(Stepper, "step", breaking)
+    with pytest.raises(Diverged, match="no finite logits for 100 of 100 validation images"):
+        train(TINY, few, replace(BRIEF, batch_size=100), seed=0, device="cpu")
+
+
 def test_out_of_memory_cuts_the_batch_in_pieces(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, sizes = F.cross_entropy, []
 
@@ -186,12 +199,12 @@ def test_augmentation_moves_and_mirrors_single_images() -> None:
     picture = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8, 1)
     images = Images(picture, torch.zeros(1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
     chosen, generator = torch.zeros(200, dtype=torch.int64), torch.Generator().manual_seed(0)
-    same = images.augmented(chosen, 0, False, generator)
-    assert torch.equal(same, images.normalised(picture).expand(200, -1, -1, -1))
-    seen = {tuple(x.flatten().tolist()) for x in images.augmented(chosen, 0, True, generator)}
-    assert seen == {tuple(same[0].flatten().tolist()), tuple(same[0].flip(-1).flatten().tolist())}
-    moved = images.augmented(chosen, 0.125, False, generator)
-    assert set(moved[:, 0, 4, 4].tolist()) == {36.0 + 8 * row + column for row in (-1, 0, 1) for column in (-1, 0, 1)}
+    same, _ = images.drawn(chosen, 0, False, generator)
+    assert torch.equal(same, picture.expand(200, -1, -1, -1))
+    seen = {tuple(x.flatten().tolist()) for x in images.drawn(chosen, 0, True, generator)[0]}
+    assert seen == {tuple(same[0].flatten().tolist()), tuple(same[0].flip(1).flatten().tolist())}
+    moved, _ = images.drawn(chosen, 0.125, False, generator)
+    assert set(moved[:, 4, 4, 0].tolist()) == {36 + 8 * row + column for row in (-1, 0, 1) for column in (-1, 0, 1)}
 
 
 @pytest.mark.parametrize("resolution", [16, 28, 64])

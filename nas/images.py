@@ -1,0 +1,80 @@
+"""A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images on the device: pixels uint8 [n, h, w, c], labels int64 [n]; mean and std [c, 1, 1] in pixel values."""
+
+    pixels: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """Their side in pixels."""
+        return self.pixels.shape[1]
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixel values [n, h, w, c] -> float [n, c, h, w], channels-last, mean 0 and deviation 1 per channel."""
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def drawn(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels and labels of the chosen [b], moved by up to `shift` of the side (edges repeated), maybe mirrored."""
+        _, height, width, _ = self.pixels.shape
+
+        def offsets(side: int) -> Tensor:
+            most = round(shift * side)
+            drawn = torch.randint(-most, most + 1, (len(chosen), 1), generator=generator, device=chosen.device)
+            return (torch.arange(side, device=chosen.device) + drawn).clamp(0, side - 1)
+
+        rows, columns = offsets(height), offsets(width)
+        if flip:
+            mirrored = torch.rand(len(chosen), 1, generator=generator, device=chosen.device) < 0.5
+            columns = torch.where(mirrored, width - 1 - columns, columns)
+        return self.pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]], self.labels[chosen]
+
+
+def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Images, Images]:
+    """Training and validation images on the device, resized once if need be, normalised as the training images."""
+    training, validation = (resized(part, size or data.image_size) for part in (data.train_images, data.val_images))
+    mean, std = channel_statistics(training)
+
+    def resident(images: Tensor, labels: Tensor) -> Images:
+        pixels = images.permute(0, 2, 3, 1).contiguous()
+        return Images(pixels.to(where), labels.to(where), mean.to(where), std.to(where))
+
+    return resident(training, data.train_labels), resident(validation, data.val_labels)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """uint8 [n, c, h, w] -> uint8 [n, c, size, size], bilinear with antialiasing."""
+    if images.shape[-1] == size:
+        return images
+    parts = [F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in torch.split(images, 1000)]
+    return torch.cat(parts)
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [c, 1, 1] of each channel's pixel values; a constant channel has deviation 1."""
+    totals = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for part in torch.split(images, 500):
+        values = part.float()
+        totals += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+    mean, square = totals / (images.numel() / images.shape[1])
+    std = (square - mean**2).clamp(min=0).sqrt()
+    std[std < 1e-3] = 1
+    return mean.float()[:, None, None], std.float()[:, None, None]
