@@ -80,7 +80,8 @@ def pareto(
     _log_counts(axes, "x", done[cost].astype(float).tolist())
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
     axes.set_ylabel(_LABELS["accuracy"])
-    axes.legend(loc="lower right", fontsize=8, frameon=True)
+    if len(done):
+        axes.legend(loc="lower right", fontsize=8, frameon=True)
     _note(figure, _BARS)
     return figure
 

@@ -23,10 +23,9 @@ from filelock import FileLock
 from matplotlib.image import imread
 from PIL import Image
 
-from nas import Architecture, SearchSpace, datasets
+from nas import Architecture, SearchSpace, datasets, evaluate
 from nas.progressive import Schedule
-from nas.proxy import Stepper
-from nas.scale import find_baseline
+from nas.proxy import Diverged, Recipe, Stepper
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = """
@@ -224,7 +223,9 @@ def test_a_training_aware_search(command: Command, here: Path, images: Path) -> 
     assert "started with --reward v2, now it is v1" in command("search", *arguments[:-1], "v1").err
 
 
-def test_progressive_learning_stays_with_a_run_and_its_scaling(command: Command, here: Path, images: Path) -> None:
+def test_progressive_learning_stays_with_a_run_and_its_scaling(
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schedule = "until = [0.5, 1]\nsize = [1, 2]\nrandaugment = [3, 6]\nmixup = [0, 0.2]\ndropout = [0, 0.1]\n"
     (here / "grow.toml").write_text(schedule)
     arguments = search(images, "--trials", "2", "--epochs", "2", "--progressive", "grow.toml")
@@ -240,8 +241,17 @@ def test_progressive_learning_stays_with_a_run_and_its_scaling(command: Command,
     assert command("search", *arguments).code == 0
     (here / "grow.toml").write_text(schedule.replace("[3, 6]", "[3, 7]"))
     assert "the schedule of --progressive has changed" in command("search", *arguments).err
-    recipe = find_baseline("r", None, None, None, None).recipe
-    assert recipe.progressive == Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1))
+
+    recipes = []
+
+    def refuse(arch: Architecture, data: datasets.Dataset, recipe: Recipe, *_: object) -> None:
+        recipes.append(recipe)
+        raise Diverged("a test")
+
+    monkeypatch.setattr(evaluate, "train", refuse)
+    assert command("scale", "--phi", "1", "--baseline", "r", "--step", "0.4", "--tolerance", "0.05").code == 1
+    schedule_of_run = Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1))
+    assert {(recipe.progressive, recipe.epochs) for recipe in recipes} == {(schedule_of_run, 2)}
 
 
 def test_a_failed_training_is_a_failed_trial_with_its_cause(
