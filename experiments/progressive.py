@@ -109,7 +109,7 @@ ones that regularization is for (350 epochs in the paper) were not tried.
 
 Network `{table["architecture"].iloc[0]}`
 on {data.name}, validation at 28 px, seeds 0 to {table["seed"].max()}, batch {Recipe.batch_size}.
-{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), {torch.get_num_threads()} threads, shared machine,
+{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), {torch.get_num_threads()} threads, shared,
 torch {metadata.version("torch")}, torchvision {metadata.version("torchvision")}, {date.today()}.
 """
     )

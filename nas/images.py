@@ -1,19 +1,26 @@
-"""A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation."""
+"""A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation.
+
+Images that are mapped from a file stay there; their batches are cut out by the CPU and moved.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.datasets import Dataset
+from nas.datasets import Dataset, cache_directory, in_file
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the device: pixels uint8 [n, h, w, c], labels int64 [n]; mean and std [c, 1, 1] in pixel values."""
+    """Pixels uint8 [n, h, w, c] and labels int64 [n] in one place; mean and std [c, 1, 1] in pixel values.
+
+    mean and std are on the device that batches are wanted on.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -30,7 +37,7 @@ class Images:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixel values [n, h, w, c] -> float [n, c, h, w], channels-last, mean 0 and deviation 1 per channel."""
-        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return (pixels.to(self.mean.device).permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def drawn(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels and labels of the chosen [b], moved by up to `shift` of the side (edges repeated), maybe mirrored."""
@@ -45,27 +52,36 @@ class Images:
         if flip:
             mirrored = torch.rand(len(chosen), 1, generator=generator, device=chosen.device) < 0.5
             columns = torch.where(mirrored, width - 1 - columns, columns)
-        return self.pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]], self.labels[chosen]
+        pixels = self.pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return pixels.to(self.mean.device), self.labels[chosen].to(self.mean.device)
 
 
 def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Images, Images]:
     """Training and validation images on the device, resized once if need be, normalised as the training images."""
-    training, validation = (resized(part, size or data.image_size) for part in (data.train_images, data.val_images))
+    size = size or data.image_size
+    training, validation = (resized(part, size, data.mapped) for part in (data.train_images, data.val_images))
     mean, std = channel_statistics(training)
 
     def resident(images: Tensor, labels: Tensor) -> Images:
-        pixels = images.permute(0, 2, 3, 1).contiguous()
-        return Images(pixels.to(where), labels.to(where), mean.to(where), std.to(where))
+        home = torch.device("cpu") if data.mapped else where
+        pixels = images.permute(0, 2, 3, 1).contiguous()  # mapped ones are so already, and are not copied
+        return Images(pixels.to(home), labels.to(home), mean.to(where), std.to(where))
 
     return resident(training, data.train_labels), resident(validation, data.val_labels)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """uint8 [n, c, h, w] -> uint8 [n, c, size, size], bilinear with antialiasing."""
+def resized(images: Tensor, size: int, mapped: bool = False) -> Tensor:
+    """uint8 [n, c, h, w] -> uint8 [n, c, size, size], bilinear with antialiasing; mapped ones into a temporary file."""
     if images.shape[-1] == size:
         return images
-    parts = [F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in torch.split(images, 1000)]
-    return torch.cat(parts)
+    parts = (F.interpolate(part, (size, size), mode="bilinear", antialias=True) for part in torch.split(images, 1000))
+    if not mapped:
+        return torch.cat(list(parts))
+    with TemporaryFile(dir=cache_directory()) as file:  # it lives as long as it is mapped
+        whole = in_file(file, len(images), size)
+    for place, part in zip(torch.split(whole, 1000), parts, strict=True):
+        place.copy_(part)
+    return whole
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

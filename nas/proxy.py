@@ -136,7 +136,8 @@ def train(
     batch_size = min(recipe.batch_size, len(training))
     batches = math.ceil(len(training) / batch_size)
     watch = Watch(recipe.epochs, batches, 10 * math.log(max(data.num_classes, 2)), progress)
-    own = torch.Generator(where).manual_seed(seed)
+    home = training.pixels.device
+    own = torch.Generator(home).manual_seed(seed)
     curve: list[float] = []
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -144,7 +145,7 @@ def train(
         stepper = Stepper(model, recipe, where)
         for _ in range(recipe.epochs):
             watch.start()
-            order = torch.randperm(len(training), generator=own, device=where)
+            order = torch.randperm(len(training), generator=own, device=home)
             for chosen in order.tensor_split(batches):  # sizes differ by one at most, so none is tiny
                 pixels, labels = training.drawn(chosen, recipe.shift, recipe.flip and data.flip, own)
                 if recipe.progressive:
@@ -254,7 +255,7 @@ class Stepper:
         ):
             with self.mixed():
                 logits = self.model(images.normalised(pixels))
-            right += (logits.argmax(1) == labels).sum()
+            right += (logits.argmax(1) == labels.to(self.where)).sum()
             finite += logits.isfinite().all(1).sum()
         if lost := len(images) - int(finite):  # argmax would call each of these class 0
             raise Diverged(f"no finite logits for {lost} of {len(images)} validation images")

@@ -1,5 +1,6 @@
 """What `nas.datasets` promises: the embedded default, named sets, folders of every nasty kind, the cache."""
 
+import errno
 import gzip
 import os
 import shutil
@@ -19,7 +20,12 @@ from PIL import Image
 
 from experiments import embedded_data
 from nas import datasets
+from nas.architecture import Architecture
+from nas.datasets import cache as cache_room
+from nas.datasets import folders
 from nas.errors import UserError
+from nas.images import images_of
+from nas.proxy import Recipe, train
 
 ORIGINAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "fashion_mnist"
 needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original Fashion-MNIST is not here")
@@ -396,20 +402,88 @@ def test_unusable_folder(tmp_path: Path, make: Callable[[Path], None], said: str
     assert "\n" not in str(e.value)
 
 
-def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path)
-    need = 12 * 3 * 28 * 28
-    monkeypatch.setattr(datasets, "_available_memory", lambda: 2 * need)
-    assert datasets.load(str(tmp_path)).image_size == 28
-    monkeypatch.setattr(datasets, "_available_memory", lambda: 2 * need - 2)
+def test_too_little_memory_for_a_named_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 2 * 12_000 * 24**2)
     with pytest.raises(UserError, match=r"half of the free memory.* an image size of 24 pixels or less"):
-        datasets.load(str(tmp_path))
+        datasets.load(image_size=56)
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 20_000)
     with pytest.raises(UserError, match="use fewer images"):
         datasets.load(image_size=56)
 
 
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 0)
+
+
+def test_a_folder_larger_than_memory_is_read_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """The same data, but none of it in memory; decoded once; nothing stale is left; training gives the same bits."""
+    root = fill(tmp_path / "pets", count=60)
+    (root / "cat" / "030.png").write_bytes(b"broken")
+    need = 120 * 3 * 28 * 28
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 2 * need)
+    whole = datasets.load(str(root))
+    assert not whole.mapped
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 2 * need - 2)
+    monkeypatch.setattr(folders, "AHEAD", 1)
+    first = datasets.load(str(root))
+    assert first.mapped
+    assert (
+        first.note
+        == f"{whole.note.split('; 1 broken')[0]}; larger than memory, so read from disk while training; "
+        + ("1 broken images skipped, the first cat/030.png")
+    )
+    for name in ("train_images", "train_labels", "val_images", "val_labels"):
+        assert torch.equal(getattr(first, name), getattr(whole, name))
+    assert first.fingerprint == whole.fingerprint
+    monkeypatch.setattr(folders, "_decode", no_decoding)
+    assert datasets.load(str(root)).fingerprint == whole.fingerprint
+
+    arch = Architecture.parse("stem8 ds_r1_k3_s1_e1_c8 head16")
+    for size in (28, 16):
+        recipe = Recipe(batch_size=16, image_size=size, shift=0.1)
+        outcomes = [train(arch, data, recipe, seed=0, device="cpu") for data in (whole, first)]
+        assert outcomes[0].curve == outcomes[1].curve
+    training, _ = images_of(first, None, torch.device("cpu"))
+    assert training.pixels.data_ptr() == first.train_images.data_ptr(), "copied"
+
+
+def test_a_mapped_cache_follows_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    without_memory(monkeypatch)
+    root = fill(tmp_path / "pets")
+    first = datasets.load(str(root))
+    before = first.fingerprint
+    assert len(os.listdir(cache)) == 2
+    picture(77).save(root / "cat" / "000.png")
+    assert datasets.load(str(root)).fingerprint != before
+    assert len(os.listdir(cache)) == 2
+    (pixels,) = cache.glob("*.pixels")
+    picture(0).save(root / "cat" / "000.png")
+    assert datasets.load(str(root)).fingerprint == before
+    (pixels,) = cache.glob("*.pixels")
+    pixels.write_bytes(pixels.read_bytes()[:99])
+    assert datasets.load(str(root)).fingerprint == before
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    without_memory(monkeypatch)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"need 0\.0 GB decoded.*No space left on device.*XDG_CACHE_HOME") as e:
+        datasets.load(str(fill(tmp_path / "pets")))
+    assert "\n" not in str(e.value)
+    assert os.listdir(cache) == []
+    cache.rmdir()
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"File exists.*XDG_CACHE_HOME"):
+        datasets.load(str(tmp_path / "pets"))
+
+
 def test_available_memory_is_plausible() -> None:
-    assert 2**26 < datasets._available_memory() <= 2**62
+    assert 2**26 < cache_room.available_memory() <= 2**62
 
 
 # ---- the cache -------------------------------------------------------------------------------------------
@@ -422,7 +496,7 @@ def no_decoding(*_: object) -> None:
 def test_second_load_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     root = str(fill(tmp_path / "pets"))
     first = datasets.load(root)
-    monkeypatch.setattr(datasets, "_decode", no_decoding)
+    monkeypatch.setattr(folders, "_decode", no_decoding)
     second = datasets.load(root)
     assert (second.fingerprint, second.note, second.classes) == (first.fingerprint, first.note, first.classes)
     assert len(os.listdir(cache)) == 1

@@ -1,0 +1,110 @@
+"""Data sets: the embedded default, named ones, folders of images - all decoded once and split in two.
+
+Below the proxy trainer, above nothing but `errors`. Search sees training and validation images only:
+validation images always come from a set's training part, and a test set is never opened.
+"""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.transforms.v2.functional import resize
+
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save
+from nas.datasets.folders import folder
+from nas.datasets.value import Dataset, hold_out, split
+from nas.errors import UserError
+
+__all__ = ["DEFAULT", "EMBEDDED", "Dataset", "cache_directory", "hold_out", "in_file", "load", "read", "save", "split"]
+
+DEFAULT = "fashion-mnist-12k"
+EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"
+
+
+def load(source: str | None = None, *, image_size: int | None = None, download: bool = True) -> Dataset:
+    """The data set of that name, or the images of that folder.
+
+    `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
+    `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and
+    gives a folder 64, or less if its images are smaller. `download`: whether the internet may be used.
+    A folder too large for memory is decoded into a file, from which training reads.
+    Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
+    """
+    source = DEFAULT if source is None else source
+    if image_size is not None and image_size not in SIZES:
+        raise UserError(f"image size {image_size}: want {SIZES[0]} to {SIZES[-1]} pixels")
+    if source in LOADERS:
+        return _resized(LOADERS[source](download), image_size)
+    path = Path(source).expanduser()
+    if source and path.is_dir():
+        return folder(Path(os.path.abspath(path)), image_size)
+    if source and path.exists():
+        raise UserError(f"data {source}: is a file; want a folder with one subfolder of images per class")
+    near = difflib.get_close_matches(source.lower(), LOADERS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
+
+
+def _torchvision(name: str, kind: str, share: float, download: bool) -> Dataset:
+    """The training images of `torchvision.datasets.<kind>`, downloaded once. Raises UserError if it fails."""
+    path = cache_directory() / f"{name}.npz"
+
+    def build() -> Dataset:
+        remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
+        if not download:
+            raise UserError(f"data {name}: not downloaded yet; allow the download, {remedy}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A temporary folder: what an interrupted download leaves behind is never taken for the data.
+            with TemporaryDirectory(dir=path.parent) as folder:
+                raw = getattr(torchvision.datasets, kind)(folder, train=True, download=True)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"data {name}: cannot be downloaded ({reason}); {remedy}") from error
+        pixels = torch.as_tensor(raw.data)
+        images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+        return hold_out(name, images, torch.as_tensor(raw.targets), raw.classes, share, flip=True)
+
+    return cached(path, FORMAT, build)
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey. Raises UserError when scikit-learn is absent."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("data digits: needs scikit-learn; pip install 'compound-nas[digits]'") from None
+    raw = load_digits()
+    images = torch.from_numpy((raw.images * (255 / 16)).round().astype(np.uint8))[:, None]
+    classes = [str(digit) for digit in raw.target_names]
+    return hold_out("digits", images, torch.from_numpy(raw.target).long(), classes, 1 / 6, flip=False)
+
+
+# From a name to a loader; its argument says whether it may download.
+LOADERS: dict[str, Callable[[bool], Dataset]] = {
+    DEFAULT: lambda _: read(EMBEDDED),
+    "fashion-mnist": partial(_torchvision, "fashion-mnist", "FashionMNIST", 1 / 6),
+    "cifar10": partial(_torchvision, "cifar10", "CIFAR10", 1 / 10),
+    "cifar100": partial(_torchvision, "cifar100", "CIFAR100", 1 / 10),
+    "digits": lambda _: _digits(),
+}
+
+
+def _resized(data: Dataset, size: int | None) -> Dataset:
+    """The same data set at `size` pixels, antialiased. Raises UserError when it would not fit in memory."""
+    if size is None or size == data.image_size:
+        return data
+    check_memory(len(data.train_labels) + len(data.val_labels), data.channels, size)
+
+    def scaled(images: torch.Tensor) -> torch.Tensor:  # in pieces: some paths go through float32
+        return torch.cat([resize(piece, [size, size], antialias=True) for piece in torch.split(images, 1024)])
+
+    note = f"{data.note}; resized from {data.image_size} to {size} pixels"
+    return replace(data, train_images=scaled(data.train_images), val_images=scaled(data.val_images), note=note)

@@ -1,0 +1,147 @@
+"""Where decoded images are kept: in memory while they fit, with a copy on disk; else in a file alone."""
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from nas.datasets.value import PARTS, Dataset
+from nas.errors import UserError
+
+FORMAT = "1"  # of cached files; raise it when decoding changes
+SIZES = range(8, 1025)  # image sizes that make sense, in pixels
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free now (Linux) or built in (elsewhere); without limit where nobody knows."""
+    with suppress(OSError, IndexError):
+        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    with suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 2**62
+
+
+def fits_memory(count: int, channels: int, size: int) -> bool:
+    """Whether so many decoded images would take no more than half of the free memory."""
+    return count * channels * size**2 <= available_memory() // 2
+
+
+def check_memory(count: int, channels: int, size: int) -> None:
+    """Raises UserError when so many decoded images do not fit."""
+    if not fits_memory(count, channels, size):
+        need, limit = count * channels * size**2, available_memory() // 2
+        raise UserError(
+            f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded, more than half of the free "
+            f"memory ({limit / 1e9:.1f} GB); use {_smaller(limit, count, channels)}"
+        )
+
+
+def _smaller(limit: int, count: int, channels: int) -> str:
+    """What would fit into so many bytes."""
+    fitting = int((limit / (count * channels)) ** 0.5) // 8 * 8
+    return f"an image size of {fitting} pixels or less" if fitting in SIZES else "fewer images"
+
+
+def cache_directory() -> Path:
+    """Where downloads and decoded images are kept: $XDG_CACHE_HOME/compound-nas, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compound-nas"
+
+
+def cached(path: Path, key: str, build: Callable[[], Dataset]) -> Dataset:
+    """What was saved at `path` under `key`, else what `build` makes, saved there."""
+    with suppress(Exception):  # absent, stale or damaged: the same to us
+        return read(path, key)
+    data = build()
+    with suppress(OSError):  # the cache only saves time; a full disk must not end a run
+        save(data, path, key)
+    return data
+
+
+def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:
+    """As `cached`, but the images stay in a file beside `path`, from which they are read as needed.
+
+    build: fills the first of `count` RGB images, uint8 [count, 3, size, size] in that file, training images first, and
+    gives the Dataset of them. Raises UserError when the disk has no room.
+    """
+    pixels = path.with_name(f"{path.stem}.{key[:16]}.pixels")
+    with suppress(Exception):
+        return _attached(read(path, key), pixels)
+    temporary = pixels.with_name(f"{pixels.name}.{uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w+b") as file:
+            data = build(in_file(file, count, size))
+            os.fsync(file.fileno())
+        index = replace(data, train_images=data.train_images[:0], val_images=data.val_images[:0])
+        for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
+            stale.unlink()
+        os.replace(temporary, pixels)
+        save(index, path, key)
+        return _attached(index, pixels)
+    except OSError as error:
+        need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
+        raise UserError(
+            f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded: more than half of the free memory, "
+            f"and they cannot be kept in {path.parent} either ({error.strerror or error}; {free / 1e9:.1f} GB free); "
+            f"use {_smaller(free, count, 3)}, or set XDG_CACHE_HOME to a folder on a larger disk"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def in_file(file: BinaryIO, count: int, size: int) -> torch.Tensor:
+    """Room for RGB images in an open file: uint8 [count, 3, size, size], channels last. Raises OSError."""
+    if hasattr(os, "posix_fallocate"):  # a hole in the file that cannot be filled would kill the process
+        os.posix_fallocate(file.fileno(), 0, count * 3 * size**2)
+    return _images(np.memmap(file, np.uint8, "r+", shape=(count, size, size, 3)))
+
+
+def _images(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _attached(index: Dataset, pixels: Path) -> Dataset:
+    """A Dataset without images, with those in the file. Raises ValueError if these are too few."""
+    border, size = len(index.train_labels), index.image_size
+    count = border + len(index.val_labels)
+    images = _images(np.memmap(pixels, np.uint8, "c", shape=(count, size, size, 3)))  # nothing is ever written back
+    return replace(index, train_images=images[:border], val_images=images[border:], mapped=True)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> None:
+    """Write an .npz without pickle, at once or not at all; equal data gives equal bytes. Raises OSError."""
+    arrays = {part: getattr(data, part).numpy() for part in PARTS}
+    about = np.array(json.dumps([key, data.name, data.classes, data.flip, data.note]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            (np.savez_compressed if compress else np.savez)(file, about=about, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, key: str = "") -> Dataset:
+    """The inverse of `save`. Raises ValueError for another key, and many an error for a damaged file."""
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        saved_key, name, classes, flip, note = json.loads(str(file["about"]))
+        if saved_key != key:
+            raise ValueError(f"{path}: saved under another key")
+        images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
+    return Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)

@@ -1,0 +1,79 @@
+"""The value that a data set is, and how it is split in two."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+PARTS = ("train_images", "train_labels", "val_images", "val_labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Square images and their labels in two disjoint parts.
+
+    Images are uint8 [n, channels, height, width] with height == width, labels int64 [n], counted from 0.
+    """
+
+    name: str
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    val_images: torch.Tensor
+    val_labels: torch.Tensor
+    classes: tuple[str, ...]
+    flip: bool  # whether a mirrored image keeps its label
+    note: str  # one line: where validation images come from, what was skipped or resized
+    mapped: bool = False  # whether the images lie in a file, channels last, of which only what is looked at is read
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        return self.train_images.shape[2]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of a sha256 of all that training sees: classes, pixels, labels."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for part in (getattr(self, name) for name in PARTS):
+            digest.update(str(tuple(part.shape)).encode())
+            for piece in torch.split(part, 1000):
+                digest.update(piece.contiguous().view(-1).numpy().data)
+        return digest.hexdigest()[:16]
+
+
+def split(keys: Sequence[str], labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
+    """Indices (kept, set aside): of every class round(n · share), but one at least, is set aside.
+
+    Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version,
+    and a new image does not move the others.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for i in sorted(range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(keys[i])).digest()):
+        members[labels[i]].append(i)
+    kept, aside = [], []
+    for drawn in members.values():
+        cut = max(1, round(len(drawn) * share))
+        aside += drawn[:cut]
+        kept += drawn[cut:]
+    return sorted(kept), sorted(aside)
+
+
+def hold_out(
+    name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str], share: float, flip: bool
+) -> Dataset:
+    """The Dataset that sets a share of these training images aside for validation, by their index."""
+    train, val = split([str(i) for i in range(len(labels))], labels.tolist(), share)
+    note = f"validation: {len(val):,} of the {len(labels):,} training images, set aside class by class"
+    return Dataset(name, images[train], labels[train], images[val], labels[val], tuple(classes), flip, note)
