@@ -157,7 +157,7 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     right.plot(members["phi"], members["nominal_ratio"], "--", color=_PALE, label="nominal")
     right.plot(members["phi"], members["counted_ratio"], "s-", color=_PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(f"{counted:.2f}×", (phi, counted), (-6, 6), textcoords="offset points", ha="right", fontsize=8)
+        right.annotate(f"{counted:.2f}×", (phi, counted), (7, -9), textcoords="offset points", fontsize=8)
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
     right.set_xticks(members["phi"].tolist())
