@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from nas.cost import Cost
 from nas.datasets import Dataset
 from nas.display import Display
 from nas.errors import RunFailed, UserError
-from nas.evaluate import Job, Proxy, load_data
+from nas.evaluate import Job, Proxy, default_workers, load_data
 from nas.files import write_atomic
 from nas.proxy import Recipe, pick_device
 from nas.sampler import Sampler
@@ -51,6 +52,12 @@ class Search:
     time_budget: float | None
     seed: int
     proxy: Proxy
+    workers: int
+
+    @property
+    def lag(self) -> float:
+        """How many trials before the next may be in training still: each other worker overtakes the slowest twice."""
+        return 2 * (self.workers - 1) if self.sampler == "auto" else inf
 
     @property
     def directions(self) -> list[study.Direction]:
@@ -91,7 +98,9 @@ def main(
         str | None, typer.Option(help="T of the baseline's reward.  [default: the space's]")
     ] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trials side by side.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+    ] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -123,6 +132,7 @@ def main(
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
         Proxy(data, recipe, where),
+        workers or default_workers(where),
     )
     path = study.run_path(run or _default_name(found, images, data))
     arguments = {
@@ -138,10 +148,10 @@ def main(
         "target_madds": wanted.target_madds,
         "sampler": sampler,
         "seed": seed,
-        "workers": workers,
+        "workers": wanted.workers,
         "device": device,
     }
-    search(wanted, path, facts(wanted, arguments, images), images, workers, storage)
+    search(wanted, path, facts(wanted, arguments, images), images, storage)
 
 
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
@@ -169,9 +179,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
     }
 
 
-def search(
-    wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, workers: int, storage: str | None
-) -> None:
+def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
     with study.locked(path):
         begun = study.check_arguments(path, known)
@@ -187,7 +195,7 @@ def search(
         cli.say(
             f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
-            f"on {wanted.proxy.device}"
+            f"on {wanted.proxy.device}, workers: {wanted.workers}"
         )
 
         def after(_: FrozenTrial) -> str:
@@ -200,8 +208,9 @@ def search(
                 lambda trial: prepare(wanted, trials, trial),
                 lambda attrs: [float(attrs[name]) for name in wanted.objectives],
                 wanted.proxy,
-                workers,
+                wanted.workers,
                 display,
+                wanted.lag,
             )
         front = publish(wanted, path, images, trials)
     conclude(wanted, trials, path, front)
@@ -314,6 +323,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
                 search_space=dict(wanted.distributions),
                 key=lambda params: wanted.network(params).hash,
                 draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
+                lag=int(wanted.lag),
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)

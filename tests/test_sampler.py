@@ -414,3 +414,21 @@ def test_the_front_grows_faster_than_at_random() -> None:
     random = [share(optuna.samplers.RandomSampler(seed)) for seed in range(5)]
     assert np.mean(ours) > np.mean(random)
     assert min(ours) > np.median(random)
+
+
+def test_a_lagging_sampler_proposes_the_same_whichever_worker_is_first() -> None:
+    def proposals(late: int) -> list[dict[str, object]]:
+        """What is proposed when each result comes so many trials late."""
+        study = optuna.create_study(sampler=Sampler(seed=3, search_space=space, lag=2))
+        trials: list[optuna.Trial] = []
+        while len(trials) < 20:
+            trials.append(study.ask())
+            for name, distribution in space.items():
+                trials[-1].suggest_categorical(name, distribution.choices)
+            if len(trials) > late:
+                done = trials[-1 - late]
+                study.tell(done, sum((value - 1) ** 2 for value in done.params.values()))
+        return [trial.params for trial in trials]
+
+    space = {f"x{i}": CategoricalDistribution((0, 1, 2, 3)) for i in range(4)}
+    assert proposals(0) == proposals(1) == proposals(2)
