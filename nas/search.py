@@ -355,7 +355,7 @@ def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
 
 def _time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
     spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
-    return wanted.time_budget is not None and spent >= wanted.time_budget
+    return wanted.time_budget is not None and spent / wanted.workers >= wanted.time_budget
 
 
 def _count(text: str | None, option: str) -> int | None:
