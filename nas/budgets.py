@@ -18,6 +18,8 @@ from nas.units import format_count
 Floats = NDArray[np.float64]
 Bounds = Mapping[str, tuple[float, float]]  # column of a cost -> (least, most), both inclusive
 
+DRAWS = 100_000  # networks that an estimate is made from
+
 _ENUMERABLE = 200_000
 _TRIES = 4_000_000
 _LISTED = 1 << 20  # sums listed at once
@@ -240,13 +242,31 @@ def count_within(trellis: Trellis, bounds: Bounds) -> int | None:
     return total
 
 
-def estimate_within(trellis: Trellis, bounds: Bounds, draws: int = 100_000) -> tuple[float, float]:
+def estimate_within(trellis: Trellis, bounds: Bounds, draws: int = DRAWS) -> tuple[float, float]:
     """About how many networks keep the bounds, and the standard error of that: the paths of a plan, which are a few
     more than the feasible ones, times the share of them that keep the bounds."""
     design = plan(trellis, bounds)
     options = draw(trellis, design, draws, np.random.default_rng(0))
     share = float(within(costs(trellis, options), bounds).mean())
-    return design.total * share, design.total * (share * (1 - share) / draws) ** 0.5
+    spread = max(share * (1 - share), 1 / draws if share == 0 else 0)  # no hit does not mean that there are none
+    return design.total * share, design.total * (spread / draws) ** 0.5
+
+
+def count(trellis: Trellis, bounds: Bounds) -> tuple[float, float | None]:
+    """How many networks keep the bounds, and the standard error of that: None if the number is exact, an int.
+
+    Raises UserError if there are none, with what the space can do.
+    """
+    refuse_impossible(trellis, bounds)
+    exact = count_within(trellis, bounds)
+    if exact is None:
+        design = plan(trellis, bounds)
+        if design.total > _ENUMERABLE:
+            return estimate_within(trellis, bounds)
+        exact = int(within(costs(trellis, listed(trellis, design)), bounds).sum())
+    if not exact:
+        raise _empty(trellis, bounds)
+    return exact, None
 
 
 def _single(value: int) -> Sums:

@@ -212,7 +212,7 @@ class SearchSpace:
         return trellis.size(self._trellis())
 
     def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:
-        return _trellis(self, resolution or self.resolution, num_classes, in_channels)
+        return _trellis(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
 
     # Codes
 
@@ -314,6 +314,13 @@ class SearchSpace:
     ) -> Codes:
         """The same for bounds on any column of a cost."""
         return self.codes_of(budgets.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
+
+    def count_within(self, bounds: Bounds, resolution: int | None = None) -> tuple[float, float | None]:
+        """How many networks are within bounds, and the standard error of that: None if the number is exact.
+
+        Raises UserError if there are none.
+        """
+        return budgets.count(self._trellis(resolution), bounds)
 
     def sample(
         self,
