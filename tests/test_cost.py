@@ -86,7 +86,7 @@ def test_an_op_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Architecture.parse(str(arch)) == arch
     check(arch, 45, 7, 3)
     space = SearchSpace("mine", ("{ir|dd}_r{1|2}_k{3|5}_s2_e{2|4}_c{8|16}_se{0|0.25}",), stem=8, head=16, resolution=33)
-    assert space.size == 32
+    assert space.size == 2**6
     codes = space.sample_codes(5, 0, max_madds=max(space.extremes()["madds"]))
     for code, madds in zip(codes, space.costs(codes)["madds"], strict=True):
         assert space.decode(code).cost().madds == madds
