@@ -20,6 +20,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 from nas import Architecture, SearchSpace, datasets
+from nas.units import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = """
@@ -272,6 +273,39 @@ def test_counting_a_network(command: Command) -> None:
     assert ended.out.endswith("fvcore on the built network: 0 flops, 0 params\n")
 
 
+def test_counting_a_space_within_a_budget(command: Command, here: Path) -> None:
+    space = SearchSpace.load(here / "small.toml")
+    madds = sorted(arch.cost(48).madds for arch in space.enumerate())
+    arguments = ["--space", "small.toml", "--max-madds", str(madds[4]), "--resolution", "48"]
+    ended = command("cost", *arguments)
+    assert ended.code == 0, ended.err
+    assert f"small: {space.size} distinct networks; costs at 48 px" in ended.out
+    fitting = sum(m <= madds[4] for m in madds)
+    assert f"{fitting} networks, {100 * fitting / len(madds):.4g} % of the space (exact)" in ended.out
+    (row,) = (line.split() for line in ended.out.splitlines() if line.startswith("madds"))
+    assert row[1:3] == [format_count(madds[0]), format_count(madds[-1])]
+    assert row[-1] == format_count(madds[4])
+    assert "histogram: small_madds.png" in ended.out
+    assert imread(here / "small_madds.png").std() > 0.05
+
+    ended = command("cost", *arguments, "--max-params", "1G", "--out", "b.png")
+    assert ended.code == 0, ended.err
+    assert f"{fitting} networks" in ended.out
+    assert (here / "b.png").is_file()
+
+
+def test_the_published_families_beside_the_rule(command: Command) -> None:
+    ended = command("cost", "--families")
+    assert ended.code == 0, ended.err
+    rows = {line.split()[0]: line.split() for line in ended.out.splitlines() if line.startswith("B")}
+    assert list(rows) == [f"B{i}" for i in range(8)]
+    assert rows["B0"][5:7] == rows["B0"][10:12] == ["0.386G", "5.29M"]
+    assert rows["B7"][1:7] == ["6", "2", "3.1", "600", "37.746G", "66.35M"]
+    assert rows["B7"][7:10] == [f"{1.1**6:.3f}", f"{1.2**6:.3f}", str(round(224 * 1.15**6))]
+    assert rows["B4"][-3:] == ["4.2B", "82.9", "%"]
+    assert "cannot be computed from φ" in ended.out
+
+
 BAD = [
     # search spaces
     ("search --space mnass", "nearest is 'mnas'"),
@@ -318,7 +352,15 @@ BAD = [
     ("scale --step 0", "--step"),
     ("scale --tolerance 0 --step 0.3", "the nearest is"),
     ("cost efficientnet_b9", "nearest is 'efficientnet_b"),
-    ("cost", "network"),
+    ("cost", "give one of a network, --space NAME or --families"),
+    ("cost efficientnet_b0 --families", "given were a network and --families"),
+    ("cost efficientnet_b0 --max-madds 400M", "--max-madds does not go with a network"),
+    ("cost --families --resolution 240", "--resolution does not go with --families"),
+    ("cost --space mnass", "nearest is 'mnas'"),
+    ("cost --space small.toml --max-madds much", "--max-madds: 'much' is not a positive count"),
+    ("cost --space small.toml --max-madds 1", "no network has at most 1 madds; the space reaches from"),
+    ("cost --space small.toml --resolution 0", "resolution"),
+    ("cost --space small.toml --out no/such.png", "--out no/such.png"),
     ("cost efficientnet_b0 --resolution 0", "resolution"),
     ("cost ir_r1_k2_s1_e1_c8", "column 7: kernel must be odd"),
 ]
