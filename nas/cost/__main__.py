@@ -19,11 +19,18 @@ def main(
     classes: Annotated[int, typer.Option(help="Classes.")] = 1000,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 3,
     check: Annotated[bool, typer.Option("--check", help="Build the network and count it with fvcore as well.")] = False,
+    latency: Annotated[bool, typer.Option("--latency", help="Measure its latency on this device instead.")] = False,
+    batch: Annotated[int, typer.Option(help="Images in a batch, for --latency.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads, for --latency.  [default: torch's own]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, for --latency.")] = "auto",
 ) -> None:
     """Count multiply-adds, fvcore flops, parameters and activations of a network, for one image."""
     arch = find_network(network)
     if resolution is not None:
         arch = arch.at(resolution)
+    if latency:
+        say_latency(arch, device, threads, batch)
+        return
     counted = parts(arch, None, classes, channels)
     everything = total(arch, None, classes, channels)
     cli.say(str(arch))
@@ -42,6 +49,20 @@ def find_network(text: str) -> Architecture:
     if "_r" in text or "_k" in text or " " in text.strip():
         return Architecture.parse(text)
     return Architecture.load(text)
+
+
+def say_latency(arch: Architecture, device: str, threads: int | None, batch: int) -> None:
+    """Measure a network on this device, and say under what conditions; raises UserError."""
+    from nas.latency import WARM_UP, Conditions, measure
+
+    conditions = Conditions.here(device, threads, batch)
+    found = measure(arch, conditions)
+    low, median, high = (f"{1000 * seconds:.4g} ms" for seconds in (found.low, found.median, found.high))
+    cli.say(str(arch))
+    cli.say(
+        f"latency {median}, quartiles {low} to {high}: measured in {found.repeats} passes after {WARM_UP} to warm up"
+    )
+    cli.say(f"on {conditions}, {arch.resolution} px, 1000 classes; eval mode, batch norm folded, channels-last, eager")
 
 
 def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:
