@@ -267,7 +267,7 @@ def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
     missing = Counter(
         {part: times for step in steps for found in step.values() for _, _, held in found for part in held}
     )
-    missing.update({part: times for part in last.values()})
+    missing.update(dict.fromkeys(last.values(), times))
     networks = []
     while missing.total():
         gain = {shape: float(missing[part]) for shape, part in last.items()}
