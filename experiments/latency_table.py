@@ -130,7 +130,8 @@ quartile spread | parts | load |
 
 Errors are |predicted / measured − 1|; the target is a median of at most 5 %. Space mnas, 224 px, batch 1, float32,
 eager, batch norm folded. Unseen networks: uniform, seeds from {FIRST_SEED}; measured: median over
-{frames[0]["rounds"][0]} rounds between the table's own networks. The table: each part in at least {TIMES} networks, {PASSES} passes of each; no fit, no
+{frames[0]["rounds"][0]} rounds between the table's own networks.
+The table: each part in at least {TIMES} networks, {PASSES} passes of each; no fit, no
 correction. "line in MAdds": median error of the best straight line, fitted on the unseen networks themselves.
 "quartile spread": a network's interquartile range over its median, itself the noise of this machine; "load": its load
 average over five minutes at the end, 1 or more above the threads where others computed meanwhile.
