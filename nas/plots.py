@@ -31,6 +31,7 @@ _LABELS = {
     "flops": "flops per image (fvcore)",
     "params": "parameters",
     "activations": "activations per image",
+    "latency": "latency of a batch, predicted from measured blocks (s)",
     "step_seconds": "training step (s)",
 }
 

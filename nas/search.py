@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import cli, datasets, pareto, plots, study
+from nas import cli, datasets, latency, pareto, plots, study
 from nas.architecture import Architecture
 from nas.budgets import Bounds
 from nas.cost import Cost
@@ -35,7 +35,8 @@ from nas.units import format_count, nearest, parse_count, parse_duration
 TRIALS = 24
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 COSTS = ("madds", "flops", "params", "activations")
-OBJECTIVES = ("accuracy", *COSTS)
+KNOWN = (*COSTS, "latency")  # before any training
+OBJECTIVES = ("accuracy", *KNOWN)
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
 
@@ -53,6 +54,7 @@ class Search:
     seed: int
     proxy: Proxy
     workers: int
+    latencies: latency.Table | None = None
 
     @property
     def lag(self) -> float:
@@ -73,6 +75,13 @@ class Search:
         """The cost of the network that parameters stand for."""
         return self.network(params).cost()
 
+    def known(self, name: str, params: Mapping[str, Any]) -> float:
+        """An objective that needs no training: a cost, or the latency that the table predicts."""
+        if name == "latency":
+            assert self.latencies is not None
+            return self.latencies.predict(self.network(params))
+        return float(getattr(self.cost(params), name))
+
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether a network keeps the budget."""
         cost = asdict(self.cost(params))
@@ -90,7 +99,9 @@ def main(
     trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
     time_budget: Annotated[str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
-    objectives: Annotated[str, typer.Option(help="accuracy and one or two costs.")] = "accuracy,madds",
+    objectives: Annotated[
+        str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency.")
+    ] = "accuracy,madds",
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
@@ -157,6 +168,7 @@ def main(
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
     space = wanted.space
+    conditions = asdict(latency.Conditions.here(wanted.proxy.device))
     return {
         "arguments": arguments,
         "space": {
@@ -175,6 +187,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         },
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {**asdict(wanted.proxy.recipe), "image_size": images.image_size, "classes": images.num_classes},
+        **({"latency": conditions} if "latency" in wanted.objectives else {}),
         **study.environment(wanted.proxy.device),
     }
 
@@ -183,6 +196,9 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
     """Run or continue a search in its directory, and say how it went."""
     with study.locked(path):
         begun = study.check_arguments(path, known)
+        if "latency" in wanted.objectives:
+            file = path / "latency.csv"
+            wanted = replace(wanted, latencies=latency.kept(file, wanted.space, wanted.proxy.device, begun, cli.say))
         trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun)
         if not begun:
             if trials.get_trials(deepcopy=False) and not storage:
@@ -213,7 +229,17 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 wanted.lag,
             )
         front = publish(wanted, path, images, trials)
+        if wanted.latencies:
+            front = measured(front, wanted.latencies.conditions)
+            write_atomic(path / "pareto.csv", front.to_csv(index=False))
     conclude(wanted, trials, path, front)
+
+
+def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFrame:
+    """The front with its networks' latency measured whole, in the column latency_measured."""
+    cli.say(f"measuring the networks of the front whole: {len(front)}")
+    whole = [latency.measure(Architecture.parse(text), conditions).median for text in front["architecture"]]
+    return front.assign(latency_measured=whole)
 
 
 def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -> pd.DataFrame:
@@ -274,6 +300,11 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFra
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
         f"(largest accuracy * (MAdds / {format_count(wanted.target_madds)}) ** -0.07)"
     )
+    if "latency_measured" in best:
+        cli.say(
+            f"  latency {1000 * best['latency']:.4g} ms predicted from measured blocks, "
+            f"{1000 * best['latency_measured']:.4g} ms measured whole"
+        )
     cli.say(f"  {best['architecture']}")
     cli.say(f"front of {len(front)}: {path / 'pareto.png'}, {path / 'pareto.csv'}; all trials: {path / 'trials.csv'}")
     cli.say(f"next: python -m nas.scale --phi 3 --baseline {path.name}")
@@ -306,7 +337,7 @@ def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     if not wanted.feasible(params) or arch.hash in _hashes(others):
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
-    study.describe_trial(trial, arch, job)
+    study.describe_trial(trial, arch, job, wanted.latencies.predict(arch) if wanted.latencies else None)
     return job
 
 
@@ -315,7 +346,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
     seed = int(np.random.default_rng([wanted.seed, number]).integers(2**31))
     match wanted.sampler:
         case "auto":
-            known = {i: _cost_of(wanted, name) for i, name in enumerate(wanted.objectives) if name in COSTS}
+            known = {i: partial(wanted.known, name) for i, name in enumerate(wanted.objectives) if name in KNOWN}
             return Sampler(
                 wanted.seed,
                 feasible=wanted.feasible if wanted.bounds else None,
@@ -331,10 +362,6 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
             return NSGAIISampler(seed=seed, population_size=20)
         case _:
             return optuna.samplers.RandomSampler(seed)
-
-
-def _cost_of(wanted: Search, name: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda params: float(getattr(wanted.cost(params), name))
 
 
 def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:

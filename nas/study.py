@@ -197,8 +197,8 @@ def write_run(path: Path, facts: Mapping[str, Any]) -> None:
     write_atomic(path / "run.toml", to_toml(facts))
 
 
-def describe_trial(trial: Trial, arch: Architecture, job: Job) -> None:
-    """Store what is known of a trial before its training: the architecture and its costs."""
+def describe_trial(trial: Trial, arch: Architecture, job: Job, latency: float | None = None) -> None:
+    """Store what is known of a trial before its training: the architecture and its costs; latency in seconds."""
     cost = arch.cost()
     known = {
         "architecture": str(arch),
@@ -210,6 +210,7 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job) -> None:
         "resolution": arch.resolution,
         "image_size": job.image_size,
         "seed": job.seed,
+        **({} if latency is None else {"latency": latency}),
     }
     for key, value in known.items():
         trial.set_user_attr(key, value)
@@ -294,8 +295,9 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def table(study: optuna.Study) -> pd.DataFrame:
-    """The finished trials as rows with the columns of trials.csv."""
+    """The finished trials as rows with the columns of trials.csv, and latency if it is known of any."""
     rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    known = ["latency"] if any("latency" in row for row in rows) else []
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *known])
     whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
     return frame.astype(dict.fromkeys(whole, "Int64"))

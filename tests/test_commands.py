@@ -20,6 +20,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 from nas import Architecture, SearchSpace, datasets
+from nas.latency import Table
 from nas.units import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,6 +196,35 @@ def test_three_objectives_and_a_time_budget(command: Command, here: Path, images
     assert len(pd.read_csv(here / "runs/r/trials.csv")) == 1
 
 
+def test_latency_as_an_objective(command: Command, here: Path, images: Path) -> None:
+    arguments = search(images, "--objectives", "accuracy,latency", "--trials", "3", "--time-budget", "1h")
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "predicted from" in ended.out
+    run = here / "runs/r"
+    table = Table.load(run / "latency.csv")
+    assert tomllib.loads((run / "run.toml").read_text())["latency"]["device"] == table.conditions.device
+    trials = pd.read_csv(run / "trials.csv")
+    for row in trials.itertuples():
+        assert row.latency == pytest.approx(table.predict(Architecture.parse(str(row.architecture))))
+    assert (pd.read_csv(run / "pareto.csv")["latency_measured"] > 0).all()
+
+    before = (run / "latency.csv").read_bytes()
+    again = command("search", *arguments)
+    assert again.code == 0, again.err
+    assert (run / "latency.csv").read_bytes() == before
+    (run / "latency.csv").unlink()
+    ended = command("search", *arguments)
+    assert ended.code == 2
+    assert "latency.csv: cannot be read" in ended.err
+
+
+def test_measuring_a_network(command: Command) -> None:
+    ended = command("cost", "ds_r1_k3_s1_e1_c8 32px stem8 head8", "--latency", "--batch", "2", "--threads", "1")
+    assert ended.code == 0, ended.err
+    assert "threads: 1, batch 2, float32, 32 px" in ended.out
+
+
 def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "nas.search", *arguments],
@@ -362,6 +392,9 @@ BAD = [
     ("cost --space small.toml --resolution 0", "resolution"),
     ("cost --space small.toml --out no/such.png", "--out no/such.png"),
     ("cost efficientnet_b0 --resolution 0", "resolution"),
+    ("cost efficientnet_b0 --latency --device abacus", "device 'abacus' is not here"),
+    ("cost efficientnet_b0 --latency --batch 0", "batch must be a whole number from 1"),
+    ("cost efficientnet_b0 --latency --threads 0", "threads must be a whole number from 1"),
     ("cost ir_r1_k2_s1_e1_c8", "column 7: kernel must be odd"),
 ]
 

@@ -40,6 +40,10 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="With --space: the histogram.  [default: SPACE_madds.png in this directory]")
     ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Measure its latency on this device instead.")] = False,
+    batch: Annotated[int, typer.Option(help="Images in a batch, for --latency.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads, for --latency.  [default: torch's own]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, for --latency.")] = "auto",
 ) -> None:
     """Count multiply-adds, fvcore flops, parameters and activations, for one image.
 
@@ -52,7 +56,10 @@ def main(
         said = f"; given were {' and '.join(given)}" if given else ""
         raise UserError(f"give one of a network, --space NAME or --families{said}")
     budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
-    of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check}
+    of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
+    of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto"}
+    if any(value not in (None, False) for value in of_latency.values()) and not latency:
+        raise UserError(f"{', '.join(of_latency)} go with --latency; add it, or leave them out")
     fitting = {
         "a network": {"--resolution", *of_network},
         "--space": {"--resolution", "--out", *budget},
@@ -62,7 +69,12 @@ def main(
         if value not in (None, False) and option not in fitting:
             raise UserError(f"{option} does not go with {given[0]}; leave it out")
     if network is not None:
-        show_network(find_network(network), resolution, classes, channels, check)
+        arch = find_network(network)
+        arch = arch if resolution is None else arch.at(resolution)
+        if latency:
+            say_latency(arch, device, threads, batch)
+        else:
+            show_network(arch, classes, channels, check)
     elif space is not None:
         numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
         show_space(View(SearchSpace.load(space), bounds(*numbers), resolution), out)
@@ -70,10 +82,8 @@ def main(
         show_families()
 
 
-def show_network(arch: Architecture, resolution: int | None, classes: int, channels: int, check: bool) -> None:
+def show_network(arch: Architecture, classes: int, channels: int, check: bool) -> None:
     """Print what a network costs, part by part."""
-    if resolution is not None:
-        arch = arch.at(resolution)
     counted = parts(arch, None, classes, channels)
     everything = total(arch, None, classes, channels)
     cli.say(str(arch))
@@ -118,6 +128,20 @@ def find_network(text: str) -> Architecture:
     if "_r" in text or "_k" in text or " " in text.strip():
         return Architecture.parse(text)
     return Architecture.load(text)
+
+
+def say_latency(arch: Architecture, device: str, threads: int | None, batch: int) -> None:
+    """Measure a network on this device, and say under what conditions; raises UserError."""
+    from nas.latency import WARM_UP, Conditions, measure
+
+    conditions = Conditions.here(device, threads, batch)
+    found = measure(arch, conditions)
+    low, median, high = (f"{1000 * seconds:.4g} ms" for seconds in (found.low, found.median, found.high))
+    cli.say(str(arch))
+    cli.say(
+        f"latency {median}, quartiles {low} to {high}: measured in {found.repeats} passes after {WARM_UP} to warm up"
+    )
+    cli.say(f"on {conditions}, {arch.resolution} px, 1000 classes; eval mode, batch norm folded, channels-last, eager")
 
 
 def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:
