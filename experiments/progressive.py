@@ -1,6 +1,6 @@
 """Progressive learning against plain training: accuracy and time of one network, same epochs and final size.
 
-    python experiments/progressive.py [--seeds 3] [--epochs 6]
+    python experiments/progressive.py [--seeds 3] [--epochs 4]
 
 One of the cheapest networks of mnas on a third of the embedded data (28 px). Three recipes, by turns within each seed:
 plain; the default schedule; and the regularization of that schedule at its last stage for the whole training, at full
@@ -61,7 +61,7 @@ def main() -> None:
     """Train what is missing, then write what there is."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     KEPT.mkdir(exist_ok=True)
     file = KEPT / "results.csv"

@@ -18,6 +18,8 @@ from nas.units import format_count
 Floats = NDArray[np.float64]
 Bounds = Mapping[str, tuple[float, float]]  # column of a cost -> (least, most), both inclusive
 
+DRAWS = 100_000  # networks that an estimate is made from
+
 _ENUMERABLE = 200_000
 _TRIES = 4_000_000
 _LISTED = 1 << 20  # sums listed at once
@@ -123,12 +125,9 @@ def draw(trellis: Trellis, design: Plan, n: int, rng: np.random.Generator) -> In
     options = np.empty((n, len(trellis.steps)), np.int64)
     for i, (step, spent, after) in enumerate(zip(trellis.steps, design.bucket, design.paths[1:], strict=True)):
         # Only the situations (state, rest of the budgets) that occur among the samples get a row of weights.
-        if budgets:
-            met, row = np.unique(
-                np.ravel_multi_index((state, *rest.T), (len(step.next), *budgets)), return_inverse=True
-            )
-        else:
-            met, row = np.arange(len(step.next)), state
+        situation = np.ravel_multi_index((state, *rest.T), (len(step.next), *budgets))
+        occurs = np.bincount(situation) > 0
+        met, row = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[situation]
         met_state, *met_rest = np.unravel_index(met, (len(step.next), *budgets))
         left = np.array(met_rest, np.int64).reshape(-1, len(met)).T[:, None, :] - spent[met_state]
         open_ = step.distinct[met_state] & (left >= 0).all(axis=2)
@@ -176,19 +175,17 @@ def sample(trellis: Trellis, n: int, rng: np.random.Generator, bounds: Bounds) -
 
 def listed(trellis: Trellis, design: Plan) -> Ints:
     """All options [paths, stages] that a plan draws from; only for plans of few paths."""
-    rows: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
-        ((), 0, tuple(n - 1 for n in design.paths[0].shape[1:]))
-    ]
+    options = np.empty((1, 0), np.int64)
+    state = np.zeros(1, np.int64)
+    rest = np.array(design.paths[0].shape[1:], np.int64)[None] - 1
     for step, spent, after in zip(trellis.steps, design.bucket, design.paths[1:], strict=True):
-        grown = []
-        for chosen, state, rest in rows:
-            for option in np.flatnonzero(step.distinct[state]):
-                left = tuple(r - c for r, c in zip(rest, spent[state, option], strict=True))
-                target = int(step.next[state, option])
-                if all(r >= 0 for r in left) and after[(target, *left)] > 0:
-                    grown.append(((*chosen, int(option)), target, left))
-        rows = grown
-    return np.array([chosen for chosen, _, _ in rows], np.int64).reshape(-1, len(trellis.steps))
+        left = rest[:, None] - spent[state]  # [paths so far, options, budgets]
+        affordable = step.distinct[state] & (left >= 0).all(axis=2)
+        ahead = after[(step.next[state], *np.moveaxis(np.maximum(left, 0), 2, 0))]
+        path, option = np.nonzero(affordable & (ahead > 0))
+        options = np.column_stack([options[path], option])
+        state, rest = step.next[state[path], option], left[path, option]
+    return options
 
 
 def _empty(trellis: Trellis, bounds: Bounds) -> UserError:
@@ -245,13 +242,31 @@ def count_within(trellis: Trellis, bounds: Bounds) -> int | None:
     return total
 
 
-def estimate_within(trellis: Trellis, bounds: Bounds, draws: int = 100_000) -> tuple[float, float]:
+def estimate_within(trellis: Trellis, bounds: Bounds, draws: int = DRAWS) -> tuple[float, float]:
     """About how many networks keep the bounds, and the standard error of that: the paths of a plan, which are a few
     more than the feasible ones, times the share of them that keep the bounds."""
     design = plan(trellis, bounds)
     options = draw(trellis, design, draws, np.random.default_rng(0))
     share = float(within(costs(trellis, options), bounds).mean())
-    return design.total * share, design.total * (share * (1 - share) / draws) ** 0.5
+    spread = max(share * (1 - share), 1 / draws if share == 0 else 0)  # no hit does not mean that there are none
+    return design.total * share, design.total * (spread / draws) ** 0.5
+
+
+def count(trellis: Trellis, bounds: Bounds) -> tuple[float, float | None]:
+    """How many networks keep the bounds, and the standard error of that: None if the number is exact, an int.
+
+    Raises UserError if there are none, with what the space can do.
+    """
+    refuse_impossible(trellis, bounds)
+    exact = count_within(trellis, bounds)
+    if exact is None:
+        design = plan(trellis, bounds)
+        if design.total > _ENUMERABLE:
+            return estimate_within(trellis, bounds)
+        exact = int(within(costs(trellis, listed(trellis, design)), bounds).sum())
+    if not exact:
+        raise _empty(trellis, bounds)
+    return exact, None
 
 
 def _single(value: int) -> Sums:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -37,9 +36,6 @@ def run(command: Callable[..., Any]) -> None:
         code = _fail(str(error), 1)
     except OSError as error:
         code = _fail(f"{error}; what was finished is kept, the same command continues the run", 1)
-    if code == 130:
-        sys.stdout.flush()
-        os._exit(code)  # without waiting for the trainings of other workers
     sys.exit(code if isinstance(code, int) else 0)
 
 

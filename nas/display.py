@@ -25,7 +25,8 @@ class Display:
         self.console = Console(highlight=False, soft_wrap=True)
         self.total, self.done, self.after = total, done, after
         self.before, self.since = done, time.monotonic()
-        self.current = self.training = self.state = ""
+        self.state = ""
+        self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
         self.bar = Progress(
             BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}")
         )
@@ -42,10 +43,10 @@ class Display:
             self.live.stop()
 
     def _picture(self) -> Group:
-        """The bar, and below it the trial in training."""
+        """The bar, and below it the trials in training."""
         told = " · ".join(text for text in (f"{self.left()} left", self.state) if text)
         self.bar.update(self.task, completed=self.done, description=told)
-        return Group(self.bar, Text(self.current), Text(self.training))
+        return Group(self.bar, *(Text("\n".join(lines)) for lines in list(self.trials.values())))
 
     def left(self) -> str:
         """The time left, if the other trials take as long as those since the start."""
@@ -58,21 +59,25 @@ class Display:
         """Name the trial, its architecture and MAdds."""
         known = trial.user_attrs
         stages = " ".join(word for word in known["architecture"].split() if "_" in word)
-        self.current = f"trial {trial.number} · {format_count(known['madds'])} MAdds · {stages}"
-        self.training = "epoch 1 · accuracy so far ?"
+        what = f"trial {trial.number} · {format_count(known['madds'])} MAdds · {stages}"
+        self.trials[trial.number] = what, "epoch 1 · accuracy so far ?"
 
-    def progressed(self, progress: proxy.Progress) -> None:
-        """Show how far the training is and its accuracy so far."""
+    def progressed(self, number: int, progress: proxy.Progress) -> None:
+        """Show how far a training is and its accuracy so far."""
+        if number not in self.trials:  # a message that comes after the result
+            return
         share = 100 * progress.step // progress.steps
         so_far = "?" if progress.accuracy is None else f"{100 * progress.accuracy:.1f} %"
-        self.training = (
+        self.trials[number] = (
+            self.trials[number][0],
             f"epoch {progress.epoch}/{progress.epochs} · {share} % of its steps · loss {progress.loss:.2f} · "
-            f"accuracy so far {so_far}"
+            f"accuracy so far {so_far}",
         )
 
     def finished(self, trial: FrozenTrial) -> None:
         """Say one line about a finished trial."""
         self.done += 1
+        self.trials.pop(trial.number, None)
         known = trial.user_attrs
         self.state = self.after(trial)
         if trial.state == TrialState.COMPLETE:

@@ -1,4 +1,7 @@
-"""Every picture: the front of a search, the grid of coefficients, the family. Each function returns a figure."""
+"""Every picture: the front of a search, the grid of coefficients, the family, a budget on a space.
+
+Each function returns a figure.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
+from nas.budgets import Bounds
 from nas.files import write_atomic
 from nas.units import format_count
 
@@ -26,6 +31,7 @@ _LABELS = {
     "flops": "flops per image (fvcore)",
     "params": "parameters",
     "activations": "activations per image",
+    "latency": "latency of a batch, predicted from measured blocks (s)",
     "step_seconds": "training step as measured (s)",
 }
 
@@ -160,13 +166,39 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     right.plot(members["phi"], members["nominal_ratio"], "--", color=_PALE, label="nominal")
     right.plot(members["phi"], members["counted_ratio"], "s-", color=_PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(f"{counted:.2f}×", (phi, counted), (-6, 6), textcoords="offset points", ha="right", fontsize=8)
+        right.annotate(f"{counted:.2f}×", (phi, counted), (7, -9), textcoords="offset points", fontsize=8)
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
     right.set_xticks(members["phi"].tolist())
     right.set_xlabel("compound coefficient φ")
     right.set_ylabel("MAdds relative to φ = 0 (log scale)")
     right.legend(fontsize=8)
+    return figure
+
+
+def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, title: str, subtitle: str) -> Figure:
+    """Histogram of MAdds of networks drawn from a space, and in front of it those within a budget.
+
+    space, feasible: MAdds of uniform draws, [n] and [m]; share: how much of the space the feasible ones are, 0 to 1,
+    which is the area of their bars. bounds on MAdds are drawn as lines.
+    """
+    figure, axes = _figure(title, subtitle)
+    everything, kept = np.asarray(space, float), np.asarray(feasible, float)
+    edges = np.histogram_bin_edges(np.concatenate([everything, kept]), 80)
+    shapes: tuple[tuple[Any, float, str, str], ...] = (
+        (everything, 100, _PALE, "the space"),
+        (kept, 100 * share, _FRONT, "within the budget"),
+    )
+    for values, percent, colour, label in shapes if bounds else shapes[:1]:
+        weights = np.full(len(values), percent / len(values))
+        axes.hist(values, edges.tolist(), weights=weights, color=colour, label=label, zorder=2)
+    for limit in bounds.get("madds", ()):
+        if edges[0] < limit < edges[-1]:
+            axes.axvline(limit, color=_PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
+    axes.set_xlabel(_LABELS["madds"])
+    axes.set_ylabel("share of the space per bar (%)")
+    axes.legend(fontsize=8)
     return figure
 
 

@@ -208,8 +208,8 @@ class Stepper:
         self.pieces = 1
         calm(model)
         for module in model.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:
-                module.forward = partial(cropped, module)  # type: ignore[method-assign]
+            if isinstance(module, nn.Conv2d):
+                module.forward = partial(convolve, module)  # type: ignore[method-assign]
 
     def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """One optimizer step on a batch [n, c, h, w] at this learning rate; returns the mean loss, on the device."""
@@ -281,17 +281,21 @@ def calm(model: nn.Module) -> None:
             nn.init.zeros_(module.weight)
 
 
-def cropped(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution without the outer part of its kernel that meets only padding on a map [n, c, h, w].
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution of a map [n, c, h, w], the quick way where the map is small, as those of small images are.
 
-    Same result, less work: a 5x5 kernel on a 1x1 map is one multiplication. Small images make such maps common.
+    The outer part of a kernel that meets only padding is left out: a 5x5 kernel on a 1x1 map is one multiplication.
+    On the CPU (oneDNN, measured): a 1x1 kernel on a map of up to 4x4 is twice as fast as a matrix product, and the
+    backward pass of a depthwise kernel wider than its map 3 to 10 times as fast if the padding is part of the map.
     """
-    radius = conv.kernel_size[0] // 2
-    reach = min(radius, max(x.shape[2:]) - 1)
-    if reach == radius:
-        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
-    weight = conv.weight[:, :, radius - reach : radius + reach + 1, radius - reach : radius + reach + 1]
-    return F.conv2d(x, weight, conv.bias, conv.stride, reach, groups=conv.groups)
+    radius, side, slow = conv.kernel_size[0] // 2, max(x.shape[2:]), x.device.type == "cpu"
+    if slow and radius == 0 and side <= 4 and conv.groups == 1 and conv.stride == (1, 1):
+        return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+    reach = padding = min(radius, side - 1)
+    inner = slice(radius - reach, radius + reach + 1)
+    if slow and conv.groups > 1 and side <= 2 * reach:
+        x, padding = F.pad(x, (reach,) * 4), 0
+    return F.conv2d(x, conv.weight[:, :, inner, inner], conv.bias, conv.stride, padding, groups=conv.groups)
 
 
 def mixed_dtype(where: torch.device) -> torch.dtype | None:

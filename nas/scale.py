@@ -16,7 +16,7 @@ from nas import cli, datasets, plots, scaling, study
 from nas.architecture import Architecture, family_names
 from nas.display import Display
 from nas.errors import RunFailed, UserError
-from nas.evaluate import Job, Proxy, load_data
+from nas.evaluate import Job, Proxy, default_workers, load_data
 from nas.files import read_toml, write_atomic
 from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
@@ -53,7 +53,9 @@ def main(
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.  [default: the run's]")] = None,
     run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="[default: the run's]")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trials side by side.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
     """Scale a baseline into a family.
@@ -75,7 +77,7 @@ def main(
     with study.locked(found.path):
         folder.mkdir(exist_ok=True)
         if chosen is None:
-            chosen = best_of_grid(found, triples, folder, workers, where)
+            chosen = best_of_grid(found, triples, folder, workers or default_workers(where), where)
         write_family(scaling.family(found.architecture, chosen, phis), chosen, target, found, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +18,14 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import cli, datasets, pareto, plots, study
+from nas import cli, datasets, latency, pareto, plots, study
 from nas.architecture import Architecture
 from nas.budgets import Bounds
 from nas.cost import Cost
 from nas.datasets import Dataset
 from nas.display import Display
 from nas.errors import RunFailed, UserError
-from nas.evaluate import Job, Proxy, load_data
+from nas.evaluate import Job, Proxy, default_workers, load_data
 from nas.files import write_atomic
 from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
@@ -35,8 +36,9 @@ from nas.units import format_count, nearest, parse_count, parse_duration
 TRIALS = 24
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 COSTS = ("madds", "flops", "params", "activations")
-MEASURED = {"train_time": "step_seconds"}  # objectives that training tells, and their columns in trials.csv
-OBJECTIVES = ("accuracy", *COSTS, *MEASURED)
+KNOWN = (*COSTS, "latency")  # before any training
+MEASURED = {"train_time": "step_seconds"}  # what only training tells, and its column in trials.csv
+OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
 REWARDS = ("v1", "v2")
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
@@ -55,6 +57,13 @@ class Search:
     time_budget: float | None
     seed: int
     proxy: Proxy
+    workers: int
+    latencies: latency.Table | None = None
+
+    @property
+    def lag(self) -> float:
+        """How many trials before the next may be in training still: each other worker overtakes the slowest twice."""
+        return 2 * (self.workers - 1) if self.sampler == "auto" else inf
 
     @property
     def directions(self) -> list[study.Direction]:
@@ -74,6 +83,13 @@ class Search:
     def cost(self, params: Mapping[str, Any]) -> Cost:
         """The cost of the network that parameters stand for."""
         return self.network(params).cost()
+
+    def known(self, name: str, params: Mapping[str, Any]) -> float:
+        """An objective that needs no training: a cost, or the latency that the table predicts."""
+        if name == "latency":
+            assert self.latencies is not None
+            return self.latencies.predict(self.network(params))
+        return float(getattr(self.cost(params), name))
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether a network keeps the budget."""
@@ -95,14 +111,18 @@ def main(
     progressive: Annotated[
         str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
     ] = None,
-    objectives: Annotated[str, typer.Option(help="accuracy and up to two of madds, …, train_time.")] = "accuracy,madds",
+    objectives: Annotated[
+        str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency, train_time.")
+    ] = "accuracy,madds",
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
     reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
     target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trials side by side.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+    ] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -137,6 +157,7 @@ def main(
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
         Proxy(data, recipe, where),
+        workers or default_workers(where),
     )
     path = study.run_path(run or _default_name(found, images, data))
     arguments = {
@@ -154,15 +175,16 @@ def main(
         "target_madds": wanted.target_madds,
         "sampler": sampler,
         "seed": seed,
-        "workers": workers,
+        "workers": wanted.workers,
         "device": device,
     }
-    search(wanted, path, facts(wanted, arguments, images), images, workers, storage)
+    search(wanted, path, facts(wanted, arguments, images), images, storage)
 
 
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
     space, recipe = wanted.space, wanted.proxy.recipe
+    conditions = asdict(latency.Conditions.here(wanted.proxy.device))
     return {
         "arguments": arguments,
         "space": {
@@ -186,16 +208,18 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
             "classes": images.num_classes,
         },
         "progressive": recipe.progressive.table() if recipe.progressive else None,
+        **({"latency": conditions} if "latency" in wanted.objectives else {}),
         **study.environment(wanted.proxy.device),
     }
 
 
-def search(
-    wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, workers: int, storage: str | None
-) -> None:
+def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
     with study.locked(path):
         begun = study.check_arguments(path, known)
+        if "latency" in wanted.objectives:
+            file = path / "latency.csv"
+            wanted = replace(wanted, latencies=latency.kept(file, wanted.space, wanted.proxy.device, begun, cli.say))
         trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun)
         if not begun:
             if trials.get_trials(deepcopy=False) and not storage:
@@ -208,7 +232,7 @@ def search(
         cli.say(
             f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
-            f"on {wanted.proxy.device}"
+            f"on {wanted.proxy.device}, workers: {wanted.workers}"
         )
         if schedule := wanted.proxy.recipe.progressive:
             sizes = [schedule.at(until - 1e-9, images.image_size).size for until in schedule.until]
@@ -216,7 +240,7 @@ def search(
         if "train_time" in wanted.objectives:
             cli.say(
                 f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
-                f"this machine with {workers} trials side by side: it compares within this run only"
+                f"this machine with {wanted.workers} trials side by side: it compares within this run only"
             )
 
         def after(_: FrozenTrial) -> str:
@@ -229,11 +253,22 @@ def search(
                 lambda trial: prepare(wanted, trials, trial),
                 lambda attrs: [float(attrs[name]) for name in wanted.columns],
                 wanted.proxy,
-                workers,
+                wanted.workers,
                 display,
+                wanted.lag,
             )
         front = publish(wanted, path, images, trials)
+        if wanted.latencies:
+            front = measured(front, wanted.latencies.conditions)
+            write_atomic(path / "pareto.csv", front.to_csv(index=False))
     conclude(wanted, trials, path, front)
+
+
+def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFrame:
+    """The front with its networks' latency measured whole, in the column latency_measured."""
+    cli.say(f"measuring the networks of the front whole: {len(front)}")
+    whole = [latency.measure(Architecture.parse(text), conditions).median for text in front["architecture"]]
+    return front.assign(latency_measured=whole)
 
 
 def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -> pd.DataFrame:
@@ -308,6 +343,11 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFra
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
         f"(largest reward {wanted.reward}: {rewards_of(study.table(trials), wanted)[1]})"
     )
+    if "latency_measured" in best:
+        cli.say(
+            f"  latency {1000 * best['latency']:.4g} ms predicted from measured blocks, "
+            f"{1000 * best['latency_measured']:.4g} ms measured whole"
+        )
     cli.say(f"  {best['architecture']}")
     cli.say(f"front of {len(front)}: {path / 'pareto.png'}, {path / 'pareto.csv'}; all trials: {path / 'trials.csv'}")
     cli.say(f"next: python -m nas.scale --phi 3 --baseline {path.name}")
@@ -340,7 +380,7 @@ def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     if not wanted.feasible(params) or arch.hash in _hashes(others):
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
-    study.describe_trial(trial, arch, job)
+    study.describe_trial(trial, arch, job, wanted.latencies.predict(arch) if wanted.latencies else None)
     return job
 
 
@@ -349,7 +389,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
     seed = int(np.random.default_rng([wanted.seed, number]).integers(2**31))
     match wanted.sampler:
         case "auto":
-            known = {i: _cost_of(wanted, name) for i, name in enumerate(wanted.objectives) if name in COSTS}
+            known = {i: partial(wanted.known, name) for i, name in enumerate(wanted.objectives) if name in KNOWN}
             return Sampler(
                 wanted.seed,
                 feasible=wanted.feasible if wanted.bounds else None,
@@ -357,6 +397,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
                 search_space=dict(wanted.distributions),
                 key=lambda params: wanted.network(params).hash,
                 draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
+                lag=int(wanted.lag),
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -364,10 +405,6 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
             return NSGAIISampler(seed=seed, population_size=20)
         case _:
             return optuna.samplers.RandomSampler(seed)
-
-
-def _cost_of(wanted: Search, name: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda params: float(getattr(wanted.cost(params), name))
 
 
 def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:
@@ -388,7 +425,7 @@ def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
 
 def _time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
     spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
-    return wanted.time_budget is not None and spent >= wanted.time_budget
+    return wanted.time_budget is not None and spent / wanted.workers >= wanted.time_budget
 
 
 def _count(text: str | None, option: str) -> int | None:

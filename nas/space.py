@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -32,7 +33,7 @@ from nas.architecture import (
 from nas.budgets import Bounds
 from nas.errors import UserError
 from nas.files import read_toml
-from nas.trellis import COLUMNS, Ints, Trellis
+from nas.trellis import CHUNK, COLUMNS, Ints, Trellis
 from nas.units import parse_count
 
 MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
@@ -63,6 +64,11 @@ class Slot:
     def shape(self) -> tuple[int, ...]:
         """The number of alternatives of each choice."""
         return tuple(len(choice.texts) for choice in self.choices)
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The code of each option, [options, choices]."""
+        return np.indices(self.shape, np.int16).reshape(len(self.shape), len(self.options)).T.copy()
 
 
 def _value(text: str) -> int | float | str:
@@ -206,7 +212,7 @@ class SearchSpace:
         return trellis.size(self._trellis())
 
     def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:
-        return _trellis(self, resolution or self.resolution, num_classes, in_channels)
+        return _trellis(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
 
     # Codes
 
@@ -221,24 +227,35 @@ class SearchSpace:
         array = np.asarray(codes)
         if array.ndim != 2 or array.shape[1] != len(self.choices) or array.dtype.kind not in "iu":
             raise UserError(f"codes must be whole numbers of shape [n, {len(self.choices)}], got {array.shape}")
-        out = np.zeros((len(array), len(self.slots)), np.int64)
-        column = 0
-        for i, slot in enumerate(self.slots):
-            for n in slot.shape:
-                indices = array[:, column]
-                if len(indices) and not (indices.min() >= 0 and indices.max() < n):
-                    raise UserError(f"{self.choices[column].name} has alternatives 0 to {n - 1}, the code another")
-                out[:, i] = out[:, i] * n + indices
-                column += 1
+        sizes = [len(choice.texts) for choice in self.choices]
+        outside = (array.min(axis=0, initial=0) < 0) | (array.max(axis=0, initial=0) >= sizes)
+        for column in np.flatnonzero(outside):
+            raise UserError(f"{self.choices[column].name} has alternatives 0 to {sizes[column] - 1}, the code another")
+        out = np.empty((len(array), len(self.slots)), np.int64)
+        for at in range(0, len(array), CHUNK):
+            # Single floats are exact here: an option is below MAX_OPTIONS.
+            out[at : at + CHUNK] = array[at : at + CHUNK].astype(np.float32) @ self._places
         return out
+
+    @cached_property
+    def _places(self) -> NDArray[np.float32]:
+        """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
+        places = np.zeros((len(self.choices), len(self.slots)), np.float32)
+        row = 0
+        for i, slot in enumerate(self.slots):
+            for j in range(len(slot.shape)):
+                places[row, i] = math.prod(slot.shape[j + 1 :])
+                row += 1
+        return places
 
     def codes_of(self, options: Ints) -> Codes:
         """One option per stage, [n, stages], as codes [n, choices]."""
-        columns: list[Ints] = []
-        for slot, chosen in zip(self.slots, options.T, strict=True):
-            columns += np.unravel_index(chosen, slot.shape) if slot.shape else []
-        stacked = np.stack(columns, axis=1) if columns else np.zeros((len(options), 0))
-        return stacked.astype(np.int16)
+        codes = np.empty((len(options), len(self.choices)), np.int16)
+        for at in range(0, len(options), CHUNK):
+            row = options[at : at + CHUNK].T
+            parts = [slot.codes.take(chosen, axis=0) for slot, chosen in zip(self.slots, row, strict=True)]
+            np.concatenate(parts, axis=1, out=codes[at : at + CHUNK])
+        return codes
 
     def decode(self, code: ArrayLike) -> Architecture:
         """The architecture of one code [choices]."""
@@ -297,6 +314,13 @@ class SearchSpace:
     ) -> Codes:
         """The same for bounds on any column of a cost."""
         return self.codes_of(budgets.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
+
+    def count_within(self, bounds: Bounds, resolution: int | None = None) -> tuple[float, float | None]:
+        """How many networks are within bounds, and the standard error of that: None if the number is exact.
+
+        Raises UserError if there are none.
+        """
+        return budgets.count(self._trellis(resolution), bounds)
 
     def sample(
         self,

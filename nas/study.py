@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import metadata
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -50,8 +51,8 @@ class Observer(Protocol):
     def started(self, trial: Trial) -> None:
         """A trial's training starts; its user attributes name the architecture and its costs."""
 
-    def progressed(self, progress: Progress) -> None:
-        """A training in this process has come further."""
+    def progressed(self, number: int, progress: Progress) -> None:
+        """The training of the trial of this number has come further."""
 
     def finished(self, trial: FrozenTrial) -> None:
         """A trial is in the database with its result."""
@@ -198,8 +199,8 @@ def write_run(path: Path, facts: Mapping[str, Any]) -> None:
     write_atomic(path / "run.toml", to_toml(facts))
 
 
-def describe_trial(trial: Trial, arch: Architecture, job: Job) -> None:
-    """Store what is known of a trial before its training: the architecture and its costs."""
+def describe_trial(trial: Trial, arch: Architecture, job: Job, latency: float | None = None) -> None:
+    """Store what is known of a trial before its training: the architecture and its costs; latency in seconds."""
     cost = arch.cost()
     known = {
         "architecture": str(arch),
@@ -211,6 +212,7 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job) -> None:
         "resolution": arch.resolution,
         "image_size": job.image_size,
         "seed": job.seed,
+        **({} if latency is None else {"latency": latency}),
     }
     for key, value in known.items():
         trial.set_user_attr(key, value)
@@ -222,22 +224,39 @@ Values = Callable[[Mapping[str, Any]], list[float]]
 
 
 def run_trials(
-    study: optuna.Study, ask: Ask, prepare: Prepare, values: Values, proxy: Proxy, workers: int, observer: Observer
+    study: optuna.Study,
+    ask: Ask,
+    prepare: Prepare,
+    values: Values,
+    proxy: Proxy,
+    workers: int,
+    observer: Observer,
+    lag: float = inf,
 ) -> None:
     """Train trials until `ask` gives None and all are finished; interrupted ones come first.
 
     prepare: completes a trial's parameters and attributes and names its job, or None to refuse it untrained.
-    values: the objectives from a finished trial's attributes.
+    values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
+    ended: what a sampler of the same lag proposes then does not depend on which worker is first.
     """
     left = [Trial(study, t._trial_id) for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
     running: dict[Future[Result], Trial] = {}
-    with pool(proxy, workers, observer.progressed) as submit:
+    numbers: dict[Job, int] = {}
+
+    def next_trial() -> Trial | None:
+        if left:
+            return left.pop(0)
+        oldest = min((trial.number for trial in running.values()), default=inf)
+        return None if oldest < len(study.get_trials(deepcopy=False)) - lag else ask()
+
+    with pool(proxy, workers, lambda job, progress: observer.progressed(numbers[job], progress)) as submit:
         while True:
-            while len(running) < workers and (trial := left.pop(0) if left else ask()) is not None:
+            while len(running) < workers and (trial := next_trial()) is not None:
                 job = prepare(trial)
                 if job is None:
                     study.tell(trial, state=TrialState.PRUNED)
                     continue
+                numbers[job] = trial.number
                 observer.started(trial)
                 running[submit(job)] = trial
             if not running:
@@ -278,8 +297,9 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def table(study: optuna.Study) -> pd.DataFrame:
-    """The finished trials as rows with the columns of trials.csv."""
+    """The finished trials as rows with the columns of trials.csv, and latency if it is known of any."""
     rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    known = ["latency"] if any("latency" in row for row in rows) else []
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *known])
     whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
     return frame.astype(dict.fromkeys(whole, "Int64"))

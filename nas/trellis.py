@@ -21,7 +21,7 @@ from nas.cost import Cost, Count, add, check_counting, count_layer, count_layers
 COLUMNS = ("madds", "flops", "params", "activations")
 Ints = NDArray[np.int64]
 
-_CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
+CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ def _figures(count: Count) -> tuple[int, int, int, int]:
 def costs(trellis: Trellis, options: Ints) -> Ints:
     """The costs [n, 4] of networks given as options [n, stages]."""
     out = np.empty((len(options), 4), np.int64)
-    for at in range(0, len(options), _CHUNK):
-        rows = options[at : at + _CHUNK]
-        state = np.zeros(len(rows), np.int64)
-        total = np.tile(trellis.start, (len(rows), 1))
-        for step, option in zip(trellis.steps, rows.T, strict=True):
+    for at in range(0, len(options), CHUNK):
+        total = out[at : at + CHUNK]
+        total[:] = trellis.start
+        state: Ints | int = 0
+        for step, option in zip(trellis.steps, options[at : at + CHUNK].T, strict=True):
             cell = state * step.next.shape[1] + option
-            total += step.cost.reshape(-1, 4)[cell]
-            state = step.next.reshape(-1)[cell]
-        out[at : at + _CHUNK] = total + trellis.finish[state]
+            total += step.cost.reshape(-1, 4).take(cell, axis=0, mode="clip")  # "clip" is quick: all are inside
+            state = step.next.ravel().take(cell, mode="clip")
+        total += trellis.finish.take(state, axis=0, mode="clip")
     return out
 
 

@@ -24,8 +24,10 @@ from matplotlib.image import imread
 from PIL import Image
 
 from nas import Architecture, SearchSpace, datasets, evaluate
+from nas.latency import Table
 from nas.progressive import Schedule
 from nas.proxy import Diverged, Recipe, Stepper
+from nas.units import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = """
@@ -90,7 +92,7 @@ def command(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def search(images: Path, *more: str) -> list[str]:
-    return ["--space", "small.toml", "--data", str(images), "--run", "r", "--trials", "6", *more]
+    return ["--space", "small.toml", "--data", str(images), "--run", "r", "--trials", "6", "--workers", "1", *more]
 
 
 def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, images: Path) -> None:
@@ -266,7 +268,7 @@ def test_a_failed_training_is_a_failed_trial_with_its_cause(
         return step(self, *arguments) * (math.nan if call < 5 else 1)
 
     monkeypatch.setattr(Stepper, "step", sick)
-    ended = command("search", *search(images))
+    ended = command("search", *search(images, "--workers", "1"))
     assert ended.code == 0, ended.err
     trials = pd.read_csv(here / "runs/r/trials.csv")
     assert list(trials["state"]) == ["FAIL"] * 3 + ["COMPLETE"] * 3
@@ -277,11 +279,33 @@ def test_a_failed_training_is_a_failed_trial_with_its_cause(
     assert not set(pd.read_csv(here / "runs/r/pareto.csv")["trial"]) & {0, 1, 2}
 
 
-def test_workers_share_a_run(command: Command, here: Path, images: Path) -> None:
-    ended = command("search", *search(images, "--workers", "2"))
+def test_latency_as_an_objective(command: Command, here: Path, images: Path) -> None:
+    arguments = search(images, "--objectives", "accuracy,latency", "--trials", "3", "--time-budget", "1h")
+    ended = command("search", *arguments)
     assert ended.code == 0, ended.err
-    trials = pd.read_csv(here / "runs/r/trials.csv")
-    assert len(trials) == trials["architecture"].nunique() == 6
+    assert "predicted from" in ended.out
+    run = here / "runs/r"
+    table = Table.load(run / "latency.csv")
+    assert tomllib.loads((run / "run.toml").read_text())["latency"]["device"] == table.conditions.device
+    trials = pd.read_csv(run / "trials.csv")
+    for row in trials.itertuples():
+        assert row.latency == pytest.approx(table.predict(Architecture.parse(str(row.architecture))))
+    assert (pd.read_csv(run / "pareto.csv")["latency_measured"] > 0).all()
+
+    before = (run / "latency.csv").read_bytes()
+    again = command("search", *arguments)
+    assert again.code == 0, again.err
+    assert (run / "latency.csv").read_bytes() == before
+    (run / "latency.csv").unlink()
+    ended = command("search", *arguments)
+    assert ended.code == 2
+    assert "latency.csv: cannot be read" in ended.err
+
+
+def test_measuring_a_network(command: Command) -> None:
+    ended = command("cost", "ds_r1_k3_s1_e1_c8 32px stem8 head8", "--latency", "--batch", "2", "--threads", "1")
+    assert ended.code == 0, ended.err
+    assert "threads: 1, batch 2, float32, 32 px" in ended.out
 
 
 def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -309,11 +333,11 @@ def wait_for_running_trial(here: Path, finished: int) -> None:
     raise AssertionError("the search did not get so far")
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(("blow", "workers"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGINT, "2")])
 def test_an_interrupted_search_ends_like_one_that_was_not(
-    command: Command, here: Path, images: Path, blow: signal.Signals
+    command: Command, here: Path, images: Path, blow: signal.Signals, workers: str
 ) -> None:
-    arguments = search(images, "--epochs", "20")
+    arguments = search(images, "--epochs", "20", "--workers", workers)
     process = start(here, *arguments)
     wait_for_running_trial(here, finished=2)
     process.send_signal(blow)
@@ -329,9 +353,9 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     after = pd.read_csv(here / "runs/r/trials.csv")
     assert len(after) == after["architecture"].nunique() == 6
     assert list(after["trial"]) == list(range(6))
-    assert after.iloc[: len(before)].equals(before)
+    assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
 
-    assert command("search", *search(images, "--epochs", "20", "--run", "whole")).code == 0
+    assert command("search", *arguments, "--run", "whole").code == 0
     whole = pd.read_csv(here / "runs/whole/trials.csv")
     assert whole[["architecture", "accuracy"]].equals(after[["architecture", "accuracy"]])
 
@@ -360,6 +384,39 @@ def test_counting_a_network(command: Command) -> None:
     assert "385,814,752" in ended.out
     assert "5,288,548" in ended.out
     assert ended.out.endswith("fvcore on the built network: 0 flops, 0 params\n")
+
+
+def test_counting_a_space_within_a_budget(command: Command, here: Path) -> None:
+    space = SearchSpace.load(here / "small.toml")
+    madds = sorted(arch.cost(48).madds for arch in space.enumerate())
+    arguments = ["--space", "small.toml", "--max-madds", str(madds[4]), "--resolution", "48"]
+    ended = command("cost", *arguments)
+    assert ended.code == 0, ended.err
+    assert f"small: {space.size} distinct networks; costs at 48 px" in ended.out
+    fitting = sum(m <= madds[4] for m in madds)
+    assert f"{fitting} networks, {100 * fitting / len(madds):.4g} % of the space (exact)" in ended.out
+    (row,) = (line.split() for line in ended.out.splitlines() if line.startswith("madds"))
+    assert row[1:3] == [format_count(madds[0]), format_count(madds[-1])]
+    assert row[-1] == format_count(madds[4])
+    assert "histogram: small_madds.png" in ended.out
+    assert imread(here / "small_madds.png").std() > 0.05
+
+    ended = command("cost", *arguments, "--max-params", "1G", "--out", "b.png")
+    assert ended.code == 0, ended.err
+    assert f"{fitting} networks" in ended.out
+    assert (here / "b.png").is_file()
+
+
+def test_the_published_families_beside_the_rule(command: Command) -> None:
+    ended = command("cost", "--families")
+    assert ended.code == 0, ended.err
+    rows = {line.split()[0]: line.split() for line in ended.out.splitlines() if line.startswith("B")}
+    assert list(rows) == [f"B{i}" for i in range(8)]
+    assert rows["B0"][5:7] == rows["B0"][10:12] == ["0.386G", "5.29M"]
+    assert rows["B7"][1:7] == ["6", "2", "3.1", "600", "37.746G", "66.35M"]
+    assert rows["B7"][7:10] == [f"{1.1**6:.3f}", f"{1.2**6:.3f}", str(round(224 * 1.15**6))]
+    assert rows["B4"][-3:] == ["4.2B", "82.9", "%"]
+    assert "cannot be computed from φ" in ended.out
 
 
 BAD = [
@@ -411,8 +468,19 @@ BAD = [
     ("scale --step 0", "--step"),
     ("scale --tolerance 0 --step 0.3", "the nearest is"),
     ("cost efficientnet_b9", "nearest is 'efficientnet_b"),
-    ("cost", "network"),
+    ("cost", "give one of a network, --space NAME or --families"),
+    ("cost efficientnet_b0 --families", "given were a network and --families"),
+    ("cost efficientnet_b0 --max-madds 400M", "--max-madds does not go with a network"),
+    ("cost --families --resolution 240", "--resolution does not go with --families"),
+    ("cost --space mnass", "nearest is 'mnas'"),
+    ("cost --space small.toml --max-madds much", "--max-madds: 'much' is not a positive count"),
+    ("cost --space small.toml --max-madds 1", "no network has at most 1 madds; the space reaches from"),
+    ("cost --space small.toml --resolution 0", "resolution"),
+    ("cost --space small.toml --out no/such.png", "--out no/such.png"),
     ("cost efficientnet_b0 --resolution 0", "resolution"),
+    ("cost efficientnet_b0 --latency --device abacus", "device 'abacus' is not here"),
+    ("cost efficientnet_b0 --latency --batch 0", "batch must be a whole number from 1"),
+    ("cost efficientnet_b0 --latency --threads 0", "threads must be a whole number from 1"),
     ("cost ir_r1_k2_s1_e1_c8", "column 7: kernel must be odd"),
 ]
 
@@ -452,14 +520,14 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 )
 def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Path, damage: str, said: str) -> None:
     arguments = search(images)
-    assert command("search", *search(images)[:-1], "6").code == 0
+    assert command("search", *arguments).code == 0
     run = here / "runs/r"
     database = run / "study.db"
     table = (run / "trials.csv").read_bytes()
     lock = FileLock(run / ".lock")
     match damage:
         case "other":
-            arguments[-1] = "7"
+            arguments += ["--trials", "7"]
         case "space":
             (here / "small.toml").write_text(SPACE.replace("{3|5}", "{3|7}"))
         case "garbage":
@@ -484,5 +552,5 @@ def test_help_names_every_option_of_the_contract(command: Command) -> None:
     ended = command("search", "--help")
     assert ended.code == 0
     contract = "space data run trials time-budget epochs objectives max-madds min-madds max-params target-madds sampler"
-    for option in [*contract.split(), "workers", "storage", "seed", "device"]:
+    for option in [*contract.split(), "progressive", "reward", "workers", "storage", "seed", "device"]:
         assert f"--{option}" in ended.out

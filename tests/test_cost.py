@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
 
 from nas import Architecture, Cost, SearchSpace, UserError
+from nas.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
 from nas.cost import parts, total
 from tests.strategies import architectures
 
@@ -67,6 +68,28 @@ def test_b0_has_its_published_figures() -> None:
     cost = Architecture.load("efficientnet_b0").cost()
     assert (cost.params, cost.madds) == (5288548, 385814752)
     assert cost.flops == 384534752 + 13475392 + 2369248 + 1280000  # fvcore's operators on torchvision's B0
+
+
+def test_an_op_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def double_depthwise(s: Shape) -> tuple[Layer, ...]:
+        hidden = make_divisible(s.in_channels * s.expansion)
+        return (
+            Conv(s.in_channels, s.in_channels, 5, 1, s.in_channels, False),
+            pointwise(s.in_channels, hidden, True),
+            Conv(hidden, hidden, s.kernel, s.stride, hidden, True),
+            *squeeze_excitation(s, hidden),
+            pointwise(hidden, s.out_channels, False),
+        )
+
+    monkeypatch.setitem(OPS, "dd", Op("double depthwise", double_depthwise))
+    arch = Architecture.parse("stem16 head32 ir_r1_k3_s2_e3_c16 dd_r2_k3_s2_e4_c24_se0.25 dd_r2_k5_s1_e2_c24")
+    assert Architecture.parse(str(arch)) == arch
+    check(arch, 45, 7, 3)
+    space = SearchSpace("mine", ("{ir|dd}_r{1|2}_k{3|5}_s2_e{2|4}_c{8|16}_se{0|0.25}",), stem=8, head=16, resolution=33)
+    assert space.size == 2**6
+    codes = space.sample_codes(5, 0, max_madds=max(space.extremes()["madds"]))
+    for code, madds in zip(codes, space.costs(codes)["madds"], strict=True):
+        assert space.decode(code).cost().madds == madds
 
 
 def test_the_own_resolution_is_the_default() -> None:

@@ -8,20 +8,41 @@ from hypothesis import given, settings
 from nas import Architecture, UserError
 from tests.strategies import architectures
 
+PUBLISHED = (*(f"efficientnet_b{i}" for i in range(8)), *(f"efficientnet_v2_{size}" for size in "sml"))
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_b5", "efficientnet_v2_s"])
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures_are_torchvisions(name: str) -> None:
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    cost = Architecture.load(name).cost(weights.transforms.keywords["crop_size"])
+    assert cost.params == weights.meta["num_params"]
+    assert round(cost.madds / 1e9, 3) == weights.meta["_ops"]
+
+
+def test_b3_is_b0_scaled() -> None:
+    b0, b3 = map(Architecture.load, ("efficientnet_b0", "efficientnet_b3"))
+    assert b0.scale(width=1.2, depth=1.4).at(300) == b3
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_networks_are_torchvisions(name: str) -> None:
     torch.manual_seed(0)
-    theirs = getattr(torchvision.models, name)().eval()
-    ours = Architecture.load(name).build().eval()
+    with torch.device("meta"):  # without initialising what is overwritten below
+        theirs = getattr(torchvision.models, name)().eval()
+        ours = Architecture.load(name).build().eval()
+    theirs, ours = theirs.to_empty(device="cpu"), ours.to_empty(device="cpu")
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.02)
     for module in theirs.modules():  # statistics and affine terms that differ from their initial values
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
             torch.nn.init.normal_(module.bias)
+            torch.nn.init.ones_(module.weight)
+            module.num_batches_tracked.zero_()
     ours.load_state_dict(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
-    image = torch.randn(2, 3, 64, 64)
+    image = torch.randn(1, 3, 40, 40)
     with torch.no_grad():
         assert torch.equal(ours(image), theirs(image))
     norms = [[(m.eps, m.momentum) for m in n.modules() if isinstance(m, torch.nn.BatchNorm2d)] for n in (ours, theirs)]

@@ -22,7 +22,7 @@ from nas.proxy import (
     Recipe,
     Stepper,
     calm,
-    cropped,
+    convolve,
     pick_device,
     schedule,
     train,
@@ -208,7 +208,7 @@ def test_augmentation_moves_and_mirrors_single_images() -> None:
 
 
 @pytest.mark.parametrize("resolution", [16, 28, 64])
-def test_cropped_kernels_change_no_result(resolution: int) -> None:
+def test_quick_convolutions_change_no_result(resolution: int) -> None:
     model = DEEP.build(10, 1).eval()
     images = torch.randn(4, 1, resolution, resolution)
     expected = model(images)
@@ -217,12 +217,22 @@ def test_cropped_kernels_change_no_result(resolution: int) -> None:
     torch.testing.assert_close(prepared(images), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-def test_cropped_convolution(size: int, stride: int) -> None:
-    conv = nn.Conv2d(6, 6, 7, stride, padding=3, groups=6)
-    x = torch.randn(2, 6, size, size)
-    torch.testing.assert_close(cropped(conv, x), conv(x))
+@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 8), (5, 8), (7, 8), (5, 1)])
+def test_a_quick_convolution_is_the_same_with_the_same_gradients(
+    size: int, stride: int, kernel: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups, bias=groups == 1)
+    x = torch.randn(3, 8, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def output_and_gradients(y: torch.Tensor) -> list[torch.Tensor]:
+        return [y, *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])]
+
+    pairs = zip(output_and_gradients(convolve(conv, x)), output_and_gradients(conv(x)), strict=True)
+    for found, wanted in pairs:
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_calm_start_predicts_nothing_yet_and_can_learn() -> None:

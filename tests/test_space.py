@@ -103,7 +103,9 @@ def test_samples_are_uniform_over_the_feasible_networks(limits: dict[str, int]) 
             feasible.add(text)
     assert not limits or 0 < len(feasible) < len(ALL) / 2
     draws = 60 * len(feasible)
-    counts = Counter(str(SMALL.decode(code)) for code in SMALL.sample_codes(draws, 7, **limits))
+    counts: Counter[str] = Counter()
+    for code, times in zip(*np.unique(SMALL.sample_codes(draws, 7, **limits), axis=0, return_counts=True), strict=True):
+        counts[str(SMALL.decode(code))] += int(times)
     assert set(counts) == feasible
     assert chi_square_is_plausible(list(counts.values()))
 
@@ -121,6 +123,38 @@ def test_samples_keep_their_budget(space: SearchSpace, seed: int, share: float, 
         return
     madds = space.costs(codes)["madds"]
     assert ((low <= madds) & (madds <= high)).all()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"madds": (0, 400_000)},
+        {"madds": (600_000, 700_000)},
+        {"params": (0, 38_000)},
+        {"madds": (0, 600_000), "params": (0, 40_000)},
+        {},
+    ],
+)
+def test_networks_within_a_budget_are_counted_exactly(limits: dict[str, tuple[float, float]]) -> None:
+    within = [all(low <= vars(a.cost())[name] <= high for name, (low, high) in limits.items()) for a in ALL.values()]
+    assert SMALL.count_within(limits) == (sum(within), None)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_estimates_agree_with_exact_counts(name: str, share: float) -> None:
+    space = SearchSpace.load(name)
+    least, most = space.extremes()["madds"]
+    high = least + share * (most - least)
+    exact, none = space.count_within({"madds": (0, high)})
+    assert none is None
+    # A second budget that excludes nothing leaves only the estimate.
+    number, error = space.count_within({"madds": (0, high), "params": (0, 1e12)})
+    assert error is not None
+    assert 0 < error < 0.02 * exact
+    assert abs(number - exact) < 5 * error
+    drawn = space.costs(space.sample_codes(20_000, 1))["madds"] <= high
+    assert abs(drawn.mean() - exact / space.size) < 5 * (drawn.mean() / 20_000) ** 0.5
 
 
 def test_rare_networks_are_found() -> None:

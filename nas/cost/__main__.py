@@ -1,29 +1,89 @@
-"""`python -m nas.cost`: what a network costs, part by part, and beside fvcore's count of the built one."""
+"""`python -m nas.cost`: what a network costs, part by part, and beside fvcore's count of the built one; what a space
+holds within a budget; what the published families cost."""
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from nas import cli
+from nas import cli, plots
 from nas.architecture import Architecture
+from nas.budgets import DRAWS
 from nas.cost import Part, parts, total
+from nas.cost.budget import View
+from nas.cost.families import explanation, families_table, members
+from nas.errors import UserError
+from nas.space import SearchSpace
+from nas.space import budget as bounds
+from nas.units import parse_count
 
 
 def main(
-    network: Annotated[str, typer.Argument(help="A bundled name, a .toml file, or block strings in quotes.")],
-    resolution: Annotated[int | None, typer.Option(help="Pixels.  [default: the network's own]")] = None,
+    network: Annotated[
+        str | None, typer.Argument(help="A bundled name, a .toml file, or block strings in quotes.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Instead of a network: count within a search space.")] = None,
+    families: Annotated[
+        bool, typer.Option("--families", help="Instead of a network: the published EfficientNets, explained.")
+    ] = False,
+    resolution: Annotated[int | None, typer.Option(help="Pixels.  [default: the network's or space's own]")] = None,
     classes: Annotated[int, typer.Option(help="Classes.")] = 1000,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 3,
     check: Annotated[bool, typer.Option("--check", help="Build the network and count it with fvcore as well.")] = False,
+    max_madds: Annotated[str | None, typer.Option(help="With --space: budget, such as 400M.")] = None,
+    min_madds: Annotated[str | None, typer.Option(help="With --space: the least multiply-adds.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="With --space: the most parameters.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --space: the histogram.  [default: SPACE_madds.png in this directory]")
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Measure its latency on this device instead.")] = False,
+    batch: Annotated[int, typer.Option(help="Images in a batch, for --latency.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads, for --latency.  [default: torch's own]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, for --latency.")] = "auto",
 ) -> None:
-    """Count multiply-adds, fvcore flops, parameters and activations of a network, for one image."""
-    arch = find_network(network)
-    if resolution is not None:
-        arch = arch.at(resolution)
+    """Count multiply-adds, fvcore flops, parameters and activations, for one image.
+
+    Of one network part by part; of a search space and its part within a budget; or of EfficientNet-B0 to B7 beside
+    what the paper's scaling rule gives.
+    """
+    subjects = {"a network": network, "--space": space, "--families": families or None}
+    given = [name for name, value in subjects.items() if value is not None]
+    if len(given) != 1:
+        said = f"; given were {' and '.join(given)}" if given else ""
+        raise UserError(f"give one of a network, --space NAME or --families{said}")
+    budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
+    of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
+    of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto"}
+    if any(value not in (None, False) for value in of_latency.values()) and not latency:
+        raise UserError(f"{', '.join(of_latency)} go with --latency; add it, or leave them out")
+    fitting = {
+        "a network": {"--resolution", *of_network},
+        "--space": {"--resolution", "--out", *budget},
+        "--families": set[str](),
+    }[given[0]]
+    for option, value in {"--resolution": resolution, "--out": out, **budget, **of_network}.items():
+        if value not in (None, False) and option not in fitting:
+            raise UserError(f"{option} does not go with {given[0]}; leave it out")
+    if network is not None:
+        arch = find_network(network)
+        arch = arch if resolution is None else arch.at(resolution)
+        if latency:
+            say_latency(arch, device, threads, batch)
+        else:
+            show_network(arch, classes, channels, check)
+    elif space is not None:
+        numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
+        show_space(View(SearchSpace.load(space), bounds(*numbers), resolution), out)
+    else:
+        show_families()
+
+
+def show_network(arch: Architecture, classes: int, channels: int, check: bool) -> None:
+    """Print what a network costs, part by part."""
     counted = parts(arch, None, classes, channels)
     everything = total(arch, None, classes, channels)
     cli.say(str(arch))
@@ -37,11 +97,51 @@ def main(
         cli.say(f"difference between the closed form and fvcore on the built network: {flops} flops, {params} params")
 
 
+def show_space(view: View, out: Path | None) -> None:
+    """Print the size of a space, its part within the budget and its costs; draw the histogram."""
+    path = out or Path(f"{view.space.name}_madds.png")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--out {path}: give a file in a folder that exists, like {view.space.name}_madds.png")
+    sentences = view.sentences()
+    for sentence in sentences:
+        cli.say(sentence)
+    source = "within the budget" if view.bounds else "of the space"
+    cli.say(f"least and most: exact, of the whole space; percentiles: of {DRAWS:,} networks drawn from those {source}")
+    cli.show(view.table())
+    title = f"{view.space.name}: multiply-adds of its networks"
+    subtitle = "\n".join([*sentences[1:], f"{view.space.size:,} networks; histogram of {DRAWS:,} uniform draws"])
+    everywhere, feasible = view.everywhere["madds"], view.feasible["madds"]
+    plots.save(plots.budget(everywhere, feasible, view.share, view.bounds, title, subtitle), path)
+    cli.say(f"histogram: {path}")
+
+
+def show_families() -> None:
+    """Print the published EfficientNets beside what the rule gives."""
+    rows = members()
+    cli.show(families_table(rows))
+    for sentence in explanation(rows):
+        cli.say(f"- {sentence}")
+
+
 def find_network(text: str) -> Architecture:
     """The network that a bundled name, a file or block strings stand for; raises UserError."""
     if "_r" in text or "_k" in text or " " in text.strip():
         return Architecture.parse(text)
     return Architecture.load(text)
+
+
+def say_latency(arch: Architecture, device: str, threads: int | None, batch: int) -> None:
+    """Measure a network on this device, and say under what conditions; raises UserError."""
+    from nas.latency import WARM_UP, Conditions, measure
+
+    conditions = Conditions.here(device, threads, batch)
+    found = measure(arch, conditions)
+    low, median, high = (f"{1000 * seconds:.4g} ms" for seconds in (found.low, found.median, found.high))
+    cli.say(str(arch))
+    cli.say(
+        f"latency {median}, quartiles {low} to {high}: measured in {found.repeats} passes after {WARM_UP} to warm up"
+    )
+    cli.say(f"on {conditions}, {arch.resolution} px, 1000 classes; eval mode, batch norm folded, channels-last, eager")
 
 
 def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:

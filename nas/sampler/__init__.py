@@ -51,6 +51,9 @@ class Sampler(BaseSampler):
             combinations is listed whole and a larger one gets 4,096.
         draw: `draw(n, rng)` gives n random params for that pool, which `feasible` should mostly allow: where next to
             nothing is feasible, uniform ones would all be refused.
+        lag: a result is heeded from `lag` trials later on, and until then its trial counts as running. So parallel
+            workers get the same proposals whichever of them is first, if trial n is asked for when all trials
+            before n - lag have ended.
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
@@ -70,12 +73,13 @@ class Sampler(BaseSampler):
         key: Callable[[Params], Hashable] | None = None,
         pool: int | None = None,
         draw: Draw | None = None,
+        lag: int = 0,
     ) -> None:
         if known and min(known) < 0:
             raise UserError(f"known must map indices of objectives (0, 1, ...) to functions, got {min(known)}")
         self._seed = int(np.random.default_rng(seed).integers(2**31)) if seed is None else seed
         self._feasible, self._known, self._key, self._size = feasible, dict(sorted((known or {}).items())), key, pool
-        self._draw = draw
+        self._draw, self._lag = draw, lag
         self._space = None if search_space is None else dict(search_space)
         self._table: Candidates | None = None
 
@@ -100,7 +104,7 @@ class Sampler(BaseSampler):
             lost = np.empty(0, dtype=np.int64)
             while True:
                 trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-                history = _history(candidates, goal, trials)
+                history = _history(candidates, goal, trials, trial.number - self._lag)
                 history = replace(history, taken=np.append(history.taken, lost))
                 row = propose(candidates, goal, history, self._seed, trial.number, fixed)
                 code = candidates.codes[row].tolist()
@@ -108,7 +112,8 @@ class Sampler(BaseSampler):
                 # Another process may have claimed the same since. Both have written before they read here, so at
                 # least one of them sees the other, gives the claim up for good and chooses again.
                 old = {trial.number, *(t.number for t in trials if t.state.is_finished())}
-                new = _history(candidates, goal, [t for t in study.get_trials(deepcopy=False) if t.number not in old])
+                fresh = [t for t in study.get_trials(deepcopy=False) if t.number not in old]
+                new = _history(candidates, goal, fresh, trial.number)
                 mine = np.array([row])
                 repeat = not len(candidates.untaken(mine, history.taken))
                 if repeat or len(candidates.untaken(mine, new.taken)):
@@ -134,19 +139,22 @@ class Sampler(BaseSampler):
 _SIGN = {StudyDirection.MINIMIZE: 1, StudyDirection.MAXIMIZE: -1}
 
 
-def _history(candidates: Candidates, goal: Goal, trials: Iterable[FrozenTrial]) -> History:
-    """What trials tell of the candidates; those outside the grid, or whose params are not known yet, are left out."""
+def _history(candidates: Candidates, goal: Goal, trials: Iterable[FrozenTrial], heeded: int) -> History:
+    """What trials tell of the candidates; those outside the grid, or whose params are not known yet, are left out.
+
+    Trials from number `heeded` on count as running, whatever they have told.
+    """
     coded = [(trial, code) for trial in trials if (code := _code(candidates.grid, trial)) is not None]
     rows = candidates.rows(np.array([code for _, code in coded], dtype=np.int64))
     told, values, running = [], [], []
     for row, (trial, _) in zip(rows.tolist(), coded, strict=True):
         if not candidates.feasible[row]:
             continue
-        if trial.state == TrialState.COMPLETE and np.isfinite(trial.values).all():
+        if trial.number >= heeded or trial.state == TrialState.RUNNING:
+            running.append(row)
+        elif trial.state == TrialState.COMPLETE and np.isfinite(trial.values).all():
             told.append(row)
             values.append(trial.values)
-        elif trial.state == TrialState.RUNNING:
-            running.append(row)
     signed = np.array(values, dtype=float).reshape(-1, len(goal.signs)) * goal.signs
     return History(np.array(told, dtype=np.int64), signed, np.array(running, dtype=np.int64), rows)
 

@@ -1,0 +1,88 @@
+"""`python -m nas.cost --space`: the size of a space, how much of it is within a budget, and how its costs spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from rich.table import Table
+
+from nas.budgets import DRAWS, Bounds
+from nas.space import SearchSpace
+from nas.trellis import COLUMNS, Ints
+from nas.units import format_count
+
+QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
+
+
+@dataclass(frozen=True)
+class View:
+    """A space seen through a budget; costs are counted at `resolution` (pixels; the space's own if None)."""
+
+    space: SearchSpace
+    bounds: Bounds
+    resolution: int | None = None
+
+    @cached_property
+    def count(self) -> tuple[float, float | None]:
+        """How many networks are within the budget, and the standard error of that, None if it is exact."""
+        return self.space.count_within(self.bounds, self.resolution)
+
+    @property
+    def share(self) -> float:
+        """The part of the space that is within the budget, from 0 to 1."""
+        return self.count[0] / self.space.size
+
+    @cached_property
+    def everywhere(self) -> dict[str, Ints]:
+        """The costs of networks drawn uniformly from the space, [DRAWS] each."""
+        return self._drawn({})
+
+    @cached_property
+    def feasible(self) -> dict[str, Ints]:
+        """The same within the budget."""
+        return self._drawn(self.bounds) if self.bounds else self.everywhere
+
+    def _drawn(self, bounds: Bounds) -> dict[str, Ints]:
+        return self.space.costs(self.space.draw_codes(DRAWS, 0, bounds, self.resolution), self.resolution)
+
+    def sentences(self) -> list[str]:
+        """Size, budget and feasible share."""
+        px = self.resolution or self.space.resolution
+        said = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {px} px, 3 channels, 1000 classes"]
+        if self.bounds:
+            said.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
+        return said
+
+    def table(self) -> Table:
+        """Per cost: the exact range of the space, and quantiles of the networks within the budget."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("", "least", "most", *(f"{q} %" for q in QUANTILES)):
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        extremes = self.space.extremes(self.resolution)
+        for name in COLUMNS:
+            drawn = np.percentile(self.feasible[name], QUANTILES)
+            table.add_row(name, *(format_count(float(n)) for n in (*extremes[name], *drawn)))
+        return table
+
+
+def budget_text(bounds: Bounds) -> str:
+    """A budget in words."""
+    said = []
+    for name, (low, high) in bounds.items():
+        said += [f"at least {format_count(low)} {name}"] if low > 0 else []
+        said += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
+    return " and ".join(said)
+
+
+def count_text(number: float, error: float | None, size: int) -> str:
+    """How many networks of so many, and whether that is exact."""
+    share = number / size
+    part = f"{100 * share:.4g} %" if share >= 1e-4 else f"one in {format_count(1 / share)}" if share else "almost none"
+    if error is None:
+        return f"{int(number):,} networks, {part} of the space (exact)"
+    return (
+        f"about {format_count(number)} networks, {part} of the space (estimated from {DRAWS:,} draws; "
+        f"standard error {format_count(error)})"
+    )

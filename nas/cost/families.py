@@ -1,0 +1,89 @@
+"""`python -m nas.cost --families`: the published EfficientNets beside what the paper's rule gives, both counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+from rich.table import Table
+
+from nas.architecture import Architecture, family_path
+from nas.files import read_toml
+
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # depth, width, resolution (Tan & Le 2019, arXiv 1905.11946, section 4)
+PRODUCT = ALPHA * BETA**2 * GAMMA**2  # what one step of φ multiplies MAdds by, before rounding
+
+
+@dataclass(frozen=True)
+class Member:
+    """One published EfficientNet. width, depth, gmadds and top1 (%) as its paper and code give them; published: that
+    network; ruled: B0 scaled by α^φ, β^φ, γ^φ."""
+
+    name: str
+    phi: float
+    width: float
+    depth: float
+    gmadds: float
+    top1: float
+    published: Architecture
+    ruled: Architecture
+
+    @property
+    def growth(self) -> float:
+        """The φ at which the rule's MAdds would have grown as much, before rounding."""
+        base = Architecture.load("efficientnet_b0").cost().madds
+        return log(self.published.cost().madds / base) / log(PRODUCT)
+
+
+def members() -> list[Member]:
+    """EfficientNet-B0 to B7, with the figures of their files."""
+    b0 = Architecture.load("efficientnet_b0")
+    found = []
+    for i in range(8):
+        name = f"efficientnet_b{i}"
+        about = read_toml(family_path(name))["about"]
+        phi = about["phi"]
+        ruled = b0.scale(depth=ALPHA**phi, width=BETA**phi, resolution=GAMMA**phi)
+        width, depth, gmadds, top1 = (about[key] for key in ("width", "depth", "paper_gmadds", "paper_top1"))
+        found.append(Member(f"B{i}", phi, width, depth, gmadds, top1, Architecture.load(name), ruled))
+    return found
+
+
+def families_table(rows: Sequence[Member]) -> Table:
+    """One row a network: the published one, the rule's, and the paper's figures."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ["", "φ", "w", "d", "px", "MAdds", "params", "β^φ", "α^φ", "γ^φ px", "MAdds", "params"]
+    for column in [*columns, "φ by MAdds", "paper FLOPs", "paper top-1"]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for m in rows:
+        table.add_row(
+            *(m.name, f"{m.phi:g}", f"{m.width:g}", f"{m.depth:g}", *_counted(m.published)),
+            *(f"{BETA**m.phi:.3f}", f"{ALPHA**m.phi:.3f}", *_counted(m.ruled)),
+            *(f"{m.growth:.2f}", f"{m.gmadds:g}B", f"{m.top1:.1f} %"),
+        )
+    return table
+
+
+def _counted(arch: Architecture) -> tuple[str, str, str]:
+    cost = arch.cost()
+    return str(arch.resolution), f"{cost.madds / 1e9:.3f}G", f"{cost.params / 1e6:.2f}M"
+
+
+def explanation(rows: Sequence[Member]) -> list[str]:
+    """What a reader sees in the table."""
+    last = rows[-1]
+    published, ruled = last.published.cost().madds, last.ruled.cost().madds
+    off = max(abs(m.published.cost().madds / 1e9 / m.gmadds - 1) for m in rows)
+    return [
+        "First the released network (its width w, depth d and resolution), then B0 scaled by the paper's rule: depth "
+        f"α^φ, width β^φ, resolution γ^φ with α, β, γ = {ALPHA:g}, {BETA:g}, {GAMMA:g}.",
+        "The two differ: the released coefficients are round numbers and not the powers of α, β, γ, so they cannot be "
+        "computed from φ.",
+        f"By the rule, MAdds grow α·β²·γ² = {PRODUCT:.3f} times with each φ, before channels and repeats are rounded "
+        f"up. The released ones grow faster: {last.name}, called φ = {last.phi:g}, has {published / ruled:.2f} times "
+        f"the MAdds of the rule at φ = {last.phi:g}.",
+        "'φ by MAdds' is the φ at which the rule's nominal MAdds equal the released network's.",
+        "The paper's FLOPs are multiply-adds, as counted here; its rounded figures are within "
+        f"{100 * off:.0f} % of the exact ones. Top-1 is the paper's, on ImageNet.",
+    ]
