@@ -1,0 +1,226 @@
+"""`python -m nas.search`: search a space by proxy training under a budget, write the front, pick a baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from optuna.trial import FrozenTrial
+
+from nas import cli, datasets, latency, study
+from nas.budgets import Bounds
+from nas.datasets import Dataset
+from nas.display import Display
+from nas.errors import UserError
+from nas.evaluate import Proxy, default_workers, load_data
+from nas.files import write_atomic
+from nas.progressive import Schedule
+from nas.proxy import Recipe, pick_device
+from nas.search.proposals import ask, make_sampler, prepare
+from nas.search.question import OBJECTIVES, Search
+from nas.search.results import conclude, measured, publish
+from nas.space import SearchSpace, budget
+from nas.units import nearest, parse_count, parse_duration
+
+TRIALS = 24
+SAMPLERS = ("auto", "tpe", "nsga2", "random")
+REWARDS = ("v1", "v2")
+
+
+def main(
+    space: Annotated[str, typer.Option(help="A bundled space (mnas, efficientnet_v1, …) or a .toml file.")] = "mnas",
+    data: Annotated[str, typer.Option(help="A data set's name, or a folder train/CLASS/*.")] = datasets.DEFAULT,
+    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: space and data]")] = None,
+    trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
+    time_budget: Annotated[str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
+    progressive: Annotated[
+        str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency, train_time.")
+    ] = "accuracy,madds",
+    max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
+    min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
+    reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
+    target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
+    sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
+
+    The same command again continues the run. Results are in runs/NAME: trials.csv, pareto.csv, pareto.png,
+    baseline.toml.
+    """
+    found = SearchSpace.load(space)
+    recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
+    where = str(pick_device(device))
+    most, least, params = (
+        _count(text, option)
+        for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
+    )
+    bounds = budget(most, least, params)
+    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
+    if sampler not in SAMPLERS:
+        raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
+    if reward not in REWARDS:
+        raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
+    images = load_data(data)
+    wanted = Search(
+        found,
+        bounds,
+        _objectives(objectives),
+        reward,
+        _count(target_madds, "--target-madds") or _default_target(found, bounds),
+        sampler,
+        trials,
+        parse_duration(time_budget, "--time-budget") if time_budget else None,
+        seed,
+        Proxy(data, recipe, where),
+        workers or default_workers(where),
+    )
+    path = study.run_path(run or _default_name(found, images, data))
+    arguments = {
+        "space": space,
+        "data": data,
+        "trials": trials,
+        "time_budget": time_budget,
+        "epochs": recipe.epochs,
+        "progressive": progressive,
+        "objectives": list(wanted.objectives),
+        "max_madds": most,
+        "min_madds": least,
+        "max_params": params,
+        "reward": reward,
+        "target_madds": wanted.target_madds,
+        "sampler": sampler,
+        "seed": seed,
+        "workers": wanted.workers,
+        "device": device,
+    }
+    search(wanted, path, facts(wanted, arguments, images), images, storage)
+
+
+def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
+    """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
+    space, recipe = wanted.space, wanted.proxy.recipe
+    conditions = asdict(latency.Conditions.here(wanted.proxy.device))
+    return {
+        "arguments": arguments,
+        "space": {
+            "name": space.name,
+            "size": str(space.size),
+            "fingerprint": space.fingerprint,
+        },
+        "data": {
+            "name": images.name,
+            "train": len(images.train_labels),
+            "val": len(images.val_labels),
+            "classes": images.num_classes,
+            "image_size": images.image_size,
+            "fingerprint": images.fingerprint,
+            "note": images.note,
+        },
+        "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
+        "proxy": {
+            **asdict(replace(recipe, progressive=None)),
+            "image_size": images.image_size,
+            "classes": images.num_classes,
+        },
+        "progressive": recipe.progressive.table() if recipe.progressive else None,
+        **({"latency": conditions} if "latency" in wanted.objectives else {}),
+        **study.environment(wanted.proxy.device),
+    }
+
+
+def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
+    """Run or continue a search in its directory, and say how it went."""
+    with study.locked(path):
+        begun = study.check_arguments(path, known)
+        if "latency" in wanted.objectives:
+            file = path / "latency.csv"
+            wanted = replace(wanted, latencies=latency.kept(file, wanted.space, wanted.proxy.device, begun, cli.say))
+        trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun)
+        if not begun:
+            if trials.get_trials(deepcopy=False) and not storage:
+                raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
+            study.write_run(path, known)
+        done = len(study.finished(trials))
+        cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {wanted.trials} trials done")
+        cli.say(f"space {wanted.space.name}: {wanted.space.size:,} networks")
+        cli.say(f"data {images.name}: {images.note}")
+        cli.say(
+            f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
+            f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
+            f"on {wanted.proxy.device}, workers: {wanted.workers}"
+        )
+        if schedule := wanted.proxy.recipe.progressive:
+            sizes = [schedule.at(until - 1e-9, images.image_size).size for until in schedule.until]
+            cli.say(f"progressive {schedule.name}: training images of {', '.join(map(str, sizes))} px by turns")
+        if "train_time" in wanted.objectives:
+            cli.say(
+                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
+                f"this machine with {wanted.workers} trials side by side: it compares within this run only"
+            )
+
+        def after(_: FrozenTrial) -> str:
+            return f"front {len(publish(wanted, path, images, trials))}"
+
+        with Display(wanted.trials, done, after) as display:
+            study.run_trials(
+                trials,
+                lambda: ask(wanted, trials),
+                lambda trial: prepare(wanted, trials, trial),
+                lambda attrs: [float(attrs[name]) for name in wanted.columns],
+                wanted.proxy,
+                wanted.workers,
+                display,
+                wanted.lag,
+            )
+        front = publish(wanted, path, images, trials)
+        if wanted.latencies:
+            front = measured(front, wanted.latencies.conditions)
+            write_atomic(path / "pareto.csv", front.to_csv(index=False))
+    conclude(wanted, trials, path, front)
+
+
+def _count(text: str | None, option: str) -> int | None:
+    return None if text is None else parse_count(text, option)
+
+
+def _objectives(text: str) -> tuple[str, ...]:
+    names = tuple(word.strip() for word in text.split(","))
+    for name in names:
+        if name not in OBJECTIVES:
+            raise UserError(f"--objectives: unknown {name[:40]!r}; {nearest(name[:40], OBJECTIVES)}")
+    if "accuracy" not in names or len(set(names)) < len(names) or len(names) > 3:
+        raise UserError(
+            f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
+        )
+    return names
+
+
+def _default_target(space: SearchSpace, bounds: Bounds) -> int:
+    """T of the reward where none is given: the space's own, else the median of its feasible networks."""
+    if space.target_madds:
+        return space.target_madds
+    return int(np.quantile(space.costs(space.draw_codes(1001, 0, bounds))["madds"], 0.5))
+
+
+def _default_name(space: SearchSpace, images: Dataset, data: str) -> str:
+    return space.name if data == datasets.DEFAULT else re.sub(r"[^A-Za-z0-9_.-]", "-", f"{space.name}-{images.name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,94 @@
+"""From the study to the next trial: proposed, within the budget, and never a network that was trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas import study
+from nas.evaluate import Job, load_data
+from nas.sampler import Sampler
+from nas.search.question import KNOWN, Search
+from nas.space import Codes
+
+REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
+
+
+def ask(wanted: Search, trials: optuna.Study) -> Trial | None:
+    """The next trial, or None when there are enough, the time is spent, or no new network is left."""
+    known = trials.get_trials(deepcopy=False)
+    counted = [t for t in known if t.state not in (TrialState.PRUNED, TrialState.WAITING)]
+    if len(counted) >= wanted.trials or time_spent(wanted, counted):
+        return None
+    refused = next((i for i, t in enumerate(reversed(known)) if t.state != TrialState.PRUNED), len(known))
+    waiting = any(t.state == TrialState.WAITING for t in known)
+    if not waiting:
+        code = _fresh_code(wanted, counted)
+        if code is None:
+            return None
+        if wanted.sampler == "random" or refused >= REFUSALS:
+            trials.enqueue_trial(wanted.space.params(code))
+    if wanted.sampler != "auto":  # seeded anew by each trial, they propose the same in a run that was continued
+        trials.sampler = make_sampler(wanted, len(known))
+    return trials.ask()
+
+
+def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
+    """Complete a trial's parameters; None for a network over the budget or known already (foreign samplers)."""
+    params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in wanted.distributions.items()}
+    arch = wanted.network(params)
+    others = (t for t in trials.get_trials(deepcopy=False) if t.number != trial.number)
+    if not wanted.feasible(params) or arch.hash in _hashes(others):
+        return None
+    job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
+    study.describe_trial(trial, arch, job, wanted.latencies.predict(arch) if wanted.latencies else None)
+    return job
+
+
+def make_sampler(wanted: Search, number: int) -> BaseSampler:
+    """The sampler for a trial of this number."""
+    seed = int(np.random.default_rng([wanted.seed, number]).integers(2**31))
+    match wanted.sampler:
+        case "auto":
+            known = {i: partial(wanted.known, name) for i, name in enumerate(wanted.objectives) if name in KNOWN}
+            return Sampler(
+                wanted.seed,
+                feasible=wanted.feasible if wanted.bounds else None,
+                known=known,
+                search_space=dict(wanted.distributions),
+                key=lambda params: wanted.network(params).hash,
+                draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
+                lag=int(wanted.lag),
+            )
+        case "tpe":
+            return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        case "nsga2":
+            return NSGAIISampler(seed=seed, population_size=20)
+        case _:
+            return optuna.samplers.RandomSampler(seed)
+
+
+def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:
+    """The networks of these trials."""
+    return {t.user_attrs["hash"] for t in trials if "hash" in t.user_attrs}
+
+
+def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
+    """A uniform draw from the feasible networks that no trial has; None if there is none left."""
+    known = _hashes(counted)
+    rng = np.random.default_rng([wanted.seed, len(counted)])
+    for draws in (len(known) + 8, 20 * len(known) + 1000):
+        for code in wanted.space.draw_codes(draws, rng, wanted.bounds):
+            if wanted.space.decode(code).hash not in known:
+                return np.asarray(code, np.int16)
+    return None
+
+
+def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
+    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
+    return wanted.time_budget is not None and spent / wanted.workers >= wanted.time_budget

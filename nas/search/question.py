@@ -1,0 +1,81 @@
+"""The search as it was asked for, and what its space says of parameters without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import inf
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from nas import latency, study
+from nas.architecture import Architecture
+from nas.budgets import Bounds
+from nas.cost import Cost
+from nas.evaluate import Proxy
+from nas.space import SearchSpace
+
+COSTS = ("madds", "flops", "params", "activations")
+KNOWN = (*COSTS, "latency")  # before any training
+MEASURED = {"train_time": "step_seconds"}  # what only training tells, and its column in trials.csv
+OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained."""
+
+    space: SearchSpace
+    bounds: Bounds
+    objectives: tuple[str, ...]
+    reward: str
+    target_madds: int
+    sampler: str
+    trials: int
+    time_budget: float | None
+    seed: int
+    proxy: Proxy
+    workers: int
+    latencies: latency.Table | None = None
+
+    @property
+    def lag(self) -> float:
+        """How many trials before the next may be in training still: each other worker overtakes the slowest twice."""
+        return 2 * (self.workers - 1) if self.sampler == "auto" else inf
+
+    @property
+    def directions(self) -> list[study.Direction]:
+        """Optuna's directions of the objectives."""
+        return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
+
+    @property
+    def columns(self) -> list[str]:
+        """The objectives' columns in trials.csv."""
+        return [MEASURED.get(name, name) for name in self.objectives]
+
+    @cached_property
+    def distributions(self) -> dict[str, CategoricalDistribution]:
+        """Optuna's view of the space."""
+        return {choice.name: CategoricalDistribution(choice.values) for choice in self.space.choices}
+
+    def cost(self, params: Mapping[str, Any]) -> Cost:
+        """The cost of the network that parameters stand for."""
+        return self.network(params).cost()
+
+    def known(self, name: str, params: Mapping[str, Any]) -> float:
+        """An objective that needs no training: a cost, or the latency that the table predicts."""
+        if name == "latency":
+            assert self.latencies is not None
+            return self.latencies.predict(self.network(params))
+        return float(getattr(self.cost(params), name))
+
+    def feasible(self, params: Mapping[str, Any]) -> bool:
+        """Whether a network keeps the budget."""
+        cost = asdict(self.cost(params))
+        return all(low <= cost[name] <= high for name, (low, high) in self.bounds.items())
+
+    def network(self, params: Mapping[str, Any]) -> Architecture:
+        """The network that parameters stand for."""
+        return self.space.decode(self.space.code(dict(params)))
