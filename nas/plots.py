@@ -87,7 +87,7 @@ def pareto(
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
     axes.set_ylabel(_LABELS["accuracy"])
     if len(done):
-        axes.legend(loc="lower right", fontsize=8, frameon=True)
+        axes.legend(loc="best", fontsize=8, frameon=True)
     _note(figure, _BARS)
     return figure
 
