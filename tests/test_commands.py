@@ -251,7 +251,7 @@ def test_progressive_learning_stays_with_a_run_and_its_scaling(
         raise Diverged("a test")
 
     monkeypatch.setattr(evaluate, "train", refuse)
-    assert command("scale", "--phi", "1", "--baseline", "r", "--step", "0.4", "--tolerance", "0.05").code == 1
+    assert command("scale", "--phi", "1", "--baseline", "r", "--step", "0.4", "--workers", "1").code == 1
     schedule_of_run = Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1))
     assert {(recipe.progressive, recipe.epochs) for recipe in recipes} == {(schedule_of_run, 2)}
 
