@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas import Architecture, SearchSpace
 from nas.blocks import make_divisible
-from nas.cost import count_layers, count_stage
+from nas.cost import count_stage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -80,7 +80,6 @@ def by_hand(arch: Architecture) -> tuple[int, int]:
 
 def forget() -> None:
     """Empty the caches of the closed form."""
-    count_layers.cache_clear()
     count_stage.cache_clear()
 
 
