@@ -129,16 +129,21 @@ def main() -> None:
     def repeated(call: Callable[[], object]) -> float:
         return median(seconds(call) for _ in range(REPEATS))
 
-    forget()
-    fresh = each(Architecture.cost, archs, nothing)
+    singles: dict[str, list[float]] = {way: [] for way in ("by hand", "emptied", "new", "again")}
+    for _ in range(REPEATS):  # in turns: the machine is not always equally fast
+        singles["by hand"].append(each(by_hand, archs, nothing))
+        singles["emptied"].append(each(Architecture.cost, archs, forget))
+        forget()
+        singles["new"].append(each(Architecture.cost, archs, nothing))
+        singles["again"].append(each(Architecture.cost, archs, nothing))
     rows = {
         "build the network": median(traced["build"]),
         "fvcore, built network": median(traced["fvcore"]),
         "FlopCounterMode, built on meta": median(traced["meta"]),
-        "recursion by hand": each(by_hand, archs, nothing),
-        "cost(), caches emptied before": each(Architecture.cost, archs, forget),
-        "cost(), new architectures": fresh,
-        "cost(), counted before": each(Architecture.cost, archs, nothing),
+        "recursion by hand": median(singles["by hand"]),
+        "cost(), caches emptied before": median(singles["emptied"]),
+        "cost(), new architectures": median(singles["new"]),
+        "cost(), counted before": median(singles["again"]),
         "space.costs, a million": repeated(lambda: space.costs(codes)) / BULK,
         "sample_codes, a million": seconds(lambda: space.sample_codes(BULK, SEED)) / BULK,
         "sample_codes within 400M, a million": seconds(lambda: space.sample_codes(BULK, SEED, max_madds=4e8)) / BULK,
@@ -179,7 +184,7 @@ not include building the network.
 
 All ways agree on the networks that they were timed on: fvcore (flops), FlopCounterMode (MAdds), parameters on {SLOW}
 built networks, the recursion (MAdds, parameters) and bulk against single costs (all four figures) on {FAST:,}. Medians
-over networks, or over {REPEATS} repeats in bulk (sampling: once); seed {SEED}. A machine with
+over networks and {REPEATS} rounds, or over {REPEATS} repeats in bulk (sampling: once); seed {SEED}. A machine with
 {os.cpu_count()} shared cores ({platform.machine()}), Python {platform.python_version()}, {versions}; {date.today()}.
 """
     )

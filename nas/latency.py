@@ -223,18 +223,23 @@ def measure_table(
 ) -> Table:
     """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
 
-    progress is told how many networks are done, of how many.
+    All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is told how many networks are done, of how many.
     """
     samples = defaultdict[str, list[float]](list)
+    wholes = []
     networks = cover(space, times, seed)
     for done, arch in enumerate(networks, 1):
         with prepared(arch, conditions) as run:
-            for _ in range(passes):
-                for part, seconds in zip(parts(arch), run(), strict=True):
-                    samples[part].append(seconds)
+            runs = np.array([run() for _ in range(passes)])
+        for part, seconds in zip(parts(arch), runs.T, strict=True):
+            samples[part] += seconds.tolist()
+        wholes.append(float(np.median(runs.sum(axis=1))))
         if progress:
             progress(done, len(networks))
-    return Table(conditions, {part: float(np.median(values)) for part, values in sorted(samples.items())})
+    table = Table(conditions, {part: float(np.median(values)) for part, values in sorted(samples.items())})
+    # Delays come now here, now there: no part's median holds them, but every network's does.
+    scale = float(np.median([whole / table.predict(arch) for whole, arch in zip(wholes, networks, strict=True)]))
+    return Table(conditions, {part: scale * seconds for part, seconds in table.seconds.items()})
 
 
 def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable[[str], None]) -> Table:
