@@ -223,7 +223,8 @@ def measure_table(
 ) -> Table:
     """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
 
-    All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is told how many networks are done, of how many.
+    All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is
+    told how many networks are done, of how many.
     """
     samples = defaultdict[str, list[float]](list)
     wholes = []
