@@ -76,8 +76,8 @@ def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
 def default_workers(device: str) -> int:
     """Trials side by side: one on a GPU; on the CPU one per core, but no more than the sampler can do with.
 
-    Small networks leave a second core half idle: two trials on a core each were done in about half the time of one
-    after the other on both (`experiments/proxy_throughput`).
+    Small networks leave a second core partly idle: two trials on a core each are done sooner than one after the other
+    on both (`experiments/proxy_throughput`).
     """
     return min(MOST_WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
 

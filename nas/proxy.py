@@ -1,7 +1,7 @@
 """Proxy training: a short, seeded training that ranks networks by their accuracy on validation images.
 
 Memory layout is channels-last. On CUDA the arithmetic is mixed (bf16, or fp16 with a gradient scaler)
-and no step waits for the device. On the CPU it is fp32: bf16 was slower there (`experiments/proxy_throughput`).
+and no step waits for the device. On the CPU it is fp32, as most have no arithmetic in bf16.
 """
 
 from __future__ import annotations
