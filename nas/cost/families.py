@@ -10,9 +10,9 @@ from rich.table import Table
 
 from nas.architecture import Architecture, family_path
 from nas.files import read_toml
+from nas.scaling import PAPER, Coefficients
 
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # depth, width, resolution (Tan & Le 2019, arXiv 1905.11946, section 4)
-PRODUCT = ALPHA * BETA**2 * GAMMA**2  # what one step of φ multiplies MAdds by, before rounding
+RULE = Coefficients(*PAPER)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Member:
     def growth(self) -> float:
         """The φ at which the rule's MAdds would have grown as much, before rounding."""
         base = Architecture.load("efficientnet_b0").cost().madds
-        return log(self.published.cost().madds / base) / log(PRODUCT)
+        return log(self.published.cost().madds / base) / log(RULE.product)
 
 
 def members() -> list[Member]:
@@ -44,7 +44,7 @@ def members() -> list[Member]:
         name = f"efficientnet_b{i}"
         about = read_toml(family_path(name))["about"]
         phi = about["phi"]
-        ruled = b0.scale(depth=ALPHA**phi, width=BETA**phi, resolution=GAMMA**phi)
+        ruled = b0.scale(*RULE.factors(phi))
         width, depth, gmadds, top1 = (about[key] for key in ("width", "depth", "paper_gmadds", "paper_top1"))
         found.append(Member(f"B{i}", phi, width, depth, gmadds, top1, Architecture.load(name), ruled))
     return found
@@ -57,9 +57,10 @@ def families_table(rows: Sequence[Member]) -> Table:
     for column in [*columns, "φ by MAdds", "paper FLOPs", "paper top-1"]:
         table.add_column(column, justify="right", no_wrap=True)
     for m in rows:
+        depth, width, _ = RULE.factors(m.phi)
         table.add_row(
             *(m.name, f"{m.phi:g}", f"{m.width:g}", f"{m.depth:g}", *_counted(m.published)),
-            *(f"{BETA**m.phi:.3f}", f"{ALPHA**m.phi:.3f}", *_counted(m.ruled)),
+            *(f"{width:.3f}", f"{depth:.3f}", *_counted(m.ruled)),
             *(f"{m.growth:.2f}", f"{m.gmadds:g}B", f"{m.top1:.1f} %"),
         )
     return table
@@ -77,12 +78,12 @@ def explanation(rows: Sequence[Member]) -> list[str]:
     off = max(abs(m.published.cost().madds / 1e9 / m.gmadds - 1) for m in rows)
     return [
         "First the released network (its width w, depth d and resolution), then B0 scaled by the paper's rule: depth "
-        f"α^φ, width β^φ, resolution γ^φ with α, β, γ = {ALPHA:g}, {BETA:g}, {GAMMA:g}.",
+        f"α^φ, width β^φ, resolution γ^φ with α, β, γ = {RULE.alpha:g}, {RULE.beta:g}, {RULE.gamma:g}.",
         "The two differ: the released coefficients are round numbers and not the powers of α, β, γ, so they cannot be "
         "computed from φ.",
-        f"By the rule, MAdds grow α·β²·γ² = {PRODUCT:.3f} times with each φ, before channels and repeats are rounded "
-        f"up. The released ones grow faster: {last.name}, called φ = {last.phi:g}, has {published / ruled:.2f} times "
-        f"the MAdds of the rule at φ = {last.phi:g}.",
+        f"By the rule, MAdds grow α·β²·γ² = {RULE.product:.3f} times with each φ, before channels and repeats are "
+        f"rounded up. The released ones grow faster: {last.name}, called φ = {last.phi:g}, has {published / ruled:.2f} "
+        f"times the MAdds of the rule at φ = {last.phi:g}.",
         "'φ by MAdds' is the φ at which the rule's nominal MAdds equal the released network's.",
         "The paper's FLOPs are multiply-adds, as counted here; its rounded figures are within "
         f"{100 * off:.0f} % of the exact ones. Top-1 is the paper's, on ImageNet.",

@@ -115,7 +115,6 @@ def main(
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
     space, recipe = wanted.space, wanted.proxy.recipe
-    conditions = asdict(latency.Conditions.here(wanted.proxy.device))
     return {
         "arguments": arguments,
         "space": {
@@ -139,7 +138,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
             "classes": images.num_classes,
         },
         "progressive": recipe.progressive.table() if recipe.progressive else None,
-        **({"latency": conditions} if "latency" in wanted.objectives else {}),
+        "latency": asdict(latency.Conditions.here(wanted.proxy.device)) if "latency" in wanted.objectives else None,
         **study.environment(wanted.proxy.device),
     }
 

@@ -90,5 +90,6 @@ def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
 
 
 def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
+    """Whether these trials have used up the time budget, with the workers side by side."""
     spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
     return wanted.time_budget is not None and spent / wanted.workers >= wanted.time_budget
