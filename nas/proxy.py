@@ -27,6 +27,7 @@ from nas.progressive import Schedule
 
 WINDOW = 10  # steps between two looks at the loss: each look waits for the device
 EVAL_BATCH = 500  # images
+NORM_BATCHES = 8  # batches that batch norm's statistics are taken from, before each look at the accuracy
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def train(
                     pixels, labels = stage.augmented(pixels, labels, data.num_classes)
                 rate = recipe.learning_rate * schedule(watch.step, watch.steps, recipe.warmup)
                 watch.see(stepper.step(training.normalised(pixels), labels, rate), curve)
+            stepper.settle_norms(training, own)
             curve.append(stepper.accuracy(validation))
     accuracy = curve[-1]
     return Outcome(
@@ -244,6 +246,28 @@ class Stepper:
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
         return total
+
+    @torch.no_grad()
+    def settle_norms(self, images: Images, generator: torch.Generator) -> None:
+        """Take batch norm's statistics anew, as means over a few batches of training images, without augmentation.
+
+        The running ones lag behind: after some dozens of steps a network that has learnt still answers with one class.
+        Wu & Johnson 2021, arXiv 2105.07576, section 3.
+        """
+        self.model.eval()
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        momentum = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train().reset_running_stats()
+            norm.momentum = None  # the plain mean of all batches
+        size = min(len(images), max(4, self.recipe.batch_size // self.pieces))
+        order = torch.randperm(len(images), generator=generator, device=images.pixels.device)
+        for chosen in order[: NORM_BATCHES * size].split(size):
+            if len(chosen) == size:
+                with self.mixed():
+                    self.model(images.normalised(images.drawn(chosen, 0, False, generator)[0]))
+        for norm, value in zip(norms, momentum, strict=True):
+            norm.momentum = value
 
     @torch.no_grad()
     def accuracy(self, images: Images) -> float:

@@ -94,6 +94,11 @@ def test_accuracy_is_of_validation_images_only(clothes: Dataset, learned: Outcom
     assert memorised.accuracy < 0.3
 
 
+def test_a_few_steps_already_show(clothes: Dataset) -> None:
+    data = replace(clothes, train_images=clothes.train_images[:960], train_labels=clothes.train_labels[:960])
+    assert train(DEEP, data, replace(BRIEF, batch_size=64), seed=0, device="cpu").accuracy > 0.3  # 15 steps
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_huge_learning_rate_fails_the_trial(few: Dataset, optimizer: str) -> None:
     recipe = Recipe(epochs=5, batch_size=16, optimizer=optimizer, learning_rate=1e8, clip=0)  # type: ignore[arg-type]
