@@ -262,7 +262,7 @@ class Stepper:
             norm.momentum = None  # the plain mean of all batches
         size = min(len(images), max(4, self.recipe.batch_size // self.pieces))
         order = torch.randperm(len(images), generator=generator, device=images.pixels.device)
-        for chosen in order[: NORM_BATCHES * size].split(size):
+        for chosen in torch.split(order[: NORM_BATCHES * size], size):
             if len(chosen) == size:
                 with self.mixed():
                     self.model(images.normalised(images.drawn(chosen, 0, False, generator)[0]))
