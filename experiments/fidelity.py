@@ -259,7 +259,8 @@ def result(
     long = trained[trained["way"] == LONG].pivot(index="network", columns="seed", values="accuracy").dropna()
     pairs = [kendalltau(long[a], long[b]).statistic for a, b in combinations(long, 2)]
     lines = [
-        f"| {row['way']} | {row['compute']:.3g} | {100 * row['share']:.2g} % | {row['tau']:.2f} | {row['low']:.2f} … {row['high']:.2f} | "
+        f"| {row['way']} | {row['compute']:.3g} | {100 * row['share']:.2g} % | {row['tau']:.2f} | "
+        f"{row['low']:.2f} … {row['high']:.2f} | "
         f"{row['tau_at_equal_madds']:.2f} | {'yes' if row['within_noise'] else 'no'} |"
         for row in table.to_dict("records")
     ]
