@@ -30,7 +30,7 @@ from nas.architecture import Architecture
 from nas.errors import RunFailed, UserError
 from nas.evaluate import Failed, Job, Proxy, Result, pool
 from nas.files import read_toml, to_toml, write_atomic
-from nas.proxy import Progress
+from nas.proxy import Progress, mixed_dtype
 
 Direction = Literal["maximize", "minimize"]
 
@@ -180,7 +180,12 @@ def environment(device: str) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in packages}
     return {
         "versions": {"python": platform.python_version(), **versions, "commit": _commit()},
-        "machine": {"system": platform.platform(), "device": device, "threads": torch.get_num_threads()},
+        "machine": {
+            "system": platform.platform(),
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "arithmetic": str(mixed_dtype(torch.device(device)) or torch.float32).removeprefix("torch."),
+        },
     }
 
 

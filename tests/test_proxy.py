@@ -22,7 +22,6 @@ from nas.proxy import (
     Recipe,
     Stepper,
     calm,
-    convolve,
     pick_device,
     schedule,
     train,
@@ -220,24 +219,6 @@ def test_quick_convolutions_change_no_result(resolution: int) -> None:
     prepared = Stepper(DEEP.build(10, 1), Recipe(), CPU).model.eval()
     prepared.load_state_dict(model.state_dict())
     torch.testing.assert_close(prepared(images), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 8), (5, 8), (7, 8), (5, 1)])
-def test_a_quick_convolution_is_the_same_with_the_same_gradients(
-    size: int, stride: int, kernel: int, groups: int
-) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups, bias=groups == 1)
-    x = torch.randn(3, 8, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
-
-    def output_and_gradients(y: torch.Tensor) -> list[torch.Tensor]:
-        return [y, *torch.autograd.grad(y.square().sum(), [x, *conv.parameters()])]
-
-    pairs = zip(output_and_gradients(convolve(conv, x)), output_and_gradients(conv(x)), strict=True)
-    for found, wanted in pairs:
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_calm_start_predicts_nothing_yet_and_can_learn() -> None:
