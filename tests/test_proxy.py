@@ -147,7 +147,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch() -> None:
     gradients = []
     for pieces in (1, 2):
         stepper = Stepper(model, Recipe(), CPU)
-        stepper.pieces = pieces
+        stepper.pieces, stepper.dtype = pieces, None
         nn.init.ones_(model[3].weight[:2].data)
         stepper.optimizer.zero_grad()
         stepper.gradients(images, labels)
