@@ -354,12 +354,12 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     if blow == signal.SIGINT:
         assert process.returncode == 130
         assert err == "error: interrupted; the same command continues the run\n"
-    before = pd.read_csv(here / "runs/r/trials.csv")
+    before = pd.read_csv(here / "runs/r/trials.csv", keep_default_na=False)
 
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "continued" in ended.out
-    after = pd.read_csv(here / "runs/r/trials.csv")
+    after = pd.read_csv(here / "runs/r/trials.csv", keep_default_na=False)
     assert len(after) == after["architecture"].nunique() == 6
     assert list(after["trial"]) == list(range(6))
     assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
