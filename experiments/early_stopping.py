@@ -1,15 +1,16 @@
 """Stopping trials early by `nas.Stopper`: the same hypervolume for how many training steps?
 
-    python experiments/early_stopping.py record [PART OF]     # half an hour; e.g. "record 0 2" and "record 1 2"
-    python experiments/early_stopping.py live                 # two real searches, with and without; some minutes
-    python experiments/early_stopping.py                      # replays what was recorded; tables, picture, RESULT.md
+    python experiments/early_stopping.py record SPACE [PART OF]     # hours for mnas, minutes for small
+    python experiments/early_stopping.py live                       # two real searches, with and without; minutes
+    python experiments/early_stopping.py                            # replays; tables, picture, RESULT.md
 
-100 networks of mnas drawn uniformly with at most 400M MAdds (counted at 224 px, 1000 classes), trained on 3,000 images
-of CIFAR-10 from ../shared at 16 px for 8 epochs, and measured on 1,500 others after each. A row for each network goes
-to experiments/early_stopping/curves_PART.csv, and none is trained twice, so recording can be stopped at any time.
+Recorded are learning curves of 100 networks of a space - mnas, or `small`, of small networks - drawn uniformly with at
+most 400M MAdds (counted at 224 px, 1000 classes): 8 epochs of 3,000 images (small: 1,500) of CIFAR-10 from ../shared
+at 16 px, measured on 1,500 others after each. A row for each network goes to experiments/early_stopping/SPACE_PART.csv,
+and none is trained twice, so recording can be stopped at any time. "record mnas 0 2" and "record mnas 1 2" share it.
 A replay is an Optuna study whose objective reads the recorded curve instead of training: networks in random order, or
 as nas.Sampler proposes them. Only networks trained to the end count for the hypervolume, of accuracy and MAdds between
-the worst values recorded, as a share of that of all networks. The live searches train small networks on 1,500 images.
+the worst values recorded, as a share of that of all networks.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from nas.pareto import hypervolume
 from nas.proxy import Recipe, train
 
 KEPT = Path(__file__).resolve().parent / "early_stopping"
+SPACES = {"mnas": "mnas", "small": str(KEPT / "small.toml")}
+IMAGES = {"mnas": 3000, "small": 1500}  # to train on
 NETWORKS, BUDGET, VAL = 100, 400e6, 1500
 RECIPE = Recipe(epochs=8, image_size=16)
 SEEDS = 50
@@ -49,26 +52,15 @@ ORDERS = ("random", "nas.Sampler")
 MARKS = (0.25, 0.5)  # share of the networks trained without stopping, at which hypervolumes are compared
 COLOURS = {0: "#222222", 2: "#9aa5b1", 3: "#1f6fb4", 4: "#d1495b"}
 LIVE_TRIALS = 40
-LIVE_SPACE = """
-stem = 8
-head = 64
-resolution = 224
-stages = [
-    "ds_r1_k3_s1_c8",
-    "ir_r{1|2|3}_k{3|5}_s2_e{1|3|6}_c{8|16|24}_se{0|0.25}",
-    "ir_r{1|2|3}_k{3|5}_s2_e{1|3|6}_c{16|32|48}_se{0|0.25}",
-]
-"""
 
 
-def record(part: int, of: int) -> None:
-    """Train every `of`-th network from `part` on: what no file holds yet."""
+def record(name: str, part: int, of: int) -> None:
+    """Train every `of`-th network of a space from `part` on: what no file holds yet."""
     torch.set_num_threads(1)
-    KEPT.mkdir(exist_ok=True)
-    file = KEPT / f"curves_{part}.csv"
-    done = set(recorded()["network"]) if len(recorded()) else set()
-    data = images()
-    space = SearchSpace.load("mnas")
+    file = KEPT / f"{name}_{part}.csv"
+    done = set(recorded(name)["network"])
+    data = images(IMAGES[name])
+    space = SearchSpace.load(SPACES[name])
     for i in range(part, NETWORKS, of):
         if i in done:
             continue
@@ -87,24 +79,30 @@ def record(part: int, of: int) -> None:
         print(i, outcome.curve, row["compute"], flush=True)
 
 
-def images() -> Dataset:
-    """3,000 images to train on, VAL to measure with."""
+def images(count: int) -> Dataset:
+    """So many images to train on, VAL to measure with."""
     data = cifar(0.25)
-    return replace(data, val_images=data.val_images[:VAL], val_labels=data.val_labels[:VAL])
+    return replace(
+        data,
+        train_images=data.train_images[:count],
+        train_labels=data.train_labels[:count],
+        val_images=data.val_images[:VAL],
+        val_labels=data.val_labels[:VAL],
+    )
 
 
-def recorded() -> pd.DataFrame:
-    """All rows that recording has written, by network."""
-    files = sorted(KEPT.glob("curves_*.csv"))
-    rows = pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
-    return rows.sort_values("network", ignore_index=True) if len(rows) else rows
+def recorded(name: str) -> pd.DataFrame:
+    """All rows that recording has written of a space, by network; no network is there twice."""
+    files = sorted(KEPT.glob(f"{name}_*.csv"))
+    rows = pd.concat([pd.read_csv(file) for file in files]) if files else pd.DataFrame({"network": []})
+    return rows.drop_duplicates("architecture").sort_values("network", ignore_index=True) if files else rows
 
 
 class Table:
     """What was recorded: a curve [networks, epochs] and a cost [networks]; and the networks as parameters."""
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        space = SearchSpace.load("mnas")
+    def __init__(self, name: str) -> None:
+        rows, space = recorded(name), SearchSpace.load(SPACES[name])
         self.curves = rows[[f"epoch_{e}" for e in range(1, RECIPE.epochs + 1)]].to_numpy()
         self.madds = rows["madds"].to_numpy(dtype=float)
         self.space: dict[str, Any] = {c.name: CategoricalDistribution(c.values) for c in space.choices}
@@ -163,64 +161,66 @@ def replay(table: Table, order: str, eta: int, seed: int) -> NDArray[np.float64]
     return shares
 
 
-def replays(table: Table) -> Iterator[dict[str, Any]]:
+def replays(name: str, table: Table) -> Iterator[dict[str, Any]]:
     """A row for each order, eta and number of epochs: the mean share over seeds and its standard error."""
     for order in ORDERS:
         for eta in ETAS:
             shares = np.array([replay(table, order, eta, seed) for seed in range(SEEDS)])
-            print(order, eta, shares[:, -1].mean(), flush=True)
+            print(name, order, eta, shares[:, -1].mean(), flush=True)
             mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / SEEDS**0.5
             for epochs in range(0, shares.shape[1], 2):
-                yield {"order": order, "eta": eta, "epochs": epochs, "share": mean[epochs], "error": error[epochs]}
+                row = {"space": name, "order": order, "eta": eta, "epochs": epochs}
+                yield {**row, "share": mean[epochs], "error": error[epochs]}
 
 
-def compare(found: pd.DataFrame, networks: int) -> Iterator[dict[str, Any]]:
-    """For each order, mark and eta: after how many epochs the hypervolume is that without stopping at the mark."""
-    for order in ORDERS:
-        lines = {eta: found[(found["order"] == order) & (found["eta"] == eta)] for eta in ETAS}
+def compare(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """For each space, order, mark and eta: after how many epochs the hypervolume is that without stopping."""
+    for (name, order), lines in found.groupby(["space", "order"], sort=False):
+        line = {eta: part.set_index("epochs")["share"] for eta, part in lines.groupby("eta")}
         for mark in MARKS:
-            epochs = round(mark * networks) * RECIPE.epochs
-            level = lines[0].set_index("epochs")["share"][epochs]
+            networks = round(mark * line[0].index[-1] / RECIPE.epochs)
+            epochs = networks * RECIPE.epochs
+            level = line[0][epochs]
             for eta in ETAS[1:]:
-                reached = lines[eta][lines[eta]["share"] >= level]["epochs"].min()
-                last = lines[eta]["share"].iloc[-1]
-                row = {"order": order, "mark": round(mark * networks), "epochs_without": epochs, "share": level}
-                yield {**row, "eta": eta, "epochs_with": reached, "ratio": reached / epochs, "share_of_table": last}
+                reached = line[eta].index[line[eta] >= level].min()
+                row = {"space": name, "order": order, "networks": networks, "share": level, "epochs_without": epochs}
+                row |= {"eta": eta, "epochs_with": reached, "ratio": reached / epochs}
+                yield {**row, "share_of_table": line[eta].iloc[-1]}
 
 
 def live() -> None:
-    """The same search with and without stopping: small networks on half of the images."""
-    data = images()
+    """The same search of the small space, with and without stopping."""
+    data = images(IMAGES["small"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "space.toml").write_text(LIVE_SPACE)
-        parts = {"train": (data.train_images[::2], data.train_labels[::2]), "val": (data.val_images, data.val_labels)}
+        parts = {"train": (data.train_images, data.train_labels), "val": (data.val_images, data.val_labels)}
         for part, (pictures, labels) in parts.items():
             for title in data.classes:
                 (folder / "images" / part / title).mkdir(parents=True)
             for i, (pixels, label) in enumerate(zip(pictures, labels.tolist(), strict=True)):
                 small = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((16, 16), Image.Resampling.BOX)
                 small.save(folder / "images" / part / data.classes[label] / f"{i}.png")
-        command = f"-m nas.search --space space.toml --data images --epochs {RECIPE.epochs} --trials {LIVE_TRIALS}"
+        command = f"-m nas.search --data images --epochs {RECIPE.epochs} --trials {LIVE_TRIALS} --workers 1"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         for run, more in (("without", []), ("with", ["--early-stopping"])):
-            call = [sys.executable, *command.split(), "--workers", "1", "--run", run, *more]
+            call = [sys.executable, *command.split(), "--space", SPACES["small"], "--run", run, *more]
             subprocess.run(call, cwd=folder, env=environment, check=True)
             shutil.copy(folder / "runs" / run / "trials.csv", KEPT / f"live_{run}.csv")
 
 
 def picture(found: pd.DataFrame) -> Figure:
-    """A panel for each order: the hypervolume's share against epochs of training, a line for each eta."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    for axes, order in zip(figure.subplots(1, len(ORDERS)), ORDERS, strict=True):
-        for eta in ETAS:
-            line = found[(found["order"] == order) & (found["eta"] == eta) & (found["share"] > 0)]
+    """A panel for each space and order: the hypervolume's share against epochs of training, a line for each eta."""
+    spaces = list(found["space"].unique())
+    figure = Figure(figsize=(11, 4.2 * len(spaces)), layout="constrained")
+    panels = figure.subplots(len(spaces), len(ORDERS), squeeze=False).flat
+    for axes, (title, lines) in zip(panels, found.groupby(["space", "order"], sort=False), strict=True):
+        for eta, line in lines[lines["share"] > 0].groupby("eta"):
             label = f"η = {eta}, rungs {', '.join(map(str, Stopper(RECIPE.epochs, eta).rungs))}" if eta else "without"
             axes.plot(line["epochs"], line["share"], color=COLOURS[eta], label=label)
             low, high = line["share"] - 2 * line["error"], line["share"] + 2 * line["error"]
             axes.fill_between(line["epochs"], low, high, color=COLOURS[eta], alpha=0.15, linewidth=0)
         axes.set(xlabel="epochs of training, all networks", ylabel="share of the hypervolume", ylim=(0.4, 1.01))
-        axes.set_title(f"order: {order} (mean of {SEEDS} replays, ± 2 standard errors)", fontsize=10)
+        axes.set_title(f"space {title[0]}, order {title[1]} (mean of {SEEDS}, ± 2 standard errors)", fontsize=10)
         axes.legend(fontsize=9)
     return figure
 
@@ -228,17 +228,14 @@ def picture(found: pd.DataFrame) -> Figure:
 def report() -> None:
     """Replay, and write hypervolume.csv, compared.csv, hypervolume.png and RESULT.md."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = recorded()
-    table = Table(rows)
-    found = pd.DataFrame(replays(table))
-    compared = pd.DataFrame(compare(found, len(rows)))
+    tables = {name: Table(name) for name in SPACES if len(recorded(name))}
+    found = pd.DataFrame(row for name, table in tables.items() for row in replays(name, table))
+    compared = pd.DataFrame(compare(found))
     found.round(5).to_csv(KEPT / "hypervolume.csv", index=False)
     compared.round(4).to_csv(KEPT / "compared.csv", index=False)
-    picture(found).savefig(KEPT / "hypervolume.png", dpi=120)
-    curves = pd.DataFrame(table.curves)
-    ranks = ", ".join(f"{curves[e].corr(curves.iloc[:, -1], method='spearman'):.2f}" for e in range(RECIPE.epochs - 1))
+    picture(found).savefig(KEPT / "hypervolume.png", dpi=100)
     replayed = "\n".join(
-        f"| {r['order']} | {r['mark']} | {r['share']:.3f} | {r['epochs_without']} | {r['eta']} | "
+        f"| {r['space']} | {r['order']} | {r['networks']} | {r['share']:.3f} | {r['epochs_without']} | {r['eta']} | "
         + (f"{r['epochs_with']:.0f} | {r['ratio']:.2f}" if r["ratio"] > 0 else "not within this table | –")
         + f" | {r['share_of_table']:.3f} |"
         for r in compared.to_dict("records")
@@ -246,20 +243,32 @@ def report() -> None:
     (KEPT / "RESULT.md").write_text(
         f"""# Early stopping for several objectives
 
-{len(rows)} recorded networks, {RECIPE.epochs} epochs each. Rank correlation (Spearman) of accuracy with that after the
-last epoch, after epoch 1, 2, ...: {ranks}. {SEEDS} replays of each; a share is of the hypervolume of all networks.
+Recorded, {RECIPE.epochs} epochs each, and the rank correlation (Spearman) of accuracy after each epoch with the last:
 
-After how many epochs of training, by all networks together, the mean hypervolume is what it is without stopping:
+| space | networks | {" | ".join(f"epoch {e}" for e in range(1, RECIPE.epochs))} |
+|---|---|{"---|" * (RECIPE.epochs - 1)}
+{chr(10).join(f"| {name} | {len(table.curves)} | {correlations(table)} |" for name, table in tables.items())}
 
-| order | networks without stopping | share | epochs | η | epochs with stopping | ratio | share after all networks |
-|---|---|---|---|---|---|---|---|
+After how many epochs of training, by all networks together, the mean hypervolume of {SEEDS} replays is what it is
+without stopping after a quarter and after half of the networks (a share is of the hypervolume of all of them):
+
+| space | order | networks without stopping | share | epochs | η | epochs with stopping | ratio | share in the end |
+|---|---|---|---|---|---|---|---|---|
 {replayed}
 
 A table is soon used up when most networks are stopped: the last column is all that is left to find in this one.
+nas.Stopper's own η is {Stopper.eta}.
 
 ![Hypervolume against epochs of training](hypervolume.png)
 {live_result()}"""
     )
+
+
+def correlations(table: Table) -> str:
+    """The cells of a row: how well accuracy after each epoch but the last ranks networks as after the last."""
+    curves = pd.DataFrame(table.curves)
+    last = curves.iloc[:, -1]
+    return " | ".join(f"{curves[e].corr(last, method='spearman'):.2f}" for e in range(RECIPE.epochs - 1))
 
 
 def live_result() -> str:
@@ -281,8 +290,8 @@ def live_result() -> str:
 ## Live
 
 `python -m nas.search` with {LIVE_TRIALS} trials of {RECIPE.epochs} epochs, one worker, seed 0, with and without
-`--early-stopping`; a space of small networks, 1,500 images of CIFAR-10 at 16 px, {VAL} to measure with. One search of
-each; the hypervolume, between the worst values of both, is that of the networks trained to the end.
+`--early-stopping`, in the small space and on its images. One search of each; the hypervolume, between the worst values
+of both, is that of the networks trained to the end.
 
 | stopping | networks | to the end | epochs | seconds | hypervolume |
 |---|---|---|---|---|---|
@@ -292,8 +301,8 @@ each; the hypervolume, between the worst values of both, is that of the networks
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["record", *part]:
-            record(*(int(word) for word in part or ("0", "1")))
+        case ["record", name, *part]:
+            record(name, *(int(word) for word in part or ("0", "1")))
         case ["live"]:
             live()
         case _:

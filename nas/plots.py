@@ -65,7 +65,7 @@ def pareto(
     stopped = trials[trials["state"] == "PRUNED"]
     if len(stopped):
         label = f"stopped early ({len(stopped)}), as they were then"
-        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, _PALE, "x", linewidths=0.9, label=label, zorder=1)
+        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, _PALE, marker="x", label=label, zorder=1)
     if len(rest):
         axes.scatter(rest[cost], 100 * rest["accuracy"], s=26, color=_PALE, label=f"trials ({len(done)})", zorder=2)
     ranked = front.sort_values(cost)
