@@ -176,7 +176,7 @@ def replays(name: str, table: Table) -> Iterator[dict[str, Any]]:
 def compare(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """For each space, order, mark and eta: after how many epochs the hypervolume is that without stopping."""
     for (name, order), lines in found.groupby(["space", "order"], sort=False):
-        line = {eta: part.set_index("epochs")["share"] for eta, part in lines.groupby("eta")}
+        line = {eta: lines[lines["eta"] == eta].set_index("epochs")["share"] for eta in ETAS}
         for mark in MARKS:
             networks = round(mark * line[0].index[-1] / RECIPE.epochs)
             epochs = networks * RECIPE.epochs
@@ -214,7 +214,8 @@ def picture(found: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(11, 4.2 * len(spaces)), layout="constrained")
     panels = figure.subplots(len(spaces), len(ORDERS), squeeze=False).flat
     for axes, (title, lines) in zip(panels, found.groupby(["space", "order"], sort=False), strict=True):
-        for eta, line in lines[lines["share"] > 0].groupby("eta"):
+        for eta in ETAS:
+            line = lines[(lines["eta"] == eta) & (lines["share"] > 0)]
             label = f"η = {eta}, rungs {', '.join(map(str, Stopper(RECIPE.epochs, eta).rungs))}" if eta else "without"
             axes.plot(line["epochs"], line["share"], color=COLOURS[eta], label=label)
             low, high = line["share"] - 2 * line["error"], line["share"] + 2 * line["error"]
