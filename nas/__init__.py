@@ -9,8 +9,9 @@ from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from nas.sampler import Sampler
+    from nas.stopping import Stopper
 
-__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "UserError"]
+__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "Stopper", "UserError"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from nas.sampler import Sampler
 
         return Sampler
+    if name == "Stopper":
+        from nas.stopping import Stopper
+
+        return Stopper
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

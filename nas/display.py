@@ -82,6 +82,8 @@ class Display:
         self.state = self.after(trial)
         if trial.state == TrialState.COMPLETE:
             what = f"accuracy {100 * known['accuracy']:5.1f} %"
+        elif trial.state == TrialState.PRUNED:
+            what = f"stopped at {100 * known['accuracy']:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {known.get('note', 'unknown cause')}"
         self.console.print(

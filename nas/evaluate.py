@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Lock
@@ -20,7 +20,7 @@ import torch
 from nas import datasets
 from nas.architecture import Architecture
 from nas.datasets import Dataset
-from nas.proxy import Diverged, Outcome, Progress, Recipe, train
+from nas.proxy import Diverged, Outcome, Progress, Recipe, Stop, train
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 
@@ -36,11 +36,12 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train. image_size in pixels (None: the recipe's)."""
+    """One network to train. image_size in pixels (None: the recipe's); stop may end the training early."""
 
     architecture: str
     seed: int
     image_size: int | None = None
+    stop: Stop | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
     """Train one network by proxy and measure it on the validation images; one that cannot be trained is Failed."""
     recipe = replace(proxy.recipe, image_size=job.image_size) if job.image_size else proxy.recipe
     arch = Architecture.parse(job.architecture)
+    tell = partial(report, replace(job, stop=None))  # an equal job, and a short message
     try:
-        return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, partial(report, job))
+        return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, tell, job.stop)
     except Diverged as error:
         return Failed(str(error))
     except torch.OutOfMemoryError as error:

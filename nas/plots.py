@@ -56,11 +56,16 @@ def pareto(
     """Accuracy against one cost (logarithmic): all trials, the front as a staircase, the picked baseline.
 
     trials and front have the columns of trials.csv; baseline is a trial's number. Bars are 95 % intervals of an
-    accuracy measured on so many images; the noise of training itself is not in them, and the figure says so.
+    accuracy measured on so many images; the noise of training itself is not in them, and the figure says so. Trials
+    stopped early are crosses: their accuracy is a partial one.
     """
     figure, axes = _figure(title, subtitle)
     done = trials[trials["state"] == "COMPLETE"]
     rest = done[~done["trial"].isin(front["trial"])]
+    stopped = trials[trials["state"] == "PRUNED"]
+    if len(stopped):
+        label = f"stopped early ({len(stopped)}), as they were then"
+        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, _PALE, marker="x", label=label, zorder=1)
     if len(rest):
         axes.scatter(rest[cost], 100 * rest["accuracy"], s=26, color=_PALE, label=f"trials ({len(done)})", zorder=2)
     ranked = front.sort_values(cost)
@@ -83,7 +88,7 @@ def pareto(
     for _, row in picked.iterrows():
         label = f"baseline: trial {row['trial']}, {100 * row['accuracy']:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row["accuracy"], marker="*", s=230, color=_PICK, label=label, zorder=5)
-    _log_counts(axes, "x", done[cost].astype(float).tolist())
+    _log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
     axes.set_ylabel(_LABELS["accuracy"])
     if len(done):

@@ -99,19 +99,24 @@ class Outcome:
     """What a training gave.
 
     accuracy: top-1 on the validation images, 0 to 1, after the last step; error: its standard error from their
-    number, sqrt(p (1 - p) / n). curve: accuracy after each epoch. seconds: all of it; step_seconds: the median
-    training step. batch_size: images per optimizer step. note: what went otherwise than the recipe says, or "".
+    number, sqrt(p (1 - p) / n). curve: accuracy after each epoch. epochs and steps as done; stopped: whether that is
+    less than the recipe's. seconds: all of it; step_seconds: the median training step. batch_size: images per
+    optimizer step. note: what went otherwise than the recipe says, or "".
     """
 
     accuracy: float
     error: float
     curve: tuple[float, ...]
     epochs: int
+    stopped: bool
     seconds: float
     step_seconds: float
     steps: int
     batch_size: int
     note: str
+
+
+Stop = Callable[[int, float], bool]  # given the epoch, counted from 1, and the accuracy after it: whether to stop
 
 
 class Diverged(Exception):
@@ -125,11 +130,14 @@ def train(
     seed: int,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Train one network briefly and measure it on the validation images; raises Diverged.
 
     All that is random follows from the seed: on the CPU, with the same number of threads, the outcome is the same
     to the last bit. The caller's random generators stay as they were. One training at a time in a process.
+    stop: asked after each epoch but the last. What it ends was on the schedule of all epochs, its learning rate is
+    still high: such an accuracy compares only with that of other trainings after as many of as many epochs.
     """
     started = time.perf_counter()
     where = pick_device(device)
@@ -144,7 +152,7 @@ def train(
         torch.manual_seed(seed)
         model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
         stepper = Stepper(model, recipe, where)
-        for _ in range(recipe.epochs):
+        while len(curve) < recipe.epochs and not (stop and curve and stop(len(curve), curve[-1])):
             watch.start()
             order = torch.randperm(len(training), generator=own, device=home)
             for chosen in order.tensor_split(batches):  # sizes differ by one at most, so none is tiny
@@ -157,17 +165,20 @@ def train(
                 watch.see(stepper.step(training.normalised(pixels), labels, rate), curve)
             stepper.settle_norms(training, own)
             curve.append(stepper.accuracy(validation))
-    accuracy = curve[-1]
+    accuracy, stopped = curve[-1], len(curve) < recipe.epochs
+    notes = [f"stopped after epoch {len(curve)} of {recipe.epochs}"] * stopped
+    notes += [f"out of memory: each batch in {stepper.pieces} pieces"] * (stepper.pieces > 1)
     return Outcome(
         accuracy=accuracy,
         error=math.sqrt(accuracy * (1 - accuracy) / len(validation)),
         curve=tuple(curve),
-        epochs=recipe.epochs,
+        epochs=len(curve),
+        stopped=stopped,
         seconds=time.perf_counter() - started,
         step_seconds=median(watch.step_seconds),
-        steps=watch.steps,
+        steps=watch.step,
         batch_size=batch_size,
-        note=f"out of memory: each batch in {stepper.pieces} pieces" if stepper.pieces > 1 else "",
+        note="; ".join(notes),
     )
 
 

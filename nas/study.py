@@ -33,6 +33,7 @@ from nas.files import read_toml, to_toml, write_atomic
 from nas.proxy import Progress, mixed_dtype
 
 Direction = Literal["maximize", "minimize"]
+PRUNED = TrialState.PRUNED
 
 RUNS = Path("runs")  # relative to the working directory
 
@@ -259,7 +260,7 @@ def run_trials(
             while len(running) < workers and (trial := next_trial()) is not None:
                 job = prepare(trial)
                 if job is None:
-                    study.tell(trial, state=TrialState.PRUNED)
+                    study.tell(trial, state=PRUNED)
                     continue
                 numbers[job] = trial.number
                 observer.started(trial)
@@ -293,12 +294,19 @@ def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Val
     }
     for key, value in found.items():
         trial.set_user_attr(key, value)
-    return study.tell(trial, values(trial.user_attrs))  # the one write that makes the trial count
+    # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
+    return study.tell(trial, state=PRUNED) if result.stopped else study.tell(trial, values(trial.user_attrs))
+
+
+def refused(trial: FrozenTrial) -> bool:
+    """Whether a trial ended untrained: its network was not to be trained. A trial stopped early is PRUNED as well."""
+    return trial.state == PRUNED and "accuracy" not in trial.user_attrs
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were trained, or failed in training, in the order of their numbers."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    """The trials that were trained, to the end or not, or failed in training, in the order of their numbers."""
+    states = (TrialState.COMPLETE, TrialState.FAIL, PRUNED)
+    return [trial for trial in study.get_trials(deepcopy=False, states=states) if not refused(trial)]
 
 
 def table(study: optuna.Study) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import torch
@@ -333,11 +334,19 @@ def wait_for_running_trial(here: Path, finished: int) -> None:
     raise AssertionError("the search did not get so far")
 
 
-@pytest.mark.parametrize(("blow", "workers"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGINT, "2")])
+@pytest.mark.parametrize(
+    ("blow", "workers", "more"),
+    [
+        (signal.SIGKILL, "1", []),
+        (signal.SIGKILL, "1", ["--early-stopping"]),
+        (signal.SIGKILL, "2", ["--early-stopping"]),
+        (signal.SIGINT, "2", []),
+    ],
+)
 def test_an_interrupted_search_ends_like_one_that_was_not(
-    command: Command, here: Path, images: Path, blow: signal.Signals, workers: str
+    command: Command, here: Path, images: Path, blow: signal.Signals, workers: str, more: list[str]
 ) -> None:
-    arguments = search(images, "--epochs", "20", "--workers", workers)
+    arguments = search(images, "--epochs", "20", "--workers", workers, *more)
     process = start(here, *arguments)
     wait_for_running_trial(here, finished=2)
     process.send_signal(blow)
@@ -345,19 +354,56 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     if blow == signal.SIGINT:
         assert process.returncode == 130
         assert err == "error: interrupted; the same command continues the run\n"
-    before = pd.read_csv(here / "runs/r/trials.csv")
+    before = pd.read_csv(here / "runs/r/trials.csv", keep_default_na=False)
 
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "continued" in ended.out
-    after = pd.read_csv(here / "runs/r/trials.csv")
+    after = pd.read_csv(here / "runs/r/trials.csv", keep_default_na=False)
     assert len(after) == after["architecture"].nunique() == 6
     assert list(after["trial"]) == list(range(6))
     assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
 
     assert command("search", *arguments, "--run", "whole").code == 0
     whole = pd.read_csv(here / "runs/whole/trials.csv")
-    assert whole[["architecture", "accuracy"]].equals(after[["architecture", "accuracy"]])
+    same = ["architecture", "accuracy", "state", "epochs"]
+    assert whole[same].equals(after[same])
+
+
+def test_early_stopping_leaves_the_front_to_full_trainings(command: Command, here: Path, images: Path) -> None:
+    ended = command("search", *search(images, "--trials", "16", "--epochs", "4", "--early-stopping"))
+    assert ended.code == 0, ended.err
+    assert "early stopping after epochs 1, 3" in ended.out
+    run = here / "runs/r"
+    trials = pd.read_csv(run / "trials.csv")
+    assert len(trials) == trials["architecture"].nunique() == 16
+    states = dict(zip(trials["trial"], trials["state"], strict=True))
+    assert set(states.values()) == {"COMPLETE", "PRUNED"}
+    assert (trials["epochs"] == 4).equals(trials["state"] == "COMPLETE")
+    assert trials["accuracy"].between(0, 1).all()
+    assert trials[trials["state"] == "PRUNED"]["note"].str.fullmatch("stopped after epoch [13] of 4").all()
+    assert ended.out.count("stopped at") == list(states.values()).count("PRUNED")
+
+    front = pd.read_csv(run / "pareto.csv")
+    assert (front["state"] == "COMPLETE").all()
+    trained = {str(Architecture.parse(text)) for text in trials[trials["state"] == "COMPLETE"]["architecture"]}
+    assert str(Architecture.load(run / "baseline.toml")) in trained
+
+    study = optuna.load_study(study_name="r", storage=f"sqlite:///{run / 'study.db'}")
+    points = {t.number: [(a, -t.user_attrs["madds"]) for a in t.user_attrs["curve"]] for t in study.trials}
+    for number, mine in points.items():
+        for epoch in (1, 3):
+            before = [points[n][epoch - 1] for n in range(number) if len(points[n]) >= epoch]
+            if len(mine) < epoch:
+                break
+            dominated = any(a >= mine[epoch - 1][0] and b >= mine[epoch - 1][1] for a, b in before)
+            assert dominated or len(mine) > epoch
+            assert (len(mine) == epoch) <= (states[number] == "PRUNED")
+
+    again = command("search", *search(images, "--trials", "16", "--epochs", "4", "--early-stopping"))
+    assert "16 of 16 trials done" in again.out
+    assert pd.read_csv(run / "trials.csv").equals(trials)
+    assert command("search", *search(images, "--trials", "16", "--epochs", "4")).code == 2
 
 
 def test_scaling_without_a_run_says_what_it_uses(command: Command, here: Path) -> None:
@@ -436,6 +482,8 @@ BAD = [
     ("search --space bad.toml", "unknown op 'xx'", 'stages = ["xx_r1_k3_s1_e2_c8"]'),
     # options
     ("search --trials 0", "--trials"),
+    ("search --early-stopping", "--early-stopping compares networks between epochs: give --epochs 2 or more"),
+    ("search --early-stopping --epochs 4 --objectives accuracy,train_time", "leave out train_time"),
     ("search --trials many", "--trials"),
     ("search --trails 3", "--trails"),
     ("search --max-madds huge", "--max-madds: 'huge' is not a positive count"),
@@ -552,5 +600,14 @@ def test_help_names_every_option_of_the_contract(command: Command) -> None:
     ended = command("search", "--help")
     assert ended.code == 0
     contract = "space data run trials time-budget epochs objectives max-madds min-madds max-params target-madds sampler"
-    for option in [*contract.split(), "progressive", "reward", "workers", "storage", "seed", "device"]:
+    for option in [
+        *contract.split(),
+        "progressive",
+        "early-stopping",
+        "reward",
+        "workers",
+        "storage",
+        "seed",
+        "device",
+    ]:
         assert f"--{option}" in ended.out

@@ -77,6 +77,26 @@ def test_the_same_seed_gives_the_same_bits(few: Dataset) -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_a_stopped_training_is_the_beginning_of_a_whole_one(few: Dataset) -> None:
+    recipe = replace(BRIEF, epochs=4)
+    seen: list[tuple[int, float]] = []
+
+    def stop(epoch: int, accuracy: float) -> bool:
+        seen.append((epoch, accuracy))
+        return epoch == 2
+
+    part = train(TINY, few, recipe, seed=0, device="cpu", stop=stop)
+    whole = train(TINY, few, recipe, seed=0, device="cpu", stop=lambda epoch, accuracy: False)
+    assert part.stopped
+    assert not whole.stopped
+    assert part.curve == whole.curve[:2]
+    assert part.accuracy == part.curve[-1]
+    assert seen == list(enumerate(part.curve, 1))
+    assert (part.epochs, whole.epochs, 2 * part.steps) == (2, 4, whole.steps)
+    assert part.note == "stopped after epoch 2 of 4"
+    assert whole.note == ""
+
+
 def test_the_callers_generator_is_left_alone(few: Dataset) -> None:
     before = torch.random.get_rng_state()
     train(TINY, few, BRIEF, seed=5, device="cpu")

@@ -22,9 +22,10 @@ from nas.files import write_atomic
 from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
 from nas.search.proposals import ask, make_sampler, prepare
-from nas.search.question import OBJECTIVES, Search
+from nas.search.question import MEASURED, OBJECTIVES, Search
 from nas.search.results import conclude, measured, publish
 from nas.space import SearchSpace, budget
+from nas.stopping import Stopper
 from nas.units import nearest, parse_count, parse_duration
 
 TRIALS = 24
@@ -42,6 +43,9 @@ def main(
     progressive: Annotated[
         str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
     ] = None,
+    early_stopping: Annotated[
+        bool, typer.Option(help="Stop the training of networks that others outrank after 1, 3, 9, … epochs.")
+    ] = False,
     objectives: Annotated[
         str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency, train_time.")
     ] = "accuracy,madds",
@@ -77,10 +81,11 @@ def main(
     if reward not in REWARDS:
         raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
     images = load_data(data)
+    wanted_objectives = _objectives(objectives)
     wanted = Search(
         found,
         bounds,
-        _objectives(objectives),
+        wanted_objectives,
         reward,
         _count(target_madds, "--target-madds") or _default_target(found, bounds),
         sampler,
@@ -89,6 +94,7 @@ def main(
         seed,
         Proxy(data, recipe, where),
         workers or default_workers(where),
+        _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
     )
     path = study.run_path(run or _default_name(found, images, data))
     arguments = {
@@ -98,6 +104,7 @@ def main(
         "time_budget": time_budget,
         "epochs": recipe.epochs,
         "progressive": progressive,
+        "early_stopping": early_stopping or None,
         "objectives": list(wanted.objectives),
         "max_madds": most,
         "min_madds": least,
@@ -167,6 +174,11 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         if schedule := wanted.proxy.recipe.progressive:
             sizes = [schedule.at(until - 1e-9, images.image_size).size for until in schedule.until]
             cli.say(f"progressive {schedule.name}: training images of {', '.join(map(str, sizes))} px by turns")
+        if wanted.stopper:
+            cli.say(
+                f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "
+                "in trials.csv, with their accuracy so far, and are not on the front"
+            )
         if "train_time" in wanted.objectives:
             cli.say(
                 f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
@@ -208,6 +220,14 @@ def _objectives(text: str) -> tuple[str, ...]:
             f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
         )
     return names
+
+
+def _stopper(epochs: int, objectives: tuple[str, ...]) -> Stopper:
+    if epochs < 2:
+        raise UserError("--early-stopping compares networks between epochs: give --epochs 2 or more")
+    if unknown := set(objectives) & set(MEASURED):
+        raise UserError(f"--early-stopping needs costs that are known before training: leave out {min(unknown)}")
+    return Stopper(epochs)
 
 
 def _default_target(space: SearchSpace, bounds: Bounds) -> int:

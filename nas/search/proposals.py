@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,9 +13,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import study
 from nas.evaluate import Job, load_data
+from nas.proxy import Stop
 from nas.sampler import Sampler
 from nas.search.question import KNOWN, Search
 from nas.space import Codes
+from nas.stopping import outranked
 
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
@@ -22,10 +25,10 @@ REFUSALS = 50  # proposals of a foreign sampler refused in a row before a unifor
 def ask(wanted: Search, trials: optuna.Study) -> Trial | None:
     """The next trial, or None when there are enough, the time is spent, or no new network is left."""
     known = trials.get_trials(deepcopy=False)
-    counted = [t for t in known if t.state not in (TrialState.PRUNED, TrialState.WAITING)]
+    counted = [t for t in known if t.state != TrialState.WAITING and not study.refused(t)]
     if len(counted) >= wanted.trials or time_spent(wanted, counted):
         return None
-    refused = next((i for i, t in enumerate(reversed(known)) if t.state != TrialState.PRUNED), len(known))
+    refused = next((i for i, t in enumerate(reversed(known)) if not study.refused(t)), len(known))
     waiting = any(t.state == TrialState.WAITING for t in known)
     if not waiting:
         code = _fresh_code(wanted, counted)
@@ -47,7 +50,30 @@ def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
     study.describe_trial(trial, arch, job, wanted.latencies.predict(arch) if wanted.latencies else None)
-    return job
+    return replace(job, stop=stop_rule(wanted, trials, trial)) if wanted.stopper else job
+
+
+def stop_rule(wanted: Search, trials: optuna.Study, trial: Trial) -> Stop:
+    """What decides in the worker, after each epoch, whether this trial's training goes on.
+
+    It is compared with the trials before number - lag, which have ended: so it is decided alike whichever worker is
+    first, and in a run that was interrupted.
+    """
+    assert wanted.stopper
+    lag = int(wanted.lag)
+    before = [t.user_attrs for t in study.finished(trials) if t.number < trial.number - lag and "curve" in t.user_attrs]
+    costs = [name for name in wanted.columns if name != "accuracy"]
+    peers = {
+        rung: [[-a["curve"][rung - 1], *(a[name] for name in costs)] for a in before if len(a["curve"]) >= rung]
+        for rung in wanted.stopper.rungs
+    }
+    known = trial.user_attrs
+    return partial(_stops, peers, [known[name] for name in costs], wanted.stopper.eta)
+
+
+def _stops(peers: Mapping[int, list[list[float]]], costs: list[float], eta: int, epoch: int, accuracy: float) -> bool:
+    others = peers.get(epoch, [])
+    return len(others) > 0 and outranked([-accuracy, *costs], others, eta)
 
 
 def make_sampler(wanted: Search, number: int) -> BaseSampler:

@@ -16,6 +16,7 @@ from nas.budgets import Bounds
 from nas.cost import Cost
 from nas.evaluate import Proxy
 from nas.space import SearchSpace
+from nas.stopping import Stopper
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
@@ -38,12 +39,13 @@ class Search:
     seed: int
     proxy: Proxy
     workers: int
+    stopper: Stopper | None = None
     latencies: latency.Table | None = None
 
     @property
     def lag(self) -> float:
         """How many trials before the next may be in training still: each other worker overtakes the slowest twice."""
-        return 2 * (self.workers - 1) if self.sampler == "auto" else inf
+        return 2 * (self.workers - 1) if self.sampler == "auto" or self.stopper else inf
 
     @property
     def directions(self) -> list[study.Direction]:
