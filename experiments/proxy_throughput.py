@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from nas import Architecture, SearchSpace, datasets
-from nas.evaluate import Job, Proxy, pool
+from nas.evaluate import Job, Proxy
 from nas.images import images_of
 from nas.proxy import Recipe, Stepper, make_optimizer, pick_device
+from nas.workers import pool
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
 BATCH, WARM_UP, STEPS, REPEATS = 64, 2, 6, 3

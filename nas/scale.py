@@ -16,12 +16,13 @@ from nas import cli, datasets, plots, scaling, study
 from nas.architecture import Architecture, family_names
 from nas.display import Display
 from nas.errors import RunFailed, UserError
-from nas.evaluate import Job, Proxy, default_workers, load_data
+from nas.evaluate import Job, Proxy, load_data
 from nas.files import read_toml, write_atomic
 from nas.progressive import Schedule
 from nas.proxy import Recipe, pick_device
 from nas.scaling import Coefficients, Member
 from nas.units import format_count
+from nas.workers import default_workers
 
 FALLBACK = "efficientnet_b0"
 SERIES = {"efficientnet_b": "EfficientNet B0–B7", "efficientnet_v2_": "EfficientNetV2"}

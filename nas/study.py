@@ -11,7 +11,6 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import metadata
 from math import inf
@@ -28,9 +27,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.architecture import Architecture
 from nas.errors import RunFailed, UserError
-from nas.evaluate import Failed, Job, Proxy, Result, pool
+from nas.evaluate import Failed, Job, Proxy, Result
 from nas.files import read_toml, to_toml, write_atomic
 from nas.proxy import Progress, mixed_dtype
+from nas.workers import pool
 
 Direction = Literal["maximize", "minimize"]
 PRUNED = TrialState.PRUNED
@@ -273,13 +273,7 @@ def run_trials(
 
 
 def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
-    try:
-        result = future.result()
-    except BrokenProcessPool:
-        raise RunFailed(
-            f"a worker process died in trial {trial.number} (out of memory?); the same command continues the run, "
-            "with fewer --workers if need be"
-        ) from None
+    result = future.result()
     if isinstance(result, Failed):
         trial.set_user_attr("note", result.cause)
         return study.tell(trial, state=TrialState.FAIL)

@@ -17,16 +17,17 @@ from nas.budgets import Bounds
 from nas.datasets import Dataset
 from nas.display import Display
 from nas.errors import UserError
-from nas.evaluate import Proxy, default_workers, load_data
+from nas.evaluate import Proxy, load_data
 from nas.files import write_atomic
 from nas.progressive import Schedule
-from nas.proxy import Recipe, pick_device
+from nas.proxy import Recipe
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.question import MEASURED, OBJECTIVES, Search
 from nas.search.results import conclude, measured, publish
 from nas.space import SearchSpace, budget
 from nas.stopping import Stopper
 from nas.units import nearest, parse_count, parse_duration
+from nas.workers import default_workers, shared_device
 
 TRIALS = 24
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
@@ -69,7 +70,7 @@ def main(
     """
     found = SearchSpace.load(space)
     recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
-    where = str(pick_device(device))
+    where = shared_device(device)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))

@@ -1,0 +1,80 @@
+"""Workers train side by side, survive each other's death, and end with their parent."""
+
+import os
+import signal
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nas.evaluate import Failed, Job, Proxy
+from nas.proxy import Outcome, Progress, Recipe
+from nas.workers import pool
+
+TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
+OTHER = "28px stem8 ds_r1_k5_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
+
+
+@dataclass(frozen=True)
+class Die:
+    """Kills its own process after an epoch, so often; a file counts."""
+
+    file: Path
+    times: int
+
+    def __call__(self, epoch: int, accuracy: float) -> bool:
+        with self.file.open("a") as file:
+            file.write("x")
+        if len(self.file.read_text()) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(30):
+            shade = 100 * label + i
+            Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
+    return Proxy(str(tmp_path / "images"), Recipe(epochs=2, batch_size=16), "cpu")
+
+
+def results(proxy: Proxy, workers: int, jobs: list[Job]) -> tuple[list[Outcome | Failed], list[tuple[Job, Progress]]]:
+    told: list[tuple[Job, Progress]] = []
+    with pool(proxy, workers, lambda job, progress: told.append((job, progress))) as submit:
+        futures = [submit(job) for job in jobs]
+        wait(futures)
+        return [future.result() for future in futures], told
+
+
+def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path: Path) -> None:
+    jobs = [Job(TINY, 0, stop=Die(tmp_path / "once", 1)), Job(OTHER, 0)]
+    (again, other), told = results(proxy, 2, jobs)
+    assert isinstance(again, Outcome)
+    assert isinstance(other, Outcome)
+    assert (again.epochs, again.note, other.note) == (2, "trained again, for its worker process died", "")
+    assert {job for job, _ in told} == set(jobs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the workers have
+    try:
+        (here,), _ = results(proxy, 1, [Job(TINY, 0)])
+    finally:
+        torch.set_num_threads(threads)
+    assert isinstance(here, Outcome)
+    assert here.curve == again.curve
+
+
+def test_a_network_that_kills_its_worker_twice_has_failed(proxy: Proxy, tmp_path: Path) -> None:
+    with pool(proxy, 2, lambda job, progress: None) as submit:
+        killer, other = submit(Job(TINY, 0, stop=Die(tmp_path / "always", 99))), submit(Job(OTHER, 0))
+        found = killer.result()
+        assert isinstance(found, Failed)
+        assert found.cause == "its worker process died 2 times (out of memory, or a crash)"
+        assert isinstance(other.result(), Outcome)
+        assert isinstance(submit(Job(OTHER, 1)).result(), Outcome)  # there is a worker in its place
+    assert len((tmp_path / "always").read_text()) == 2
