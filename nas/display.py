@@ -18,12 +18,19 @@ from nas.units import format_count, format_duration
 class Display:
     """A run while it goes on: a live display on a terminal, one plain line a trial elsewhere.
 
-    total and done count trials; `after` is called with each finished one and says how the run stands.
+    total and done count trials; `after` is called with each finished one and says how the run stands. `name` is what
+    a trial is called.
     """
 
-    def __init__(self, total: int, done: int, after: Callable[[FrozenTrial], str]) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        after: Callable[[FrozenTrial], str],
+        name: Callable[[Trial | FrozenTrial], str] = lambda trial: f"trial {trial.number:3d}",
+    ) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.total, self.done, self.after = total, done, after
+        self.total, self.done, self.after, self.name = total, done, after, name
         self.before, self.since = done, time.monotonic()
         self.state = ""
         self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
@@ -59,7 +66,7 @@ class Display:
         """Name the trial, its architecture and MAdds."""
         known = trial.user_attrs
         stages = " ".join(word for word in known["architecture"].split() if "_" in word)
-        what = f"trial {trial.number} · {format_count(known['madds'])} MAdds · {stages}"
+        what = f"{self.name(trial)} · {format_count(known['madds'])} MAdds · {stages}"
         self.trials[trial.number] = what, "epoch 1 · accuracy so far ?"
 
     def progressed(self, number: int, progress: proxy.Progress) -> None:
@@ -87,7 +94,7 @@ class Display:
         else:
             what = f"failed: {known.get('note', 'unknown cause')}"
         self.console.print(
-            f"trial {trial.number:3d}  {self.done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
+            f"{self.name(trial)}  {self.done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
             f"{format_count(known['params']):>6} params  {known.get('seconds', 0):5.1f} s  {known['hash']}  "
             f"{self.state}" + ("" if self.live else f"  left {self.left()}"),
             markup=False,

@@ -6,13 +6,14 @@ Each function returns a figure.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -20,10 +21,22 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from nas.budgets import Bounds
+from nas.confirm import Noise
 from nas.files import write_atomic
 from nas.units import format_count
 
-_INK, _FRONT, _PICK, _PALE = "#222222", "#1f6fb4", "#d1495b", "#9aa5b1"
+_INK, _FRONT, _PICK, _PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
+_KINDS = {
+    "op": "op",
+    "variant": "op and expansion",
+    "repeats": "layers",
+    "kernel": "kernel",
+    "expansion": "expansion",
+    "channels": "width",
+    "se": "SE ratio",
+}
+_ORDINALS = ("first", "second", "third", "fourth", "further")
+_NUMBERED = 16  # members of a front that get a number each
 _BARS = "bars: 95 % interval from the number of validation images; one training each, whose own noise is not in them"
 _LABELS = {
     "accuracy": "proxy accuracy on validation images (%)",
@@ -51,50 +64,79 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def pareto(
-    trials: pd.DataFrame, front: pd.DataFrame, baseline: int | None, cost: str, title: str, subtitle: str
+    trials: pd.DataFrame,
+    front: pd.DataFrame,
+    baseline: int | None,
+    cost: str,
+    title: str,
+    subtitle: str,
+    noise: Noise | None = None,
 ) -> Figure:
     """Accuracy against one cost (logarithmic): all trials, the front as a staircase, the picked baseline.
 
-    trials and front have the columns of trials.csv; baseline is a trial's number. Bars are 95 % intervals of an
-    accuracy measured on so many images; the noise of training itself is not in them, and the figure says so. Trials
+    trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
+    trainings, bars are two standard errors of theirs, networks trained once are pale, the first training of the others
+    is a small ring, and numbers are the probabilities of being non-dominated. Without, all are single trainings: bars
+    are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed. Trials
     stopped early are crosses: their accuracy is a partial one.
     """
-    figure, axes = _figure(title, subtitle)
+    figure, axes = _figure(title if noise else f"{title} (single trainings, unconfirmed)", subtitle)
     done = trials[trials["state"] == "COMPLETE"]
-    rest = done[~done["trial"].isin(front["trial"])]
+    near = done["runs"].gt(1) & ~done["trial"].isin(front["trial"])
+    rest = done[~near & ~done["trial"].isin(front["trial"])]
     stopped = trials[trials["state"] == "PRUNED"]
     if len(stopped):
         label = f"stopped early ({len(stopped)}), as they were then"
         axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, _PALE, marker="x", label=label, zorder=1)
     if len(rest):
-        axes.scatter(rest[cost], 100 * rest["accuracy"], s=26, color=_PALE, label=f"trials ({len(done)})", zorder=2)
+        label = f"trained once ({len(rest)})" if noise else f"trials ({len(done)})"
+        axes.scatter(rest[cost], 100 * rest["mean_accuracy"], s=26, color=_PALE, label=label, zorder=2)
     ranked = front.sort_values(cost)
-    best = 100 * ranked["accuracy"].astype(float)
     if len(ranked):
-        axes.step(ranked[cost], best, where="post", color=_FRONT, linewidth=1.4, zorder=3)
-        axes.errorbar(
-            ranked[cost].astype(float),
-            best,
-            yerr=196 * ranked["accuracy_error"].astype(float),
-            fmt="o",
-            color=_FRONT,
-            markersize=6,
-            elinewidth=0.9,
-            capsize=2,
-            label=f"front ({len(ranked)})",
-            zorder=4,
+        axes.step(
+            ranked[cost], 100 * ranked["mean_accuracy"], where="post", color=_FRONT, linewidth=1.4, alpha=0.8, zorder=3
         )
+    bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
+    for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, _FRONT, "front of means")):
+        if not len(rows):
+            continue
+        error = 200 * rows["mean_error"] if noise else 196 * rows["accuracy_error"]
+        axes.errorbar(
+            rows[cost].astype(float),
+            100 * rows["mean_accuracy"].astype(float),
+            yerr=error.astype(float),
+            color=colour,
+            markersize=6 if colour == _FRONT else 4.5,
+            label=f"{label if noise else 'front'} ({len(rows)})",
+            **bars,
+        )
+    again = done[done["runs"].gt(1)]
+    if len(again):
+        ring: dict[str, Any] = {"s": 16, "facecolors": "none", "edgecolors": "#777777", "linewidths": 0.8}
+        axes.scatter(again[cost], 100 * again["accuracy"], label="their first training", zorder=3.5, **ring)
+    if noise and len(ranked) <= _NUMBERED:
+        for x, y, p in ranked[[cost, "mean_accuracy", "probability"]].itertuples(index=False):
+            place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": _FRONT}
+            axes.annotate(f"{p:.2f}", (x, 100 * y), (-5, 3), ha="right", zorder=6, **place)
     picked = done[done["trial"] == baseline]
     for _, row in picked.iterrows():
-        label = f"baseline: trial {row['trial']}, {100 * row['accuracy']:.1f} %, {format_count(row[cost])}"
-        axes.scatter(row[cost], 100 * row["accuracy"], marker="*", s=230, color=_PICK, label=label, zorder=5)
+        label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])}"
+        axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=_PICK, label=label, zorder=5)
     _log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
-    axes.set_ylabel(_LABELS["accuracy"])
+    axes.set_ylabel(_LABELS["accuracy"] + ("\nmean over trainings" if noise else "\none training each"))
     if len(done):
-        axes.legend(loc="best", fontsize=8, frameon=True)
-    _note(figure, _BARS)
+        axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
+    _note(figure, _noise_note(noise) if noise else _BARS)
     return figure
+
+
+def _noise_note(noise: Noise) -> str:
+    return (
+        f"bars: ± 2 standard errors of a mean, from the noise of one training between seeds: "
+        f"{100 * noise.variance**0.5:.2f} %, pooled over repeats ({noise.freedom} degrees of freedom),\n"
+        "on the same validation images; numbers: probability of being non-dominated"
+    )
 
 
 def grid(table: pd.DataFrame, chosen: int, title: str, subtitle: str) -> Figure:
@@ -207,6 +249,98 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     return figure
 
 
+def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -> Figure:
+    """What each alternative of each choice does: a column per kind of choice, accuracy above, MAdds below, by stage.
+
+    effects has the columns of sensitivity.csv; mean is the average network's MAdds, which effects are shares of. Bars
+    are two standard deviations of the model's posterior.
+    """
+    kinds = [kind for kind in _KINDS if kind in set(effects["kind"])]
+    kinds += sorted(set(effects["kind"]) - set(kinds))
+    figure = Figure(figsize=(max(8, 1.2 + 2.5 * len(kinds)), 6.6))
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.text(0.5, 0.94, subtitle, ha="center", va="top", fontsize=8.5, color=_INK)
+    panels = figure.subplots(2, len(kinds), sharex="col", sharey="row", squeeze=False)
+    for column, kind in enumerate(kinds):
+        rows = effects[effects["kind"] == kind]
+        top, bottom = panels[0, column], panels[1, column]
+        top.set_title(_KINDS.get(kind, kind), fontsize=9.5)
+        position = rows.groupby("choice", sort=False).cumcount()
+        most = int(position.max()) + 1
+        for place in range(most):
+            some = rows[position == place]
+            x = some["stage"] + 0.22 * (place - (most - 1) / 2)
+            values = some["value"].unique()
+            label = values[0] if len(values) == 1 else _ORDINALS[min(place, len(_ORDINALS) - 1)]
+            colour = colormaps["viridis"](0.8 * place / max(1, most - 1))
+            style: dict[str, Any] = {"fmt": "o", "color": colour, "markersize": 4.5, "elinewidth": 1, "zorder": 3}
+            top.errorbar(x, 100 * some["accuracy_effect"], 200 * some["accuracy_error"], label=label, **style)
+            bottom.vlines(x, 0, 100 * some["madds_effect"] / mean, color=colour, linewidth=4, zorder=3)
+        for axes in (top, bottom):
+            axes.axhline(0, color=_INK, linewidth=0.7)
+            axes.grid(True, axis="y", linewidth=0.4, alpha=0.5)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelsize=8)
+        top.legend(fontsize=7, ncols=min(most, 3), loc="upper center", handletextpad=0.1, columnspacing=0.6)
+        bottom.set_xlabel("stage", fontsize=8.5)
+        bottom.set_xticks(sorted(effects["stage"].unique()))
+        bottom.set_xlim(effects["stage"].min() - 0.6, effects["stage"].max() + 0.6)
+    low, high = panels[0, 0].get_ylim()
+    panels[0, 0].set_ylim(low, high + 0.18 * (high - low))  # room for the legends
+    panels[0, 0].set_ylabel("effect on accuracy (% points)")
+    panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
+    _note(
+        figure,
+        "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations given its settings; "
+        "MAdds need no model\neffects are relative to the average over a choice's alternatives; where these differ "
+        "between stages, first is the one written first in the space",
+    )
+    return figure
+
+
+def distributions(
+    plain: Mapping[str, tuple[ArrayLike, ArrayLike, int]],
+    equal: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    title: str,
+    subtitle: str,
+) -> Figure:
+    """Two panels: empirical distribution functions of error as drawn, with 95 % bands, and at equal cost.
+
+    plain: by name the distinct errors (shares, rising), the share of networks at or below each, and how many networks;
+    equal: the same without a number, empty where no costs are alike. Bands: Dvoretzky–Kiefer–Wolfowitz, as Massart
+    1990 has it, sqrt(log(2 / 0.05) / 2n).
+    """
+    figure, (left, right) = _figures(title, subtitle, 2)
+    colours = {name: colormaps["tab10"](i % 10) for i, name in enumerate(plain)}
+    for name, (errors, shares, n) in plain.items():
+        x = 100 * np.asarray(errors, dtype=float)
+        x = np.concatenate([[x[0]], x])
+        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
+        width = (np.log(2 / 0.05) / (2 * n)) ** 0.5
+        band = np.clip(y - width, 0, 1), np.clip(y + width, 0, 1)
+        left.fill_between(x, *band, step="post", color=colours[name], alpha=0.12, linewidth=0)
+        left.step(x, y, where="post", color=colours[name], label=f"{name} ({n})")
+    for name, (errors, shares) in equal.items():
+        x = 100 * np.asarray(errors, dtype=float)
+        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
+        right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=name)
+    for axes, what in ((left, "as drawn"), (right, "at equal cost")):
+        axes.set_title(what, fontsize=10)
+        axes.set_xlabel("error on validation images (%)")
+        axes.set_ylabel("share of networks with at most this error")
+        axes.set_ylim(0, 1.02)
+    left.legend(loc="lower right", fontsize=8)
+    right.sharex(left)
+    if not equal:
+        right.text(0.5, 0.5, "no costs in common", transform=right.transAxes, ha="center", color=_INK)
+    _note(
+        figure,
+        "bands: 95 %, Dvoretzky–Kiefer–Wolfowitz; at equal cost: bands of MAdds that all have weigh the same in each; "
+        "further up and to the left is better",
+    )
+    return figure
+
+
 def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
     figure, (axes,) = _figures(title, subtitle, 1)
     return figure, axes
@@ -224,6 +358,8 @@ def _figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[A
 
 
 def _note(figure: Figure, text: str) -> None:
+    margin = 0.03 * (1 + text.count("\n"))
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, margin, 1, 0.92 - margin)))
     figure.text(0.5, 0.008, text, ha="center", va="bottom", fontsize=7, color="#555555")
 
 

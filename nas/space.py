@@ -376,6 +376,21 @@ class SearchSpace:
         figures = trellis.costs(self._trellis(resolution, num_classes, in_channels), self.options_of(codes))
         return {name: figures[:, i] for i, name in enumerate(COLUMNS)}
 
+    def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
+        """Each cost expected, exactly, of a network whose choices are drawn independently and uniformly.
+
+        choice, value: a choice, and its alternative that all these networks have.
+        """
+        first = 0
+        weights = []
+        for slot in self.slots:
+            kept = np.ones(len(slot.options))
+            if choice is not None and first <= choice < first + len(slot.choices):
+                kept = (slot.codes[:, choice - first] == value).astype(float)
+            weights.append(kept / kept.sum())
+            first += len(slot.choices)
+        return dict(zip(COLUMNS, trellis.mean_costs(self._trellis(), weights).tolist(), strict=True))
+
     def extremes(self, resolution: int | None = None) -> dict[str, tuple[int, int]]:
         """The least and the most of each cost."""
         least, most = trellis.extremes(self._trellis(resolution))

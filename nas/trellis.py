@@ -102,6 +102,20 @@ def costs(trellis: Trellis, options: Ints) -> Ints:
     return out
 
 
+def mean_costs(trellis: Trellis, weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The costs [4] expected, exactly, of networks whose options are drawn independently.
+
+    weights: for each stage the probability of each option, [options].
+    """
+    total = trellis.start.astype(float)
+    reached = np.ones(1)  # the probability of each state
+    for step, weight in zip(trellis.steps, weights, strict=True):
+        share = reached[:, None] * weight
+        total = total + np.einsum("so,soc->c", share, step.cost)
+        reached = np.asarray(np.bincount(step.next.ravel(), share.ravel()), dtype=float)
+    return np.asarray(total + reached @ trellis.finish)
+
+
 def size(trellis: Trellis) -> int:
     """The exact number of distinct networks."""
     paths = [1] * len(trellis.finish)

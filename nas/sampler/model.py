@@ -73,6 +73,12 @@ class Model:
         variance = self.signal * np.maximum(prior - (cross**2).sum(axis=0), 1e-9)
         return self.centre + self.scale * (self.white @ cross), self.scale * np.sqrt(variance)
 
+    def joint(self, features: Features) -> tuple[Floats, Floats]:
+        """Mean [n] and covariance [n, n] of the objective without its noise."""
+        cross = np.linalg.solve(self.factor, _kernel(self.features, features, self.setting))
+        covariance = self.signal * (_kernel(features, features, self.setting) - cross.T @ cross)
+        return self.centre + self.scale * (self.white @ cross), self.scale**2 * covariance
+
 
 def _kernel(a: Features, b: Features, setting: Setting) -> Floats:
     agreement = a.slots @ b.slots.T

@@ -23,13 +23,16 @@ from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.question import MEASURED, OBJECTIVES, Search
-from nas.search.results import conclude, measured, publish
+from nas.search.repeats import make, open_repeats
+from nas.search.results import conclude, insight, measured, publish
 from nas.space import SearchSpace, budget
 from nas.stopping import Stopper
 from nas.units import nearest, parse_count, parse_duration
 from nas.workers import default_workers, shared_device
 
 TRIALS = 24
+CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
+CONFIRMED_FROM = 16
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 REWARDS = ("v1", "v2")
 
@@ -47,6 +50,14 @@ def main(
     early_stopping: Annotated[
         bool, typer.Option(help="Stop the training of networks that others outrank after 1, 3, 9, … epochs.")
     ] = False,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Then train the front and what is near so often again.  [default: 1 from 16 trials on, else 0]",
+        ),
+    ] = None,
     objectives: Annotated[
         str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency, train_time.")
     ] = "accuracy,madds",
@@ -65,8 +76,10 @@ def main(
 ) -> None:
     """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
 
-    The same command again continues the run. Results are in runs/NAME: trials.csv, pareto.csv, pareto.png,
-    baseline.toml.
+    One training tells a network's accuracy only roughly: --confirm repeats, with other seeds and after the time
+    budget, those on the front and those that may well belong there (probability 1/4), and the front and the baseline
+    are then those of the means. The same command again continues the run. Results are in runs/NAME: trials.csv,
+    repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
     found = SearchSpace.load(space)
     recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
@@ -96,6 +109,7 @@ def main(
         Proxy(data, recipe, where),
         workers or default_workers(where),
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
+        (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
     )
     path = study.run_path(run or _default_name(found, images, data))
     arguments = {
@@ -103,6 +117,7 @@ def main(
         "data": data,
         "trials": trials,
         "time_budget": time_budget,
+        "confirm": wanted.confirm or None,
         "epochs": recipe.epochs,
         "progressive": progressive,
         "early_stopping": early_stopping or None,
@@ -163,6 +178,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             if trials.get_trials(deepcopy=False) and not storage:
                 raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
             study.write_run(path, known)
+        repeats = open_repeats(path, storage) if wanted.confirm else None
         done = len(study.finished(trials))
         cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {wanted.trials} trials done")
         cli.say(f"space {wanted.space.name}: {wanted.space.size:,} networks")
@@ -187,7 +203,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             )
 
         def after(_: FrozenTrial) -> str:
-            return f"front {len(publish(wanted, path, images, trials))}"
+            return f"front {len(publish(wanted, path, images, trials, repeats)[0])}"
 
         with Display(wanted.trials, done, after) as display:
             study.run_trials(
@@ -200,11 +216,14 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 display,
                 wanted.lag,
             )
-        front = publish(wanted, path, images, trials)
+        if repeats:
+            make(wanted, study.table(trials), repeats, after)
+        front, noise = publish(wanted, path, images, trials, repeats)
+        insight(wanted, path, trials, repeats)
         if wanted.latencies:
             front = measured(front, wanted.latencies.conditions)
             write_atomic(path / "pareto.csv", front.to_csv(index=False))
-    conclude(wanted, trials, path, front)
+    conclude(wanted, trials, path, front, noise)
 
 
 def _count(text: str | None, option: str) -> int | None:

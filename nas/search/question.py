@@ -26,7 +26,10 @@ OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
 
 @dataclass(frozen=True)
 class Search:
-    """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained."""
+    """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained.
+
+    confirm: how many times the front and what is near it are trained again.
+    """
 
     space: SearchSpace
     bounds: Bounds
@@ -40,6 +43,7 @@ class Search:
     proxy: Proxy
     workers: int
     stopper: Stopper | None = None
+    confirm: int = 0
     latencies: latency.Table | None = None
 
     @property

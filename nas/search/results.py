@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
 
-from nas import cli, latency, pareto, plots, study
+from nas import cli, latency, plots, sensitivity, study
 from nas.architecture import Architecture
+from nas.confirm import Noise
 from nas.datasets import Dataset
 from nas.errors import RunFailed
 from nas.files import write_atomic
+from nas.search.front import averaged, front_of, ranked, rewards_of
 from nas.search.proposals import time_spent
 from nas.search.question import Search
+from nas.search.repeats import by_trial, table_of
 from nas.units import format_count
 
 
@@ -25,13 +29,18 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
     return front.assign(latency_measured=whole)
 
 
-def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -> pd.DataFrame:
-    """Write trials.csv, pareto.csv, pareto.png and baseline.toml as they are now; the front is given back."""
-    table = study.table(trials)
+def publish(
+    wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None
+) -> tuple[pd.DataFrame, Noise | None]:
+    """Write the tables, pareto.png and baseline.toml as they are now; the front is given back, and the noise."""
+    known = by_trial(repeats) if repeats else {}
+    table, noise = averaged(study.table(trials), known, len(images.val_labels))
     write_atomic(path / "trials.csv", table.to_csv(index=False))
-    front = front_of(table, wanted)
+    if repeats and known:
+        write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
+    front = front_of(ranked(table, noise, wanted))
     write_atomic(path / "pareto.csv", front.to_csv(index=False))
-    baseline = front[front["baseline"]]
+    baseline = front[front["baseline"].astype(bool)]
     cost = next((name for name in wanted.columns if name != "accuracy"), "madds")
     title = f"{path.name}: proxy accuracy against {plots.short_name(cost)}"
     subtitle = (
@@ -39,63 +48,56 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study) -
         f"accuracy on {len(images.val_labels)} validation images of {images.name} at {images.image_size} px"
     )
     picked = int(baseline["trial"].iloc[0]) if len(baseline) else None
-    plots.save(plots.pareto(table, front, picked, cost, title, subtitle), path / "pareto.png")
+    plots.save(plots.pareto(table, front, picked, cost, title, subtitle, noise), path / "pareto.png")
     for row in baseline.to_dict("records"):
         about = {
             "title": f"baseline of run {path.name}",
-            **{key: row[key] for key in ("trial", "accuracy", "madds", "params", "reward")},
+            "trial": row["trial"],
+            "accuracy": row["mean_accuracy"],
+            "trainings": int(row["runs"]),
+            **({"accuracy_error": row["mean_error"], "front_probability": row["probability"]} if noise else {}),
+            **{key: row[key] for key in ("madds", "params", "reward")},
             "why": f"largest reward {wanted.reward} of all trials: {rewards_of(table, wanted)[1]}",
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
-    return front
+    return front, noise
 
 
-def front_of(table: pd.DataFrame, wanted: Search) -> pd.DataFrame:
-    """The non-dominated trials by rising cost, each with its reward, one of them marked as the baseline."""
+def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
+    """Write sensitivity.csv and sensitivity.png, if enough networks were trained for a model."""
+    table, _ = averaged(study.table(trials), by_trial(repeats) if repeats else {}, 1)
     done = table[table["state"] == "COMPLETE"]
-    if done.empty:
-        return done.assign(reward=[], baseline=[])
-    points = done[wanted.columns].astype(float).to_numpy()
-    signs = [-1.0 if name == "accuracy" else 1.0 for name in wanted.objectives]
-    rewards, _ = rewards_of(table, wanted)
-    best = pareto.pick_baseline(rewards, done["madds"].astype(float))
-    ranked = done.assign(reward=rewards, baseline=np.arange(len(done)) == best)
-    # The best reward is on the front of what it is made of; with other objectives it may not be, and is kept.
-    kept = pareto.non_dominated(points * signs) | ranked["baseline"].to_numpy()
-    front: pd.DataFrame = ranked[kept].sort_values(["madds", "trial"])
-    return front
-
-
-def rewards_of(table: pd.DataFrame, wanted: Search) -> tuple[pareto.Floats, str]:
-    """The reward of each complete trial, of which there is one at least, and its formula."""
-    done = table[table["state"] == "COMPLETE"]
-    accuracy, madds, step, params = (
-        done[name].astype(float).to_numpy() for name in ("accuracy", "madds", "step_seconds", "params")
+    if len(done) < sensitivity.LEAST:
+        cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")
+        return
+    codes = [wanted.space.encode(Architecture.parse(text)) for text in done["architecture"]]
+    effects = sensitivity.main_effects(wanted.space, wanted.bounds, codes, done["mean_accuracy"], wanted.seed)
+    write_atomic(path / "sensitivity.csv", effects.to_csv(index=False))
+    where = "within the budget" if wanted.bounds else "of the space"
+    title = f"{path.name}: what each choice does, everything else being equal"
+    subtitle = (
+        f"space {wanted.space.name}, averaged over networks {where}; accuracy by the sampler's model of {len(done)} "
+        f"trained networks, MAdds counted at {wanted.space.resolution} px"
     )
-    if wanted.reward == "v1":
-        formula = f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
-        return pareto.reward(accuracy, madds, wanted.target_madds), formula
-    formula = (
-        f"accuracy * (step_seconds / {step[0]:.4g}) ** -0.07 * (params / {format_count(params[0])}) ** -0.05, "
-        f"relative to trial {done['trial'].iloc[0]}"
-    )
-    return pareto.training_reward(accuracy, step, params), formula
+    mean = wanted.space.mean_costs()["madds"]
+    plots.save(plots.sensitivity(effects, mean, title, subtitle), path / "sensitivity.png")
 
 
-def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFrame) -> None:
+def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFrame, noise: Noise | None) -> None:
     """Say what was found and where it is; raises RunFailed if no network could be trained."""
     done = study.finished(trials)
     if front.empty:
         causes = {t.user_attrs.get("note", "") for t in done}
         raise RunFailed(f"{path}: none of {len(done)} trials could be trained: {'; '.join(sorted(causes))[:200]}")
-    best = front[front["baseline"]].iloc[0]
     if len(done) < wanted.trials:
         why = "time budget spent" if time_spent(wanted, done) else "no other network is left within the budget"
         cli.say(f"stopped after {len(done)} of {wanted.trials} trials: {why}")
+    (best,) = front[front["baseline"].astype(bool)].to_dict("records")
+    cli.say(_confidence(front, noise))
     cli.say(
-        f"baseline: trial {best['trial']}, accuracy {100 * best['accuracy']:.1f} %, "
+        f"baseline: trial {best['trial']}, {_accuracy(best)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest reward {wanted.reward}: {rewards_of(study.table(trials), wanted)[1]})"
+        f"(largest reward {wanted.reward}: {rewards_of(averaged(study.table(trials), {}, 1)[0], wanted)[1]})"
     )
     if "latency_measured" in best:
         cli.say(
@@ -104,4 +106,30 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFra
         )
     cli.say(f"  {best['architecture']}")
     cli.say(f"front of {len(front)}: {path / 'pareto.png'}, {path / 'pareto.csv'}; all trials: {path / 'trials.csv'}")
+    if (path / "sensitivity.png").exists():
+        cli.say(f"what each choice does: {path / 'sensitivity.png'}, {path / 'sensitivity.csv'}")
     cli.say(f"next: python -m nas.scale --phi 3 --baseline {path.name}")
+
+
+def _accuracy(row: dict[Hashable, Any]) -> str:
+    """The accuracy of a row of the front, and how it is known."""
+    if row["runs"] == 1:
+        return f"accuracy {100 * row['mean_accuracy']:.1f} %, one training"
+    return (
+        f"accuracy {100 * row['mean_accuracy']:.1f} ± {100 * row['mean_error']:.1f} %, mean and standard error of "
+        f"{row['runs']} trainings, non-dominated with probability {row['probability']:.2f}"
+    )
+
+
+def _confidence(front: pd.DataFrame, noise: Noise | None) -> str:
+    """What the front rests on."""
+    if not noise:
+        return (
+            "the front and the baseline are of single trainings, unconfirmed: seeds alone may change them; "
+            "--confirm 3 in a new run trains them and what is near again"
+        )
+    return (
+        f"noise of one training: {100 * noise.variance**0.5:.2f} % (standard deviation between seeds on the same "
+        f"validation images, pooled over repeats, degrees of freedom: {noise.freedom}); of the {len(front)} on the "
+        f"front of means, {front['probability'].sum():.1f} are expected to be non-dominated"
+    )

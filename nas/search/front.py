@@ -1,0 +1,78 @@
+"""From the table of trials to the front: means over repeats, rewards, the baseline, what is near."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas import pareto
+from nas.confirm import NEAR, Noise, Repeats, draws, pooled_noise, probabilities
+from nas.search.question import Search
+from nas.units import format_count
+
+
+def averaged(table: pd.DataFrame, repeats: Repeats, images: int) -> tuple[pd.DataFrame, Noise | None]:
+    """The trials with the means over their own training and its repeats, and the noise of one training.
+
+    table has the columns of trials.csv; images: validation images. Columns are added: runs (0 of a trial that failed),
+    mean_accuracy and mean_error, its standard error; empty as long as nothing was repeated.
+    """
+    runs = [
+        [accuracy, *(a for a in repeats.get(trial, ()) if not np.isnan(a))] if state == "COMPLETE" else []
+        for trial, state, accuracy in table[["trial", "state", "accuracy"]].itertuples(index=False)
+    ]
+    noise = pooled_noise(runs, images)
+    error = [float(noise.error(len(some))) if noise and some else np.nan for some in runs]
+    means = [float(np.mean(some)) if some else np.nan for some in runs]
+    columns: dict[str, Any] = {"runs": pd.array(list(map(len, runs)), dtype="Int64")}
+    return table.assign(**columns, mean_accuracy=means, mean_error=error), noise
+
+
+def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataFrame:
+    """The complete trials of an averaged table by rising cost, judged by their means.
+
+    Columns are added: reward; baseline, true of the one of largest reward; front, true of those that no other
+    dominates; probability of being so (`confirm.probabilities`), empty without noise.
+    """
+    done = table[table["state"] == "COMPLETE"]
+    if done.empty:
+        return done.assign(reward=[], baseline=[], front=[], probability=[])
+    accuracy, madds = (done[name].astype(float).to_numpy() for name in ("mean_accuracy", "madds"))
+    costs = done[[name for name in wanted.columns if name != "accuracy"]].astype(float).to_numpy()
+    rewards, _ = rewards_of(table, wanted)
+    judged = done.assign(
+        reward=rewards,
+        baseline=np.arange(len(done)) == pareto.pick_baseline(rewards, madds),
+        front=pareto.non_dominated(np.column_stack([-accuracy, costs])),
+        probability=probabilities(draws(accuracy, done["runs"], madds, noise, wanted.seed), costs) if noise else np.nan,
+    )
+    return judged.sort_values(["madds", "trial"])
+
+
+def front_of(judged: pd.DataFrame) -> pd.DataFrame:
+    """The front, and the baseline, which other objectives than its reward's may leave outside."""
+    return judged[judged["front"].astype(bool) | judged["baseline"].astype(bool)].drop(columns="front")
+
+
+def contenders(judged: pd.DataFrame) -> list[int]:
+    """The trials in question, largest cost first: the front, its near misses (NEAR) and the baseline."""
+    kept = judged["front"] | judged["baseline"] | (judged["probability"] >= NEAR)
+    return [int(trial) for trial in judged[kept]["trial"]][::-1]
+
+
+def rewards_of(table: pd.DataFrame, wanted: Search) -> tuple[pareto.Floats, str]:
+    """The reward of each complete trial of an averaged table, of which there is one at least, and its formula."""
+    done = table[table["state"] == "COMPLETE"]
+    accuracy, madds, step, params = (
+        done[name].astype(float).to_numpy() for name in ("mean_accuracy", "madds", "step_seconds", "params")
+    )
+    if wanted.reward == "v1":
+        formula = f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
+        return pareto.reward(accuracy, madds, wanted.target_madds), formula
+    formula = (
+        f"accuracy * (step_seconds / {step[0]:.4g}) ** -0.07 * (params / {format_count(params[0])}) ** -0.05, "
+        f"relative to trial {done['trial'].iloc[0]}"
+    )
+    return pareto.training_reward(accuracy, step, params), formula

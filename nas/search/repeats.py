@@ -1,0 +1,115 @@
+"""Trained again with other seeds: the repeats of contenders, in a study of their own beside the search's.
+
+There they are as durable as trials, but the sampler does not see them, and they are no networks of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas import study
+from nas.architecture import Architecture
+from nas.confirm import Repeat, Repeats, next_repeats
+from nas.display import Display
+from nas.evaluate import Job, load_data
+from nas.search.front import averaged, contenders, ranked
+from nas.search.question import Search
+
+_OF = "repeat_of"  # the attribute that says what a trial of this study repeats: a trial, and the how manyth repeat
+
+
+def open_repeats(path: Path, storage: str | None) -> optuna.Study:
+    """The study of a run's repeats."""
+    return study.open_study(path, f"{path.name}-repeats", ["maximize"], None, storage, False)
+
+
+def recorded(repeats: optuna.Study) -> dict[Repeat, float]:
+    """The accuracies of the repeats made so far, NaN where one failed."""
+    found = ((_named(t), t.user_attrs.get("accuracy", np.nan)) for t in study.finished(repeats))
+    return {named: accuracy for named, accuracy in found if named}
+
+
+def _named(trial: Trial | FrozenTrial) -> Repeat | None:
+    """What a trial of this study repeats; None if it was interrupted before that was said."""
+    trial_and_number = trial.user_attrs.get(_OF)
+    return tuple(trial_and_number) if trial_and_number else None
+
+
+def _claimed(trial: Trial, named: Repeat) -> Trial:
+    trial.set_user_attr(_OF, named)
+    return trial
+
+
+def by_trial(repeats: optuna.Study) -> Repeats:
+    """The same, in order, by trial."""
+    known: dict[int, list[float]] = {}
+    for (trial, _), accuracy in sorted(recorded(repeats).items()):
+        known.setdefault(trial, []).append(accuracy)
+    return known
+
+
+def table_of(repeats: optuna.Study) -> pd.DataFrame:
+    """The repeats as rows with the columns of trials.csv; trial is the one repeated, repeat counts from 1."""
+    made = list(recorded(repeats))
+    return study.table(repeats).assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
+
+
+def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[FrozenTrial], str]) -> None:
+    """Train what has to be repeated, until each contender has as many repeats as wanted.
+
+    table: the finished trials of the search. What a repeat is of, is in the database before its training starts.
+    """
+    images = load_data(wanted.proxy.data)
+    size = len(images.val_labels)
+    networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
+
+    def judged(known: Repeats) -> list[int]:
+        return contenders(ranked(*averaged(table, known, size), wanted))
+
+    def due() -> list[Repeat]:
+        begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+        return [named for named in next_repeats(judged, recorded(repeats), wanted.confirm) if named not in begun]
+
+    def ask() -> Trial | None:
+        left = due()
+        return _claimed(repeats.ask(), left[0]) if left else None
+
+    def prepare(trial: Trial) -> Job | None:
+        named = _named(trial)
+        if not named:  # the run was killed before it was said what this one repeats
+            left = due()
+            if not left:
+                return None
+            named = left[0]
+            _claimed(trial, named)
+        arch = Architecture.parse(networks[named[0]])
+        seed = np.random.default_rng([wanted.seed, *named]).integers(2**31)
+        job = Job(str(arch), int(seed), images.image_size)
+        study.describe_trial(trial, arch, job)
+        return job
+
+    def told(trial: FrozenTrial) -> str:
+        state = after(trial)
+        display.total = display.done + outstanding()
+        return state
+
+    def outstanding() -> int:
+        """Repeats that the contenders of now lack: more may come to be in question."""
+        known = by_trial(repeats)
+        return sum(max(0, wanted.confirm - len(known.get(trial, ()))) for trial in judged(known))
+
+    done = len(recorded(repeats))
+    with Display(done + outstanding(), done, told, _called) as display:
+        study.run_trials(
+            repeats, ask, prepare, lambda attrs: [attrs["accuracy"]], wanted.proxy, wanted.workers, display
+        )
+
+
+def _called(trial: Trial | FrozenTrial) -> str:
+    return f"repeat of trial {trial.user_attrs[_OF][0]:3d}"

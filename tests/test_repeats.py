@@ -1,0 +1,153 @@
+"""Searches that confirm their front, from end to end."""
+
+import signal
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from nas import evaluate, plots
+from nas.confirm import Noise
+from nas.pareto import non_dominated
+from nas.proxy import Diverged, Outcome, train
+from tests.test_commands import Command, command, here, images, search, start, wait_for_running_trial  # noqa: F401
+
+FILES = ("trials.csv", "repeats.csv", "pareto.csv", "baseline.toml", "sensitivity.csv")
+
+
+def confirmed(images: Path, *more: str) -> list[str]:  # noqa: F811
+    return search(images, "--trials", "8", "--confirm", "2", "--epochs", "2", *more)
+
+
+def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:  # noqa: F811
+    ended = command("search", *confirmed(images))
+    assert ended.code == 0, ended.err
+    trials, repeats, front = (pd.read_csv(here / f"runs/r/{name}.csv") for name in ("trials", "repeats", "pareto"))
+    assert len(trials) == trials["architecture"].nunique() == 8
+    assert list(repeats.columns[:12]) == list(trials.columns[:12])
+    assert repeats["seed"].nunique() == len(repeats)
+    assert 0 not in set(repeats["seed"])
+    assert not repeats.duplicated(["trial", "repeat"]).any()
+
+    first = dict(zip(trials["trial"], trials["accuracy"], strict=True))
+    runs = {trial: [a, *repeats["accuracy"][repeats["trial"] == trial]] for trial, a in first.items()}
+    assert list(trials["runs"]) == [len(some) for some in runs.values()]
+    means = np.array([np.mean(some) for some in runs.values()])
+    np.testing.assert_allclose(trials["mean_accuracy"], means)
+    squares = sum(np.var(some) * len(some) for some in runs.values())
+    deviation = (squares / len(repeats)) ** 0.5  # each repeat is one degree of freedom
+    np.testing.assert_allclose(trials["mean_error"], deviation / np.sqrt(trials["runs"]))
+    assert f"noise of one training: {100 * deviation:.2f} %" in ended.out
+
+    on_front = non_dominated(np.column_stack([-means, trials["madds"]]))
+    rewards = means * (trials["madds"] / 400000) ** -0.07
+    assert set(front["trial"]) == set(trials["trial"][on_front]) | {rewards.idxmax()}
+    assert (front["runs"] == 3).all()
+    assert front["probability"].between(0, 1).all()
+    baseline = tomllib.loads((here / "runs/r/baseline.toml").read_text())["about"]
+    assert baseline["trial"] == rewards.idxmax()
+    assert baseline["accuracy"] == pytest.approx(means[rewards.idxmax()])
+    assert baseline["trainings"] == 3
+    again = trials[trials["runs"] > 1]
+    assert set(again["trial"]) >= set(front["trial"])
+    assert pd.read_csv(here / "runs/r/sensitivity.csv")["choice"].nunique() == 6
+
+    before = {name: (here / "runs/r" / name).read_bytes() for name in FILES}
+    ended = command("search", *confirmed(images))
+    assert ended.code == 0, ended.err
+    assert "repeat of" not in ended.out
+    assert before == {name: (here / "runs/r" / name).read_bytes() for name in FILES}
+
+    ended = command("search", *search(images, "--trials", "8", "--epochs", "2", "--run", "single"))
+    assert ended.code == 0, ended.err
+    assert "unconfirmed" in ended.out
+    single = pd.read_csv(here / "runs/single/trials.csv")
+    assert single[["architecture", "accuracy"]].equals(trials[["architecture", "accuracy"]])
+    assert not (here / "runs/single/repeats.csv").exists()
+
+
+@pytest.mark.parametrize("moment", ["in training", "before it is said what is repeated"])
+def test_interrupted_repeats_end_like_others(
+    command: Command,  # noqa: F811
+    here: Path,  # noqa: F811
+    images: Path,  # noqa: F811
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if moment == "in training":
+        process = start(here, *confirmed(images))
+        wait_for_running_trial(here, finished=10)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    else:
+        note = optuna.Trial.set_user_attr
+
+        def killed(trial: optuna.Trial, name: str, value: Any) -> None:
+            if trial.number == 3 and name == "repeat_of":
+                raise KeyboardInterrupt
+            note(trial, name, value)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna.Trial, "set_user_attr", killed)
+            assert command("search", *confirmed(images)).code == 130
+    before = pd.read_csv(here / "runs/r/repeats.csv")
+    ended = command("search", *confirmed(images))
+    assert ended.code == 0, ended.err
+    after = pd.read_csv(here / "runs/r/repeats.csv")
+    assert after[: len(before)].equals(before)
+
+    assert command("search", *confirmed(images, "--run", "whole")).code == 0
+    told = ["trial", "repeat", "seed", "accuracy"]
+    assert after[told].equals(pd.read_csv(here / "runs/whole/repeats.csv")[told])
+    for name in ("trials", "pareto"):
+        mine, whole = (pd.read_csv(here / f"runs/{run}/{name}.csv") for run in ("r", "whole"))
+        kept = [column for column in mine.columns if "seconds" not in column]
+        assert mine[kept].equals(whole[kept])
+
+
+def test_repeats_that_fail(
+    command: Command,  # noqa: F811
+    here: Path,  # noqa: F811
+    images: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def sick(arch: Any, data: Any, recipe: Any, seed: int, *more: Any) -> Outcome:
+        if seed:
+            raise Diverged("loss nan")
+        return train(arch, data, recipe, seed, *more)
+
+    monkeypatch.setattr(evaluate, "train", sick)
+    ended = command("search", *confirmed(images))
+    assert ended.code == 0, ended.err
+    repeats = pd.read_csv(here / "runs/r/repeats.csv")
+    assert set(repeats["state"]) == {"FAIL"}
+    assert (pd.read_csv(here / "runs/r/trials.csv")["runs"] == 1).all()
+    assert "unconfirmed" in ended.out
+
+
+def test_a_picture_says_whether_its_front_is_confirmed() -> None:
+    trials = pd.DataFrame(
+        {
+            "trial": [0, 1],
+            "state": "COMPLETE",
+            "accuracy": [0.5, 0.6],
+            "accuracy_error": 0.01,
+            "madds": [1e6, 2e6],
+            "runs": [1, 2],
+            "mean_accuracy": [0.5, 0.55],
+            "mean_error": [0.01, 0.007],
+            "probability": [1.0, 0.99],
+        }
+    )
+    single = plots.pareto(trials.assign(runs=1, mean_accuracy=trials["accuracy"]), trials, 0, "madds", "run", "")
+    assert "unconfirmed" in single.get_suptitle()
+    assert "one training" in single.axes[0].get_ylabel()
+    means = plots.pareto(trials, trials, 0, "madds", "run", "", Noise(0.01**2, 5))
+    assert "unconfirmed" not in means.get_suptitle()
+    assert "mean over trainings" in means.axes[0].get_ylabel()
+    assert any("5 degrees of freedom" in text.get_text() for text in means.texts)
+    assert {"0.99", "1.00"} <= {text.get_text() for text in means.axes[0].texts}
