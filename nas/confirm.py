@@ -16,9 +16,7 @@ Floats = NDArray[np.float64]
 Repeat = tuple[int, int]  # of which trial, and the how manyth repeat, from 1
 Repeats = Mapping[int, Sequence[float]]  # accuracies of repeats by trial; a failed one is NaN
 
-NEAR = (
-    0.25  # a near miss of the front is non-dominated with at least this probability; there are few: see `probabilities`
-)
+NEAR = 0.25  # a near miss of the front is non-dominated with at least this probability
 DRAWS = 4000
 _ROUNDS = 40  # values of the noise's variance that the draws are made with
 _SPREADS = np.linspace(0.0, 3.0, 61)  # of true accuracies around the trend, in units of the observed deviation
