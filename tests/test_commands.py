@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import runpy
 import signal
 import sqlite3
@@ -368,6 +369,27 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     whole = pd.read_csv(here / "runs/whole/trials.csv")
     same = ["architecture", "accuracy", "state", "epochs"]
     assert whole[same].equals(after[same])
+
+
+def test_a_run_is_repeated_from_its_run_toml(command: Command, here: Path, images: Path) -> None:
+    assert command("search", *search(images, "--objectives", "accuracy,params", "--seed", "3")).code == 0
+    file = here / "runs/r/run.toml"
+    ended = command("search", "--from", str(file))
+    assert ended.code == 0, ended.err
+    assert "but for:\n  nothing\n" in ended.out
+    first, second = (pd.read_csv(here / "runs" / name / "trials.csv") for name in ("r", "r-again"))
+    assert first.drop(columns=["seconds", "step_seconds"]).equals(second.drop(columns=["seconds", "step_seconds"]))
+
+    file.write_text(re.sub(r'torch = ".*"', 'torch = "1.0"', file.read_text()).replace("train = 120", "train = 119"))
+    ended = command("search", "--from", str(file), "--run", "other", "--seed", "4")
+    assert ended.code == 0, ended.err
+    assert "versions: torch was 1.0, now it is" in ended.out
+    assert "arguments: seed was 3, now it is 4" in ended.out
+    assert "data: train was 119, now it is 120" in ended.out
+    file.write_text("[arguments]\nspice = 1\n")
+    ended = command("search", "--from", str(file))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "is no run.toml of a search" in ended.err
 
 
 def test_early_stopping_leaves_the_front_to_full_trainings(command: Command, here: Path, images: Path) -> None:

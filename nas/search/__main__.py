@@ -21,6 +21,7 @@ from nas.evaluate import Proxy, load_data
 from nas.files import write_atomic
 from nas.progressive import Schedule
 from nas.proxy import Recipe
+from nas.search import again
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.question import MEASURED, OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
@@ -73,6 +74,10 @@ def main(
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    like: Annotated[
+        Path | None,
+        typer.Option("--from", is_eager=True, callback=again.defaults, help="Repeat a run: its run.toml."),
+    ] = None,
 ) -> None:
     """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
 
@@ -117,7 +122,7 @@ def main(
         "data": data,
         "trials": trials,
         "time_budget": time_budget,
-        "confirm": wanted.confirm or None,
+        "confirm": wanted.confirm,
         "epochs": recipe.epochs,
         "progressive": progressive,
         "early_stopping": early_stopping or None,
@@ -132,7 +137,12 @@ def main(
         "workers": wanted.workers,
         "device": device,
     }
-    search(wanted, path, facts(wanted, arguments, images), images, storage)
+    known = facts(wanted, arguments, images)
+    if like:
+        cli.say(f"as {like}, but for:")
+        for difference in again.differences(like, known) or ["nothing"]:
+            cli.say(f"  {difference}")
+    search(wanted, path, known, images, storage)
 
 
 def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""A run repeated from its run.toml: its arguments as defaults, and what is otherwise now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nas.errors import UserError
+from nas.files import read_toml
+
+
+def defaults(context: typer.Context, file: Path | None) -> Path | None:
+    """Let the options that are not given be those of a run.toml; raises UserError.
+
+    The run's name is that of the old one with "-again", unless given.
+    """
+    if file is None:
+        return None
+    arguments = read_toml(file).get("arguments")
+    options = {parameter.name for parameter in context.command.params}
+    if not isinstance(arguments, Mapping) or not {"space", "data"} <= set(arguments) <= options:
+        raise UserError(
+            f"--from {file}: is no run.toml of a search; it would have a table [arguments] with its options"
+        )
+    listed = {name: ",".join(map(str, v)) if isinstance(v, list) else v for name, v in arguments.items()}
+    context.default_map = {"run": f"{file.absolute().parent.name}-again", **listed}
+    return file
+
+
+def differences(file: Path, now: Mapping[str, Any]) -> list[str]:
+    """Where a run that is about to start differs from the one of a run.toml, one line each."""
+    found = []
+    for table, before in read_toml(file).items():
+        if not isinstance(before, Mapping):
+            continue
+        here = now.get(table) or {}
+        for key in sorted(set(before) | {name for name, value in here.items() if value is not None}):
+            if before.get(key) != _as_read(here.get(key)):
+                found.append(f"{table}: {key} was {before.get(key, 'none')}, now it is {here.get(key, 'none')}")
+    return found
+
+
+def _as_read(value: Any) -> Any:
+    """A value as it comes back from TOML."""
+    return list(value) if isinstance(value, tuple) else value
