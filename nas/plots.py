@@ -1,4 +1,4 @@
-"""Every picture: the front of a search, the grid of coefficients, the family, a budget on a space.
+"""Pictures: fronts, budgets, distributions; those of a scaling are in `nas.scale.pictures`.
 
 Each function returns a figure.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -137,90 +136,6 @@ def _noise_note(noise: Noise) -> str:
         f"{100 * noise.variance**0.5:.2f} %, pooled over repeats ({noise.freedom} degrees of freedom),\n"
         "on the same validation images; numbers: probability of being non-dominated"
     )
-
-
-def grid(table: pd.DataFrame, chosen: int, title: str, subtitle: str) -> Figure:
-    """Two panels: the triples (α, β, γ) between the pure rules, coloured by proxy accuracy, and ranked by it.
-
-    table has the columns of grid.csv; chosen is the position of the picked row. A corner of the triangle puts all
-    of log(α·β²·γ²) into that dimension; a point's shares are log α, 2 log β and 2 log γ. Bars as in `pareto`.
-    """
-    figure, (left, right) = _figures(title, subtitle, 2)
-    corners = {"depth": (0.0, 0.0), "width": (1.0, 0.0), "resolution": (0.5, 0.75**0.5)}
-    left.plot(*zip(*corners.values(), corners["depth"], strict=True), color=_INK, linewidth=0.8)
-    for name, spot in corners.items():
-        offset = (0, 14 if name == "resolution" else -22)
-        left.annotate(f"all into {name}", spot, offset, textcoords="offset points", ha="center", fontsize=9)
-    ranked = table.assign(picked=[i == chosen for i in range(len(table))]).sort_values(["accuracy", "picked"])
-    spots = np.array([_barycentric(*row) for row in ranked[["alpha", "beta", "gamma"]].itertuples(index=False)])
-    accuracy = 100 * ranked["accuracy"].astype(float)
-    colours: dict[str, Any] = {"c": accuracy, "cmap": "viridis", "edgecolors": _INK, "linewidths": 0.5, "zorder": 3}
-    points = left.scatter(spots[:, 0], spots[:, 1], s=150, **colours)
-    star: dict[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": _PICK, "linewidths": 1.8, "zorder": 5}
-    picked = int(np.flatnonzero(ranked["picked"])[0])
-    left.scatter(spots[picked, 0], spots[picked, 1], s=460, **star)
-    left.set_aspect("equal")
-    left.set_xlim(-0.16, 1.16)
-    left.set_ylim(-0.14, 1.0)
-    left.axis("off")
-    figure.colorbar(points, ax=left, label=_LABELS["accuracy"], shrink=0.8)
-
-    rows = np.arange(len(ranked))
-    right.errorbar(
-        accuracy, rows, xerr=196 * ranked["accuracy_error"].astype(float), fmt="none", ecolor=_PALE, elinewidth=1
-    )
-    right.scatter(accuracy, rows, s=60, **colours)
-    right.scatter(accuracy.iloc[picked], picked, s=230, label="picked", **star)
-    labels = [
-        f"{row.alpha:g} / {row.beta:g} / {row.gamma:g}   {row.counted_ratio:.2f}×"
-        for row in ranked.itertuples(index=False)
-    ]
-    right.set_yticks(rows, labels, fontsize=8)
-    right.set_xlabel(_LABELS["accuracy"])
-    right.set_ylabel("α / β / γ and counted MAdds relative to the baseline")
-    right.legend(loc="lower right", fontsize=8)
-    _note(figure, _BARS)
-    return figure
-
-
-def _barycentric(alpha: float, beta: float, gamma: float) -> tuple[float, float]:
-    depth, width, resolution = log2(alpha), 2 * log2(beta), 2 * log2(gamma)
-    total = depth + width + resolution
-    return (width + resolution / 2) / total, 0.75**0.5 * resolution / total
-
-
-def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Two panels: parameters against MAdds beside published networks, and counted beside nominal growth.
-
-    members has the columns of family.csv; published has name, series, madds and params, counted alike.
-    """
-    figure, (left, right) = _figures(title, subtitle, 2)
-    for series, rows in published.groupby("series", sort=False):
-        ordered = rows.sort_values("madds")
-        left.plot(ordered["madds"], ordered["params"], "o-", markersize=4, linewidth=0.8, alpha=0.75, label=series)
-        for row in (ordered.iloc[0], ordered.iloc[-1]):
-            left.annotate(row["name"], (row["madds"], row["params"]), (4, -9), textcoords="offset points", fontsize=6.5)
-    madds, params = members["madds"].astype(float), members["params"].astype(float)
-    left.plot(madds, params, "s-", color=_PICK, markersize=6, linewidth=1.6, label="this family", zorder=5)
-    for x, y, phi in zip(madds, params, members["phi"], strict=True):
-        left.annotate(f"φ={phi:g}", (x, y), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=_PICK)
-    left.set_xlabel("multiply-adds per image, each at its own resolution (log scale)")
-    left.set_ylabel("parameters (log scale)")
-    _log_counts(left, "x", [*madds, *published["madds"]])
-    _log_counts(left, "y", [*params, *published["params"]])
-    left.legend(fontsize=8)
-
-    right.plot(members["phi"], members["nominal_ratio"], "--", color=_PALE, label="nominal")
-    right.plot(members["phi"], members["counted_ratio"], "s-", color=_PICK, label="counted")
-    for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(f"{counted:.2f}×", (phi, counted), (7, -9), textcoords="offset points", fontsize=8)
-    right.set_yscale("log", base=2)
-    right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
-    right.set_xticks(members["phi"].tolist())
-    right.set_xlabel("compound coefficient φ")
-    right.set_ylabel("MAdds relative to φ = 0 (log scale)")
-    right.legend(fontsize=8)
-    return figure
 
 
 def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, title: str, subtitle: str) -> Figure:
