@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -19,6 +20,7 @@ from nas.units import nearest
 
 PAPER = (1.2, 1.1, 1.15)  # what the paper found for EfficientNet-B0 (arXiv 1905.11946, section 4)
 MOST_PHI = 20.0
+EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
 MOVE = 8  # pixels by which a resolution may be moved to meet a count
 FINEST = 1000  # a φ that is solved for is a whole number of such parts
 WEIGHTS = {"depth": "d1_w0_r0", "width": "d0_w1_r0", "resolution": "d0_w0_r1", "fast": "d1_w8_r1"}
@@ -264,21 +266,27 @@ def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], fl
 
 
 def equal_cost(baseline: Architecture, coefficients: Coefficients, madds: float) -> Member:
-    """The member whose counted MAdds come nearest to a goal, by φ and then by up to MOVE pixels of resolution.
+    """The member whose counted MAdds are within EQUAL of a goal with the fewest pixels moved, or else come nearest.
 
-    Taken from the largest network below the goal and the smallest above it. Raises UserError if no φ leads there.
+    Tried are the φ around that whose network is the largest below the goal, each with its resolution moved by up to
+    MOVE pixels. Raises UserError if no φ leads there.
     """
 
     def at(phi: float) -> Member:
         return member(baseline, coefficients, phi)
 
     below = solve(lambda phi: at(phi).architecture, lambda arch: arch.cost().madds, madds, f"{madds:.4g} MAdds")
+    plain: dict[Architecture, Member] = {}
+    for steps in range(-AROUND, AROUND + 1):
+        with suppress(UserError):
+            one = at(round(below + steps / 100, 3))
+            plain.setdefault(one.architecture, one)
     found = []
-    for plain in (at(below), at(below + 1 / FINEST)):
-        arch = matched(plain.architecture, madds)
-        moved = arch.resolution - plain.architecture.resolution
-        found.append(replace(plain, architecture=arch, moved=moved))
-    return min(found, key=lambda one: (abs(one.cost.madds / madds - 1), abs(one.moved)))
+    for one in plain.values():
+        arch = matched(one.architecture, madds)
+        found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
+    misses = {one: abs(one.cost.madds / madds - 1) for one in found}
+    return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))
 
 
 def parse_phis(text: str) -> list[float]:
