@@ -50,7 +50,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     left.scatter(x[paper], y[paper], s=260, **_PAPER)
     left.scatter(x[picked], y[picked], s=460, **_STAR)
     epochs = table.loc[table["stage"] == 1, "epochs"]
-    alike = f" after the first {_epochs(int(epochs.iloc[0]))}" if len(epochs) else ""
+    alike = f" after {_epochs(int(epochs.iloc[0]))}" if len(epochs) else ""
     figure.colorbar(points, ax=left, label=f"proxy accuracy{alike} (%)", shrink=0.8)
 
     ranked = table.sort_values(["stage", "accuracy", "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
@@ -76,7 +76,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     right.set_yticks(rows, names, fontsize=8)
     right.set_ylim(-0.7, len(ranked) - 0.3)
     right.set_xlabel(_ACCURACY)
-    right.set_ylabel("α / β / γ, and MAdds relative to the baseline: nominal → counted")
+    right.set_ylabel("α / β / γ   and growth of MAdds: nominal → counted")
     right.legend(loc="lower right", fontsize=8)
     note(
         figure,
@@ -92,7 +92,7 @@ def _triple_label(row: Any) -> str:
 
 
 def _epochs(number: int) -> str:
-    return "epoch" if number == 1 else f"{number} epochs"
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _triangle(axes: Axes) -> None:
