@@ -137,21 +137,23 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
         left.annotate(f"φ={phi:g}", (x, y), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=PICK)
     left.set_xlabel("multiply-adds per image, each at its own resolution (log scale)")
     left.set_ylabel("parameters (log scale)")
-    log_counts(left, "x", [*madds, *published["madds"]])
+    log_counts(left, "x", [0.8 * min(madds), *madds, *published["madds"]])  # room for the first label
     log_counts(left, "y", [*params, *published["params"]])
     left.legend(fontsize=8)
 
     right.plot(members["phi"], members["nominal_ratio"], "--", color=PALE, label="nominal: (α·β²·γ²)^φ")
     right.plot(members["phi"], members["counted_ratio"], "s-", color=PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(f"{counted:.2f}×", (phi, counted), (7, -9), textcoords="offset points", fontsize=8)
+        right.annotate(
+            f"{counted:.3g}×", (phi, counted), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK
+        )
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
     right.set_xticks(members["phi"].tolist(), [f"{phi:g}" for phi in members["phi"]])
     right.margins(x=0.1)
     right.set_xlabel("compound coefficient φ")
     right.set_ylabel("MAdds relative to the baseline (log scale)")
-    right.legend(fontsize=8, loc="upper left")
+    right.legend(fontsize=8, loc="lower right")
     return figure
 
 
