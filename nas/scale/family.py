@@ -21,7 +21,7 @@ from nas.scale.halving import Network
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients, Member
-from nas.units import format_count
+from nas.units import format_count, plural
 
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
 LATENCY_PASSES = 20
@@ -142,7 +142,7 @@ def write_family(found: Family, trainings: Trainings | None, measure: bool, fold
     table = found.table()
     found.write(table, folder)
     if measure:
-        cli.say(f"measuring the latency of {len(found.members)} members on {found.wanted.proxy.device}")
+        cli.say(f"measuring the latency of {plural(len(found.members), 'member')} on {found.wanted.proxy.device}")
         table = pd.concat([table, found.latencies()], axis=1)
         found.write(table, folder)
     if trainings:
@@ -160,8 +160,8 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
         whole = pd.concat([table, found.accuracies(trainings)], axis=1)
         found.write(whole, folder)
         subtitle = (
-            f"baseline {found.wanted.found.origin}; {found.wanted.seeds} trainings each of "
-            f"{found.wanted.proxy.recipe.epochs} epochs on {images.name}"
+            f"baseline {found.wanted.found.origin}; {plural(found.wanted.seeds, 'training')} each of "
+            f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {images.name}"
         )
         plots.save(pictures.trained(whole, title, subtitle), folder / "accuracy.png")
         return f"family {int(whole['trainings'].sum())}"
@@ -171,7 +171,8 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
     after()
     for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
         said = f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_error']:.2f} %" if row["trainings"] else "failed"
-        cli.say(f"φ {phi:g}: proxy accuracy {said} ({row['trainings']} trainings at {row['image_size']} px)")
+        times = plural(row["trainings"], "training")
+        cli.say(f"φ {phi:g}: proxy accuracy {said} ({times} at {row['image_size']} px)")
     cli.say(f"accuracy: {folder / 'accuracy.png'}")
 
 

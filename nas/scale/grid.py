@@ -21,6 +21,7 @@ from nas.scale.halving import FINALISTS, Gap, Ladder, Network, gap, margin
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Candidate, Coefficients
+from nas.units import plural
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]
@@ -124,12 +125,13 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
     """Find the coefficients of the best φ = 1 network, or continue to; raises RunFailed if none can be trained."""
     contest, images = Contest(wanted), load_data(wanted.proxy.data)
     ladder = contest.ladder
-    rungs = [f"{size} for {epochs} epochs" for size, epochs in ladder.rungs]
     finalists = min(FINALISTS, len(ladder.networks))
+    stages = [f"{size} for {plural(epochs, 'epoch')}" for size, epochs in ladder.rungs]
+    stages += [f"{finalists} for {plural(ladder.final_epochs, 'epoch')} from {plural(wanted.seeds, 'fresh seed')}"]
     sizes = sorted({network.image_size for network in ladder.networks})
     cli.say(
         f"grid: {len(wanted.candidates)} triples, {len(ladder.networks)} networks at φ = 1; trained are "
-        f"{', '.join([*rungs, f'{finalists} for {ladder.final_epochs} epochs from {wanted.seeds} fresh seeds'])}"
+        f"{', '.join(stages)}"
     )
     cli.say(
         f"the proxy trains {images.name} at {sizes[0]} to {sizes[-1]} px in proportion to a network's resolution, so "

@@ -22,7 +22,7 @@ from nas.plots import _PICK as PICK
 from nas.plots import _figures as figures
 from nas.plots import _log_counts as log_counts
 from nas.plots import _note as note
-from nas.units import format_count
+from nas.units import format_count, plural
 
 _ACCURACY = "proxy accuracy on validation images (%)"
 _MOST_ROWS = 24  # of the ranking; more are named by their number
@@ -50,7 +50,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     left.scatter(x[paper], y[paper], s=260, **_PAPER)
     left.scatter(x[picked], y[picked], s=460, **_STAR)
     epochs = table.loc[table["stage"] == 1, "epochs"]
-    alike = f" after {_epochs(int(epochs.iloc[0]))}" if len(epochs) else ""
+    alike = f" after {plural(int(epochs.iloc[0]), 'epoch')}" if len(epochs) else ""
     figure.colorbar(points, ax=left, label=f"proxy accuracy{alike} (%)", shrink=0.8)
 
     ranked = table.sort_values(["stage", "accuracy", "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
@@ -68,7 +68,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     for stage in np.unique(stages):
         top = np.flatnonzero(stages == stage)[-1]
         row = ranked.iloc[top]
-        said = _epochs(int(row["epochs"])) + (f", {row['trainings']} seeds" if row["trainings"] > 1 else "")
+        said = plural(int(row["epochs"]), "epoch") + (f", {row['trainings']} seeds" if row["trainings"] > 1 else "")
         right.annotate(
             said, (0.01, top + 0.38), xycoords=("axes fraction", "data"), fontsize=7, color="#555555", va="top"
         )
@@ -89,10 +89,6 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
 def _triple_label(row: Any) -> str:
     moved = f" ({row.moved:+d} px)" if row.moved else ""
     return f"{row.alpha:.4g} / {row.beta:.4g} / {row.gamma:.4g}{moved}   {row.product:.2f} → {row.counted_ratio:.2f}×"
-
-
-def _epochs(number: int) -> str:
-    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _triangle(axes: Axes) -> None:

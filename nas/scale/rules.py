@@ -20,7 +20,7 @@ from nas.scale.halving import Network, gap
 from nas.scale.question import RULES, Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients, Member
-from nas.units import format_count
+from nas.units import format_count, plural
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
     """Train the rules' networks, say how they compare, and give the best rule; continues what was begun."""
     wanted = comparison.wanted
     images = load_data(wanted.proxy.data)
-    cli.say(f"rules at {wanted.target:g}× counted MAdds, {wanted.seeds} trainings each:")
+    cli.say(f"rules at {wanted.target:g}× counted MAdds, {plural(wanted.seeds, 'training')} each:")
     for rule, member in comparison.members.items():
         cli.say(
             f"  {rule}: depth {member.depth:.3f}, width {member.width:.3f}, {member.architecture.resolution} px, "
@@ -120,7 +120,7 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
         )
     title = f"{wanted.found.path.name}: scaling rules at {wanted.target:g}× counted MAdds"
     subtitle = (
-        f"baseline {wanted.found.origin}; {comparison.epochs} epochs on {images.name}, images up to "
+        f"baseline {wanted.found.origin}; {plural(comparison.epochs, 'epoch')} on {images.name}, images up to "
         f"{images.image_size} px in proportion to the resolution"
     )
 
