@@ -9,9 +9,8 @@ import typer
 
 from nas import cli, scaling, study
 from nas.errors import UserError
-from nas.evaluate import Proxy, default_workers
+from nas.evaluate import Proxy
 from nas.files import to_toml, write_atomic
-from nas.proxy import pick_device
 from nas.scale.baseline import find_baseline
 from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
@@ -20,6 +19,7 @@ from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients
 from nas.units import format_count, nearest, parse_count, parse_duration
+from nas.workers import default_workers, shared_device
 
 PHI = "3"
 
@@ -70,7 +70,7 @@ def main(
     budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
     given = given_coefficients(rule, coefficients, target)
     found = find_baseline(baseline, run, data, epochs, seed)
-    where = str(pick_device(device))
+    where = shared_device(device)
     wanted = Scaling(
         found,
         rule,
