@@ -68,10 +68,14 @@ class Contest:
         scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}))
         return max(scores, key=lambda network: mean(scores[network]), default=None)
 
-    def candidate(self, network: Network) -> Candidate:
-        """The candidate that a network stands for: the paper's, if it is its, else the first."""
+    def sharing(self, network: Network) -> list[Candidate]:
+        """The candidates that round to a network: the paper's first, then by how near their product is to the target."""
         shared = [one for one, its in zip(self.wanted.candidates, self.networks, strict=True) if its == network]
-        return self.paper if self.paper in shared else shared[0]
+        return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.wanted.target)))
+
+    def candidate(self, network: Network) -> Candidate:
+        """The candidate that a network stands for."""
+        return self.sharing(network)[0]
 
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of grid.csv: `accuracy` is the mean of the last stage that a triple's network came to.
@@ -153,6 +157,8 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
         f"counted {picked.counted_ratio:.4g}×"
         + (f", accuracy {100 * mean(final[leader]):.2f} %" if leader in final else "")
     )
+    if others := [str(one.coefficients) for one in contest.sharing(leader)[1:]]:
+        cli.say(f"  the same network at φ = 1 is that of {'; '.join(others[:5])}{'; …' if others[5:] else ''}")
     for sentence in verdict(contest, final):
         cli.say(f"  {sentence}")
     cli.say(f"grid: {folder / 'grid.csv'}, {folder / 'grid.png'}")
