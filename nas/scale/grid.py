@@ -69,7 +69,7 @@ class Contest:
         return max(scores, key=lambda network: mean(scores[network]), default=None)
 
     def sharing(self, network: Network) -> list[Candidate]:
-        """The candidates that round to a network: the paper's first, then by how near their product is to the target."""
+        """The candidates that round to a network: the paper's first, then the nearer to the target by their product."""
         shared = [one for one, its in zip(self.wanted.candidates, self.networks, strict=True) if its == network]
         return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.wanted.target)))
 
