@@ -15,13 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from nas.plots import _FRONT as FRONT
-from nas.plots import _INK as INK
-from nas.plots import _PALE as PALE
-from nas.plots import _PICK as PICK
-from nas.plots import _figures as figures
-from nas.plots import _log_counts as log_counts
-from nas.plots import _note as note
+from nas.plots import FRONT, INK, PALE, PICK, figures, log_counts, note
 from nas.units import format_count, plural
 
 _ACCURACY = "proxy accuracy on validation images (%)"
