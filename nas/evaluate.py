@@ -25,11 +25,12 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train. image_size in pixels (None: the recipe's); stop may end the training early."""
+    """One network to train. image_size in pixels and epochs are the recipe's where None; stop may end it early."""
 
     architecture: str
     seed: int
     image_size: int | None = None
+    epochs: int | None = None
     stop: Stop | None = field(default=None, compare=False)
 
 
@@ -52,7 +53,8 @@ def load_data(source: str) -> Dataset:
 
 def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
     """Train one network by proxy and measure it on the validation images; one that cannot be trained is Failed."""
-    recipe = replace(proxy.recipe, image_size=job.image_size) if job.image_size else proxy.recipe
+    common = proxy.recipe
+    recipe = replace(common, image_size=job.image_size or common.image_size, epochs=job.epochs or common.epochs)
     arch = Architecture.parse(job.architecture)
     tell = partial(report, replace(job, stop=None))  # an equal job, and a short message
     try:

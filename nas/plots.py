@@ -1,4 +1,4 @@
-"""Every picture: the front of a search, the grid of coefficients, the family, a budget on a space.
+"""Pictures: fronts, budgets, distributions; those of a scaling are in `nas.scale.pictures`.
 
 Each function returns a figure.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from nas.confirm import Noise
 from nas.files import write_atomic
 from nas.units import format_count
 
-_INK, _FRONT, _PICK, _PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
+INK, FRONT, PICK, PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
 _KINDS = {
     "op": "op",
     "variant": "op and expansion",
@@ -87,17 +86,17 @@ def pareto(
     stopped = trials[trials["state"] == "PRUNED"]
     if len(stopped):
         label = f"stopped early ({len(stopped)}), as they were then"
-        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, _PALE, marker="x", label=label, zorder=1)
+        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, PALE, marker="x", label=label, zorder=1)
     if len(rest):
         label = f"trained once ({len(rest)})" if noise else f"trials ({len(done)})"
-        axes.scatter(rest[cost], 100 * rest["mean_accuracy"], s=26, color=_PALE, label=label, zorder=2)
+        axes.scatter(rest[cost], 100 * rest["mean_accuracy"], s=26, color=PALE, label=label, zorder=2)
     ranked = front.sort_values(cost)
     if len(ranked):
         axes.step(
-            ranked[cost], 100 * ranked["mean_accuracy"], where="post", color=_FRONT, linewidth=1.4, alpha=0.8, zorder=3
+            ranked[cost], 100 * ranked["mean_accuracy"], where="post", color=FRONT, linewidth=1.4, alpha=0.8, zorder=3
         )
     bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
-    for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, _FRONT, "front of means")):
+    for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, FRONT, "front of means")):
         if not len(rows):
             continue
         error = 200 * rows["mean_error"] if noise else 196 * rows["accuracy_error"]
@@ -106,7 +105,7 @@ def pareto(
             100 * rows["mean_accuracy"].astype(float),
             yerr=error.astype(float),
             color=colour,
-            markersize=6 if colour == _FRONT else 4.5,
+            markersize=6 if colour == FRONT else 4.5,
             label=f"{label if noise else 'front'} ({len(rows)})",
             **bars,
         )
@@ -116,18 +115,18 @@ def pareto(
         axes.scatter(again[cost], 100 * again["accuracy"], label="their first training", zorder=3.5, **ring)
     if noise and len(ranked) <= _NUMBERED:
         for x, y, p in ranked[[cost, "mean_accuracy", "probability"]].itertuples(index=False):
-            place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": _FRONT}
+            place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": FRONT}
             axes.annotate(f"{p:.2f}", (x, 100 * y), (-5, 3), ha="right", zorder=6, **place)
     picked = done[done["trial"] == baseline]
     for _, row in picked.iterrows():
         label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])}"
-        axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=_PICK, label=label, zorder=5)
-    _log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
+        axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=PICK, label=label, zorder=5)
+    log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
     axes.set_ylabel(_LABELS["accuracy"] + ("\nmean over trainings" if noise else "\none training each"))
     if len(done):
         axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
-    _note(figure, _noise_note(noise) if noise else _BARS)
+    note(figure, _noise_note(noise) if noise else _BARS)
     return figure
 
 
@@ -137,90 +136,6 @@ def _noise_note(noise: Noise) -> str:
         f"{100 * noise.variance**0.5:.2f} %, pooled over repeats ({noise.freedom} degrees of freedom),\n"
         "on the same validation images; numbers: probability of being non-dominated"
     )
-
-
-def grid(table: pd.DataFrame, chosen: int, title: str, subtitle: str) -> Figure:
-    """Two panels: the triples (α, β, γ) between the pure rules, coloured by proxy accuracy, and ranked by it.
-
-    table has the columns of grid.csv; chosen is the position of the picked row. A corner of the triangle puts all
-    of log(α·β²·γ²) into that dimension; a point's shares are log α, 2 log β and 2 log γ. Bars as in `pareto`.
-    """
-    figure, (left, right) = _figures(title, subtitle, 2)
-    corners = {"depth": (0.0, 0.0), "width": (1.0, 0.0), "resolution": (0.5, 0.75**0.5)}
-    left.plot(*zip(*corners.values(), corners["depth"], strict=True), color=_INK, linewidth=0.8)
-    for name, spot in corners.items():
-        offset = (0, 14 if name == "resolution" else -22)
-        left.annotate(f"all into {name}", spot, offset, textcoords="offset points", ha="center", fontsize=9)
-    ranked = table.assign(picked=[i == chosen for i in range(len(table))]).sort_values(["accuracy", "picked"])
-    spots = np.array([_barycentric(*row) for row in ranked[["alpha", "beta", "gamma"]].itertuples(index=False)])
-    accuracy = 100 * ranked["accuracy"].astype(float)
-    colours: dict[str, Any] = {"c": accuracy, "cmap": "viridis", "edgecolors": _INK, "linewidths": 0.5, "zorder": 3}
-    points = left.scatter(spots[:, 0], spots[:, 1], s=150, **colours)
-    star: dict[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": _PICK, "linewidths": 1.8, "zorder": 5}
-    picked = int(np.flatnonzero(ranked["picked"])[0])
-    left.scatter(spots[picked, 0], spots[picked, 1], s=460, **star)
-    left.set_aspect("equal")
-    left.set_xlim(-0.16, 1.16)
-    left.set_ylim(-0.14, 1.0)
-    left.axis("off")
-    figure.colorbar(points, ax=left, label=_LABELS["accuracy"], shrink=0.8)
-
-    rows = np.arange(len(ranked))
-    right.errorbar(
-        accuracy, rows, xerr=196 * ranked["accuracy_error"].astype(float), fmt="none", ecolor=_PALE, elinewidth=1
-    )
-    right.scatter(accuracy, rows, s=60, **colours)
-    right.scatter(accuracy.iloc[picked], picked, s=230, label="picked", **star)
-    labels = [
-        f"{row.alpha:g} / {row.beta:g} / {row.gamma:g}   {row.counted_ratio:.2f}×"
-        for row in ranked.itertuples(index=False)
-    ]
-    right.set_yticks(rows, labels, fontsize=8)
-    right.set_xlabel(_LABELS["accuracy"])
-    right.set_ylabel("α / β / γ and counted MAdds relative to the baseline")
-    right.legend(loc="lower right", fontsize=8)
-    _note(figure, _BARS)
-    return figure
-
-
-def _barycentric(alpha: float, beta: float, gamma: float) -> tuple[float, float]:
-    depth, width, resolution = log2(alpha), 2 * log2(beta), 2 * log2(gamma)
-    total = depth + width + resolution
-    return (width + resolution / 2) / total, 0.75**0.5 * resolution / total
-
-
-def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Two panels: parameters against MAdds beside published networks, and counted beside nominal growth.
-
-    members has the columns of family.csv; published has name, series, madds and params, counted alike.
-    """
-    figure, (left, right) = _figures(title, subtitle, 2)
-    for series, rows in published.groupby("series", sort=False):
-        ordered = rows.sort_values("madds")
-        left.plot(ordered["madds"], ordered["params"], "o-", markersize=4, linewidth=0.8, alpha=0.75, label=series)
-        for row in (ordered.iloc[0], ordered.iloc[-1]):
-            left.annotate(row["name"], (row["madds"], row["params"]), (4, -9), textcoords="offset points", fontsize=6.5)
-    madds, params = members["madds"].astype(float), members["params"].astype(float)
-    left.plot(madds, params, "s-", color=_PICK, markersize=6, linewidth=1.6, label="this family", zorder=5)
-    for x, y, phi in zip(madds, params, members["phi"], strict=True):
-        left.annotate(f"φ={phi:g}", (x, y), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=_PICK)
-    left.set_xlabel("multiply-adds per image, each at its own resolution (log scale)")
-    left.set_ylabel("parameters (log scale)")
-    _log_counts(left, "x", [*madds, *published["madds"]])
-    _log_counts(left, "y", [*params, *published["params"]])
-    left.legend(fontsize=8)
-
-    right.plot(members["phi"], members["nominal_ratio"], "--", color=_PALE, label="nominal")
-    right.plot(members["phi"], members["counted_ratio"], "s-", color=_PICK, label="counted")
-    for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(f"{counted:.2f}×", (phi, counted), (7, -9), textcoords="offset points", fontsize=8)
-    right.set_yscale("log", base=2)
-    right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
-    right.set_xticks(members["phi"].tolist())
-    right.set_xlabel("compound coefficient φ")
-    right.set_ylabel("MAdds relative to φ = 0 (log scale)")
-    right.legend(fontsize=8)
-    return figure
 
 
 def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, title: str, subtitle: str) -> Figure:
@@ -233,15 +148,15 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     everything, kept = np.asarray(space, float), np.asarray(feasible, float)
     edges = np.histogram_bin_edges(np.concatenate([everything, kept]), 80)
     shapes: tuple[tuple[Any, float, str, str], ...] = (
-        (everything, 100, _PALE, "the space"),
-        (kept, 100 * share, _FRONT, "within the budget"),
+        (everything, 100, PALE, "the space"),
+        (kept, 100 * share, FRONT, "within the budget"),
     )
     for values, percent, colour, label in shapes if bounds else shapes[:1]:
         weights = np.full(len(values), percent / len(values))
         axes.hist(values, edges.tolist(), weights=weights, color=colour, label=label, zorder=2)
     for limit in bounds.get("madds", ()):
         if edges[0] < limit < edges[-1]:
-            axes.axvline(limit, color=_PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
+            axes.axvline(limit, color=PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
     axes.set_xlabel(_LABELS["madds"])
     axes.set_ylabel("share of the space per bar (%)")
@@ -259,7 +174,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
     kinds += sorted(set(effects["kind"]) - set(kinds))
     figure = Figure(figsize=(max(8, 1.2 + 2.5 * len(kinds)), 6.6))
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.text(0.5, 0.94, subtitle, ha="center", va="top", fontsize=8.5, color=_INK)
+    figure.text(0.5, 0.94, subtitle, ha="center", va="top", fontsize=8.5, color=INK)
     panels = figure.subplots(2, len(kinds), sharex="col", sharey="row", squeeze=False)
     for column, kind in enumerate(kinds):
         rows = effects[effects["kind"] == kind]
@@ -277,7 +192,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
             top.errorbar(x, 100 * some["accuracy_effect"], 200 * some["accuracy_error"], label=label, **style)
             bottom.vlines(x, 0, 100 * some["madds_effect"] / mean, color=colour, linewidth=4, zorder=3)
         for axes in (top, bottom):
-            axes.axhline(0, color=_INK, linewidth=0.7)
+            axes.axhline(0, color=INK, linewidth=0.7)
             axes.grid(True, axis="y", linewidth=0.4, alpha=0.5)
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=8)
@@ -289,7 +204,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
     panels[0, 0].set_ylim(low, high + 0.18 * (high - low))  # room for the legends
     panels[0, 0].set_ylabel("effect on accuracy (% points)")
     panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
-    _note(
+    note(
         figure,
         "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations given its settings; "
         "MAdds need no model\neffects are relative to the average over a choice's alternatives; where these differ "
@@ -310,7 +225,7 @@ def distributions(
     equal: the same without a number, empty where no costs are alike. Bands: Dvoretzky–Kiefer–Wolfowitz, as Massart
     1990 has it, sqrt(log(2 / 0.05) / 2n).
     """
-    figure, (left, right) = _figures(title, subtitle, 2)
+    figure, (left, right) = figures(title, subtitle, 2)
     colours = {name: colormaps["tab10"](i % 10) for i, name in enumerate(plain)}
     for name, (errors, shares, n) in plain.items():
         x = 100 * np.asarray(errors, dtype=float)
@@ -332,8 +247,8 @@ def distributions(
     left.legend(loc="lower right", fontsize=8)
     right.sharex(left)
     if not equal:
-        right.text(0.5, 0.5, "no costs in common", transform=right.transAxes, ha="center", color=_INK)
-    _note(
+        right.text(0.5, 0.5, "no costs in common", transform=right.transAxes, ha="center", color=INK)
+    note(
         figure,
         "bands: 95 %, Dvoretzky–Kiefer–Wolfowitz; at equal cost: bands of MAdds that all have weigh the same in each; "
         "further up and to the left is better",
@@ -342,28 +257,30 @@ def distributions(
 
 
 def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    figure, (axes,) = _figures(title, subtitle, 1)
+    figure, (axes,) = figures(title, subtitle, 1)
     return figure, axes
 
 
-def _figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
+def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with so many panels side by side, in the style of all."""
     figure = Figure(figsize=(8 if panels == 1 else 12, 5.4), layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.89)))
     figure.suptitle(title, fontsize=12, fontweight="bold")
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    figure.text(0.5, 0.925, subtitle, ha="center", va="top", fontsize=8.5, color=_INK)
+    figure.text(0.5, 0.925, subtitle, ha="center", va="top", fontsize=8.5, color=INK)
     for one in axes:
         one.grid(True, which="major", linewidth=0.4, alpha=0.5)
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _note(figure: Figure, text: str) -> None:
+def note(figure: Figure, text: str) -> None:
+    """Say something small at the foot of a figure."""
     margin = 0.03 * (1 + text.count("\n"))
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, margin, 1, 0.92 - margin)))
     figure.text(0.5, 0.008, text, ha="center", va="bottom", fontsize=7, color="#555555")
 
 
-def _log_counts(axes: Axes, which: str, values: list[float]) -> None:
+def log_counts(axes: Axes, which: str, values: list[float]) -> None:
     """A logarithmic axis labelled in K, M and G, with enough labels however short its range."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from nas.errors import UserError
 
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_count(text: str | float, what: str) -> int:
@@ -22,8 +22,8 @@ def parse_count(text: str | float, what: str) -> int:
 
 
 def parse_duration(text: str, what: str) -> float:
-    """Read a positive duration in seconds from 90, 90s, 10m, 1.5h or 1d."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", text.strip().lower())
+    """Read a positive duration in seconds from 90, 90s, 5ms, 10m, 1.5h or 1d."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[smhd]?)", text.strip().lower())
     value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if value <= 0:
         raise UserError(f"{what}: {text[:40]!r} is not a positive duration; write it like 90s, 10m or 1.5h")
@@ -46,6 +46,11 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun: 1 epoch, 2 epochs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

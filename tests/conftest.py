@@ -1,8 +1,78 @@
-"""Settings that all tests share."""
+"""What all tests share: settings, and the commands, run in an empty directory on a few real images."""
 
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
+
+from nas import datasets
 
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+SPACE = """
+stem = 8
+head = 16
+resolution = 32
+target_madds = 400000
+stages = ["ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s2_e{2|3}_c{8|16}_se{0|0.25}"]
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of the embedded images as an image folder, 40 to train on and 20 to validate with of each."""
+    data = datasets.load()
+    folder = tmp_path_factory.mktemp("images")
+    for part, pictures, labels, count in (
+        ("train", data.train_images, data.train_labels, 40),
+        ("val", data.val_images, data.val_labels, 20),
+    ):
+        for label in range(3):
+            (folder / part / f"class{label}").mkdir(parents=True)
+            for i, picture in enumerate(pictures[labels == label][:count]):
+                Image.fromarray(picture[0].numpy()).save(folder / part / f"class{label}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a small space in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "small.toml").write_text(SPACE)
+    return tmp_path
+
+
+@pytest.fixture
+def command(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `python -m nas.NAME ARGUMENTS` in this process."""
+
+    def run(name: str, *arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"nas.{name}", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_module(f"nas.{name}", run_name="__main__", alter_sys=True)
+        out, err = capfd.readouterr()
+        code = caught.value.code
+        return Ended(code if isinstance(code, int) else 0, out, err)
+
+    return run

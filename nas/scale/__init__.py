@@ -1,0 +1,1 @@
+"""`python -m nas.scale`: the question, the choice of α, β, γ by trainings, the family; command in `__main__`."""

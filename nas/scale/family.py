@@ -1,0 +1,203 @@
+"""The family: its members' costs, memory, latency and accuracy, as a table, pictures and one TOML each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+import torchvision
+
+from nas import cli, latency, memory, plots, scaling
+from nas.architecture import Architecture, family_names
+from nas.evaluate import Job, load_data
+from nas.files import write_atomic
+from nas.scale import pictures
+from nas.scale.grid import Stage, half_interval, scores_of
+from nas.scale.halving import Network
+from nas.scale.question import Scaling, image_sizes
+from nas.scale.trainings import Trainings
+from nas.scaling import Coefficients, Member
+from nas.units import format_count, plural
+
+MEMORY_BATCH = 32  # images of the training step whose memory is predicted
+LATENCY_PASSES = 20
+LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass would take many seconds on a CPU
+SERIES = {"efficientnet_b": "EfficientNet B0–B7", "efficientnet_v2_": "EfficientNetV2"}
+RESNETS = (18, 34, 50, 101, 152)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The members by some coefficients, and what their rule is called."""
+
+    wanted: Scaling
+    coefficients: Coefficients
+    rule: str
+    members: Sequence[Member]
+
+    @property
+    def networks(self) -> list[Network]:
+        """The members as they are trained by proxy."""
+        archs = [member.architecture for member in self.members]
+        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+
+    def table(self) -> pd.DataFrame:
+        """The rows of family.csv that need no measurement."""
+        base = self.wanted.found.architecture.cost().madds
+        rows = []
+        for member in self.members:
+            cost, arch = member.cost, member.architecture
+            rows.append(
+                {
+                    "phi": member.phi,
+                    "depth": member.depth,
+                    "width": member.width,
+                    "resolution": member.resolution,
+                    **asdict(cost),
+                    "nominal_ratio": self.coefficients.product**member.phi,
+                    "counted_ratio": cost.madds / base,
+                    "pixels": arch.resolution,
+                    "moved": member.moved,
+                    "dropout": scaling.dropout(member.phi),
+                    "drop_path": scaling.DROP_PATH,
+                    "train_memory": memory.training_memory(arch, MEMORY_BATCH),
+                    "train_memory_batch": MEMORY_BATCH,
+                    "train_memory_source": "predicted",
+                    "hash": arch.hash,
+                    "architecture": str(arch),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def latencies(self) -> pd.DataFrame:
+        """Median latency in seconds of one image on this device, with quartiles; empty where it would take too long."""
+        conditions = latency.Conditions.here(self.wanted.proxy.device)
+        rows: list[dict[str, Any]] = []
+        for member in self.members:
+            row: dict[str, Any] = {"latency": None, "latency_low": None, "latency_high": None}
+            if member.cost.madds <= LATENCY_LIMIT:
+                found = latency.measure(member.architecture, conditions, LATENCY_PASSES)
+                row = {"latency": found.median, "latency_low": found.low, "latency_high": found.high}
+            rows.append({**row, "latency_source": f"measured: {conditions}" if row["latency"] else "not measured"})
+        return pd.DataFrame(rows)
+
+    def accuracies(self, trainings: Trainings) -> pd.DataFrame:
+        """Mean proxy accuracy of each member, with half a 95 % interval; empty where nothing is trained yet."""
+        known = trainings.known()
+        done: Stage = {}
+        for network, jobs in self.jobs().items():
+            if trials := [known[job] for job in jobs if job in known and "accuracy" in known[job].user_attrs]:
+                done[network] = trials
+        scores = scores_of(done)
+        rows: list[dict[str, Any]] = []
+        for network in self.networks:
+            trials = done.get(network, [])
+            rows.append(
+                {
+                    "accuracy": mean(scores[network]) if trials else None,
+                    "accuracy_error": half_interval(scores, network, trials[0]) if trials else None,
+                    "trainings": len(trials),
+                    "epochs": trials[0].user_attrs["epochs"] if trials else None,
+                    "image_size": network.image_size,
+                }
+            )
+        return pd.DataFrame(rows).astype({"accuracy": float, "accuracy_error": float, "epochs": "Int64"})
+
+    def jobs(self) -> dict[Network, list[Job]]:
+        """The trainings of each member: one a seed."""
+        first, epochs = self.wanted.found.seed, self.wanted.proxy.recipe.epochs
+        seeds = range(first, first + self.wanted.seeds)
+        return {network: [network.job(epochs, seed) for seed in seeds] for network in self.networks}
+
+    def write(self, table: pd.DataFrame, folder: Path) -> None:
+        """Write family.csv, family.png and one TOML a member; members of an earlier family are removed."""
+        found = self.wanted.found
+        last = [name for name in ("hash", "architecture") if name in table]
+        ordered = table[[name for name in table if name not in last] + last]
+        names = []
+        for member, row in zip(self.members, ordered.to_dict("records"), strict=True):
+            facts = {str(key): value for key, value in row.items() if key not in last and pd.notna(value)}
+            about = {"title": f"φ = {member.phi:g} of {found.origin}", **asdict(self.coefficients), **facts}
+            names.append(f"phi_{member.phi:g}.toml")
+            write_atomic(folder / names[-1], member.architecture.to_toml(about))
+        for path in folder.glob("phi_*.toml"):
+            if path.name not in names:
+                path.unlink()
+        write_atomic(folder / "family.csv", ordered.to_csv(index=False))
+        title = f"{found.path.name}: the family of {self.coefficients}"
+        subtitle = (
+            f"baseline {found.origin}, rule {self.rule}; MAdds counted at each network's own resolution, 1000 classes; "
+            f"α·β²·γ² = {self.coefficients.product:.4g}"
+        )
+        plots.save(pictures.family(table, published(), title, subtitle), folder / "family.png")
+
+
+def write_family(found: Family, trainings: Trainings | None, measure: bool, folder: Path) -> None:
+    """Write the family as it is counted, then with what is measured and, given trainings, trained."""
+    table = found.table()
+    found.write(table, folder)
+    if measure:
+        cli.say(f"measuring the latency of {plural(len(found.members), 'member')} on {found.wanted.proxy.device}")
+        table = pd.concat([table, found.latencies()], axis=1)
+        found.write(table, folder)
+    if trainings:
+        train(found, trainings, table, folder)
+    for _, row in table.iterrows():
+        cli.say(_line(row))
+
+
+def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path) -> None:
+    """Train the members by proxy, each from several seeds, and draw their accuracy; continues what was begun."""
+    images = load_data(found.wanted.proxy.data)
+    title = f"{found.wanted.found.path.name}: proxy accuracy of the family of {found.coefficients}"
+
+    def after() -> str:
+        whole = pd.concat([table, found.accuracies(trainings)], axis=1)
+        found.write(whole, folder)
+        subtitle = (
+            f"baseline {found.wanted.found.origin}; {plural(found.wanted.seeds, 'training')} each of "
+            f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {images.name}"
+        )
+        plots.save(pictures.trained(whole, title, subtitle), folder / "accuracy.png")
+        return f"family {int(whole['trainings'].sum())}"
+
+    jobs = [job for seed in zip(*found.jobs().values(), strict=True) for job in seed]
+    trainings.run(lambda _: jobs, len(jobs), after)
+    after()
+    for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
+        said = f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_error']:.2f} %" if row["trainings"] else "failed"
+        times = plural(row["trainings"], "training")
+        cli.say(f"φ {phi:g}: proxy accuracy {said} ({times} at {row['image_size']} px)")
+    cli.say(f"accuracy: {folder / 'accuracy.png'}")
+
+
+def _line(row: pd.Series) -> str:
+    measured = row.get("latency")
+    return (
+        f"φ {row['phi']:g}: depth {row['depth']:.3f}, width {row['width']:.3f}, {row['pixels']} px, "
+        f"{format_count(row['madds'])} MAdds (counted {row['counted_ratio']:.2f}×, nominal "
+        f"{row['nominal_ratio']:.2f}×), {format_count(row['params'])} params, {format_count(row['activations'])} "
+        f"activations, {format_count(row['train_memory'], 3)}B to train {row['train_memory_batch']} images "
+        f"({row['train_memory_source']})" + (f", {1000 * measured:.3g} ms" if pd.notna(measured) else "")
+    )
+
+
+def published() -> pd.DataFrame:
+    """The bundled families, counted as everything here, and ResNets as torchvision counts them: name, series, costs."""
+    rows = []
+    for name in family_names():
+        for prefix, series in SERIES.items():
+            if name.startswith(prefix):
+                cost = Architecture.load(name).cost()
+                label = name.removeprefix("efficientnet_").replace("_", "-").upper()
+                rows.append({"name": label, "series": series, "madds": cost.madds, "params": cost.params})
+    for layers in RESNETS:
+        known = torchvision.models.get_model_weights(f"resnet{layers}").IMAGENET1K_V1.meta
+        costs = {"madds": round(known["_ops"] * 1e9), "params": known["num_params"]}
+        rows.append({"name": f"ResNet-{layers}", "series": "ResNet (224 px)", **costs})
+    return pd.DataFrame(rows)

@@ -1,0 +1,214 @@
+"""The choice of α, β, γ: φ = 1 networks trained by successive halving, the table and the picture of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from nas import cli, plots, scaling
+from nas.errors import RunFailed
+from nas.evaluate import Job, load_data
+from nas.files import write_atomic
+from nas.scale import pictures
+from nas.scale.halving import FINALISTS, Gap, Ladder, Network, gap, margin
+from nas.scale.question import Scaling, image_sizes
+from nas.scale.trainings import Trainings
+from nas.scaling import Candidate, Coefficients
+from nas.units import plural
+
+Known = Mapping[Job, FrozenTrial]
+Stage = dict[Network, list[FrozenTrial]]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The candidates of a scaling on their ladder: what is trained, how it stands, who wins."""
+
+    wanted: Scaling
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """The network of each candidate: those that round to the same one share it."""
+        archs = [one.architecture for one in self.wanted.candidates]
+        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+
+    @cached_property
+    def paper(self) -> Candidate:
+        """The candidate with the paper's coefficients."""
+        triple = scaling.paper(self.wanted.target)
+        return next(one for one in self.wanted.candidates if one.coefficients == triple)
+
+    @cached_property
+    def ladder(self) -> Ladder:
+        """The ladder, on which the paper's network stays to the end."""
+        guest = self.networks[self.wanted.candidates.index(self.paper)]
+        recipe = self.wanted.proxy.recipe
+        distinct = tuple(dict.fromkeys(self.networks))
+        return Ladder(distinct, guest, recipe.epochs, self.wanted.found.seed, self.wanted.seeds)
+
+    def stages(self, known: Known) -> list[Stage]:
+        """The complete trainings of each stage so far, of the networks that have one."""
+        accuracy = {job: trial.user_attrs.get("accuracy") for job, trial in known.items()}
+        stages = []
+        for stage in self.ladder.stages(accuracy):
+            done = {n: [known[job] for job in jobs if accuracy.get(job) is not None] for n, jobs in stage.items()}
+            stages.append({network: trials for network, trials in done.items() if trials})
+        return stages
+
+    def leader(self, known: Known) -> Network | None:
+        """The network with the best mean of the last stage that has any; of equal ones the first."""
+        scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}))
+        return max(scores, key=lambda network: mean(scores[network]), default=None)
+
+    def sharing(self, network: Network) -> list[Candidate]:
+        """The candidates that round to a network: the paper's first, then the nearer to the target by their product."""
+        shared = [one for one, its in zip(self.wanted.candidates, self.networks, strict=True) if its == network]
+        return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.wanted.target)))
+
+    def candidate(self, network: Network) -> Candidate:
+        """The candidate that a network stands for."""
+        return self.sharing(network)[0]
+
+    def table(self, known: Known) -> pd.DataFrame:
+        """The rows of grid.csv: `accuracy` is the mean of the last stage that a triple's network came to.
+
+        first_accuracy is that of the first stage, in which all are trained alike; accuracy_error is half a 95 %
+        interval: of the trainings' noise in the final, else of the number of validation images.
+        """
+        stages, leader = self.stages(known), self.leader(known)
+        rows: list[dict[str, Any]] = []
+        for one, network in zip(self.wanted.candidates, self.networks, strict=True):
+            reached = [stage for stage in stages if network in stage]
+            last = reached[-1][network] if reached else []
+            scores = [scores_of(stage)[network] for stage in reached]
+            cost = asdict(one.architecture.cost())
+            rows.append(
+                {
+                    **asdict(one.coefficients),
+                    "product": one.coefficients.product,
+                    "counted_ratio": one.counted_ratio,
+                    "accuracy": mean(scores[-1]) if scores else None,
+                    **cost,
+                    "resolution": one.architecture.resolution,
+                    "moved": one.moved,
+                    "image_size": network.image_size,
+                    "first_accuracy": mean(scores[0]) if scores else None,
+                    "accuracy_error": half_interval(scores_of(reached[-1]), network, last[0]) if scores else None,
+                    "stage": len(reached) or None,
+                    "epochs": last[0].user_attrs["epochs"] if last else None,
+                    "trainings": len(last),
+                    "seconds": sum(t.user_attrs["seconds"] for stage in reached for t in stage[network]),
+                    "paper": one == self.paper,
+                    "picked": leader is not None and one == self.candidate(leader),
+                    "hash": one.architecture.hash,
+                }
+            )
+        floats = dict.fromkeys(["accuracy", "first_accuracy", "accuracy_error"], float)
+        return pd.DataFrame(rows).astype({**floats, "stage": "Int64", "epochs": "Int64"})
+
+
+def scores_of(stage: Stage) -> dict[Network, list[float]]:
+    """The accuracies of trainings."""
+    return {network: [trial.user_attrs["accuracy"] for trial in trials] for network, trials in stage.items()}
+
+
+def half_interval(scores: Mapping[Network, list[float]], network: Network, trial: FrozenTrial) -> float:
+    """Half the 95 % interval: of the noise between trainings, with one training of the number of validation images."""
+    return margin(scores, network) if len(scores[network]) > 1 else 1.96 * float(trial.user_attrs["accuracy_error"])
+
+
+def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
+    """Find the coefficients of the best φ = 1 network, or continue to; raises RunFailed if none can be trained."""
+    contest, images = Contest(wanted), load_data(wanted.proxy.data)
+    ladder = contest.ladder
+    finalists = min(FINALISTS, len(ladder.networks))
+    stages = [f"{size} for {plural(epochs, 'epoch')}" for size, epochs in ladder.rungs]
+    stages += [f"{finalists} for {plural(ladder.final_epochs, 'epoch')} from {plural(wanted.seeds, 'fresh seed')}"]
+    sizes = sorted({network.image_size for network in ladder.networks})
+    cli.say(
+        f"grid: {len(wanted.candidates)} triples, {len(ladder.networks)} networks at φ = 1; trained are "
+        f"{', '.join(stages)}"
+    )
+    cli.say(
+        f"the proxy trains {images.name} at {sizes[0]} to {sizes[-1]} px in proportion to a network's resolution, so "
+        "that a larger γ shows it more of each image"
+    )
+
+    def after() -> str:
+        return publish(contest, trainings.known(), folder)
+
+    trainings.run(ladder.plan, ladder.total, after)
+    after()
+    leader = contest.leader(trainings.known())
+    if leader is None:
+        raise RunFailed(f"{folder}: none of the grid's networks could be trained")
+    picked = contest.candidate(leader)
+    final = scores_of(contest.stages(trainings.known())[-1])
+    cli.say(
+        f"picked: {picked.coefficients}, nominal {picked.coefficients.product:.4g}×, "
+        f"counted {picked.counted_ratio:.4g}×"
+        + (f", accuracy {100 * mean(final[leader]):.2f} %" if leader in final else "")
+    )
+    if others := [str(one.coefficients) for one in contest.sharing(leader)[1:]]:
+        cli.say(f"  the same network at φ = 1 is that of {'; '.join(others[:5])}{'; …' if others[5:] else ''}")
+    for sentence in verdict(contest, final):
+        cli.say(f"  {sentence}")
+    cli.say(f"grid: {folder / 'grid.csv'}, {folder / 'grid.png'}")
+    return picked.coefficients
+
+
+def verdict(contest: Contest, final: Mapping[Network, list[float]]) -> list[str]:
+    """Whether the winner is told from the runner-up and from the paper's coefficients, in sentences."""
+    ranked = sorted(final, key=lambda network: -mean(final[network]))
+    if not ranked:
+        return ["no finalist could be trained: this is the best of the rung before, by one training"]
+    said = []
+    if len(ranked) > 1:
+        runner = contest.candidate(ranked[1]).coefficients
+        said.append(told(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
+    paper = contest.paper
+    guest = contest.ladder.guest
+    name = f"the paper's {paper.coefficients} (counted {paper.counted_ratio:.3g}×)"
+    if ranked[0] == guest:
+        said.append(f"it is the network of {name}")
+    elif guest is not None and guest in final:
+        said.append(told(gap(final, ranked[0], guest), name))
+    else:
+        said.append(f"not compared with {name}: its trainings failed")
+    return said
+
+
+def told(found: Gap[Network], other: str) -> str:
+    words = "distinguishable from" if found.distinguishable else "not distinguishable from"
+    if found.margin == float("inf"):
+        return f"{words} {other}: {100 * found.difference:+.2f} points, with too few trainings to know the noise"
+    return (
+        f"{words} {other}: {100 * found.difference:+.2f} ± {100 * found.margin:.2f} points (95 % interval of the "
+        "trainings' noise, same validation images)"
+    )
+
+
+def publish(contest: Contest, known: Known, folder: Path) -> str:
+    """Write grid.csv and grid.png as they are now, and say who leads."""
+    table = contest.table(known)
+    write_atomic(folder / "grid.csv", table.to_csv(index=False))
+    done = table[table["accuracy"].notna()]
+    if done.empty:
+        return ""
+    found = contest.wanted.found
+    title = f"{found.path.name}: α, β, γ of φ = 1 networks by proxy accuracy"
+    subtitle = (
+        f"baseline {found.origin}, trained on {load_data(contest.wanted.proxy.data).name}; {len(done)} of {len(table)} "
+        f"triples, {table['hash'].nunique()} networks"
+    )
+    plots.save(pictures.grid(done, title, subtitle), folder / "grid.png")
+    best = done[done["picked"]].iloc[0]
+    return f"best {Coefficients(best['alpha'], best['beta'], best['gamma'])}"

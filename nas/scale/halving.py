@@ -1,0 +1,145 @@
+"""Successive halving over networks, and whether the winner is told from the others.
+
+Pure functions of what is known: nothing here trains or keeps a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from statistics import mean, variance
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from nas.evaluate import Job
+
+FINALISTS = 3  # the winner, the runner-up, and the paper's
+Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the image size in pixels that it is trained at."""
+
+    architecture: str
+    image_size: int
+
+    def job(self, epochs: int, seed: int) -> Job:
+        """Its training for so many epochs from a seed."""
+        return Job(self.architecture, seed, self.image_size, epochs)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) with a final of several seeds.
+
+    All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice
+    FINALISTS are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck by which they came so
+    far does not count. guest: a network that is kept to the end, whatever its accuracy. Networks are distinct.
+    """
+
+    networks: tuple[Network, ...]
+    guest: Network | None
+    epochs: int
+    seed: int
+    seeds: int
+
+    @property
+    def rungs(self) -> list[tuple[int, int]]:
+        """How many networks are trained for how many epochs; none if all are finalists."""
+        size, epochs = len(self.networks), self.epochs
+        found = [(size, epochs)] if size > FINALISTS else []
+        while (size := size // 2) > 2 * FINALISTS:
+            epochs *= 2
+            found.append((size, epochs))
+        return found
+
+    @property
+    def final_epochs(self) -> int:
+        """Epochs of the final: those of the last rung."""
+        return self.rungs[-1][1] if self.rungs else self.epochs
+
+    @property
+    def total(self) -> int:
+        """Trainings if none fails."""
+        return sum(size for size, _ in self.rungs) + self.seeds * min(FINALISTS, len(self.networks))
+
+    def stages(self, known: Mapping[Job, float | None]) -> list[dict[Network, list[Job]]]:
+        """The jobs of each network in each stage that the known accuracies lead to: the rungs, then the final."""
+        alive, stages = list(self.networks), []
+        for size, epochs in self.rungs:
+            alive = self._best(alive, size)
+            stages.append({network: [network.job(epochs, self.seed)] for network in alive})
+            scores = {network: known.get(jobs[0]) for network, jobs in stages[-1].items()}
+            if any(network.job(epochs, self.seed) not in known for network in alive):
+                return stages
+            done = {network: score for network, score in scores.items() if score is not None}
+            alive = sorted(done, key=lambda network: -done[network])
+        seeds = range(self.seed + 1, self.seed + 1 + self.seeds)
+        finalists = self._best(alive, FINALISTS)
+        return [*stages, {network: [network.job(self.final_epochs, seed) for seed in seeds] for network in finalists}]
+
+    def plan(self, known: Mapping[Job, float | None]) -> list[Job]:
+        """All jobs that the known accuracies lead to, in the order of training: seed by seed in the final."""
+        return [job for stage in self.stages(known) for jobs in zip(*stage.values(), strict=True) for job in jobs]
+
+    def _best(self, ranked: list[Network], size: int) -> list[Network]:
+        """The first so many, the guest in place of the last of them if need be."""
+        kept = ranked[:size]
+        if self.guest in ranked and self.guest not in kept:
+            kept[-1] = self.guest
+        return kept
+
+
+@dataclass(frozen=True)
+class Gap(Generic[Name]):
+    """The mean accuracy of one less that of another, with a 95 % interval of the trainings' own noise."""
+
+    one: Name
+    other: Name
+    difference: float
+    margin: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return abs(self.difference) > self.margin
+
+
+def gap(scores: Mapping[Name, Sequence[float]], one: Name, other: Name) -> Gap[Name]:
+    """Compare two by Student's t, with the noise of a training pooled over all; the margin is infinite if unknown.
+
+    scores: accuracies of trainings from different seeds on the same validation images, one or more for each name.
+    """
+    deviation, freedom = noise(scores)
+    spread = deviation * sqrt(1 / len(scores[one]) + 1 / len(scores[other]))
+    margin = t_quantile(0.975, freedom) * spread if freedom else inf
+    return Gap(one, other, mean(scores[one]) - mean(scores[other]), margin)
+
+
+def margin(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
+    """Half the 95 % interval of one's mean accuracy, by the same noise."""
+    deviation, freedom = noise(scores)
+    return t_quantile(0.975, freedom) * deviation / sqrt(len(scores[one])) if freedom else inf
+
+
+def noise(scores: Mapping[Name, Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation between trainings of one network, pooled over all, and its degrees of freedom (0: unknown)."""
+    repeated = [values for values in scores.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    if not freedom:
+        return inf, 0
+    return sqrt(sum(variance(values) * (len(values) - 1) for values in repeated) / freedom), freedom
+
+
+def t_quantile(share: float, freedom: int) -> float:
+    """The value below which Student's t of so many degrees of freedom (≥ 1) lies with this probability (0.5 to 1).
+
+    With t = √freedom · tan θ its density is cos(θ)^(freedom - 1), which is summed here.
+    """
+    angles = np.linspace(0, np.pi / 2, 100_001)
+    density = np.cos(angles) ** (freedom - 1)
+    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(sqrt(freedom) * np.tan(np.interp(2 * share - 1, mass / mass[-1], angles)))

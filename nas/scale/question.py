@@ -1,0 +1,126 @@
+"""The scaling as it was asked for: how α, β, γ come about, which φ, and what its trainings use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from nas import latency, memory, scaling
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.evaluate import Proxy, load_data
+from nas.scale.baseline import Baseline
+from nas.scaling import Candidate, Coefficients, Member
+from nas.units import format_count
+
+SMALLEST = 8  # pixels of a proxy's images
+MATCHES = ("nominal", "counted")
+RULES = ("compound", *scaling.WEIGHTS)  # what the rule auto compares
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that the largest member may cost: madds, params, or latency in seconds. text: as the user wrote it."""
+
+    name: str
+    limit: float
+    text: str
+
+    def cost(self, device: str) -> Callable[[Architecture], float]:
+        """What a network costs; latency is measured on the device, each network once."""
+        if self.name != "latency":
+            return lambda arch: float(getattr(arch.cost(), self.name))
+        conditions = latency.Conditions.here(device)
+        seen: dict[Architecture, float] = {}
+
+        def measured(arch: Architecture) -> float:
+            if arch not in seen:
+                seen[arch] = latency.measure(arch, conditions).median
+            return seen[arch]
+
+        return measured
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is asked for.
+
+    given: the coefficients, None if a grid finds them. match: whether `tolerance` holds for nominal or for counted
+    MAdds. phis or else a budget says how far the family goes. seeds: trainings of each finalist.
+    """
+
+    found: Baseline
+    rule: str
+    given: Coefficients | None
+    target: float
+    step: float
+    tolerance: float
+    match: str
+    phis: tuple[float, ...]
+    budget: Budget | None
+    seeds: int
+    proxy: Proxy
+    workers: int
+
+    @property
+    def aim(self) -> float | None:
+        """The target that resolutions are moved to meet, if they are."""
+        return self.target if self.match == "counted" else None
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The triples to choose from, the paper's always among them; raises UserError if the grid leaves none."""
+        base = self.found.architecture
+        if self.match == "counted":
+            found = scaling.counted_grid(base, self.target, self.step, self.tolerance)
+        else:
+            triples = scaling.grid(self.target, self.step, self.tolerance)
+            found = [scaling.candidate(base, triple) for triple in triples]
+        paper = scaling.candidate(base, scaling.paper(self.target), self.aim)
+        return found if paper in found else [*found, paper]
+
+    def members(self, coefficients: Coefficients) -> list[Member]:
+        """The family by these coefficients; raises UserError for a φ or a budget out of reach."""
+        phis = list(self.phis) if self.budget is None else scaling.phis_up_to(self.solved(coefficients))
+        return scaling.family(self.found.architecture, coefficients, phis, self.aim)
+
+    def solved(self, coefficients: Coefficients) -> float:
+        """The largest φ within the budget; raises UserError if there is none."""
+        assert self.budget is not None
+        if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
+            raise UserError(f"--{self.budget.name} needs coefficients of at least 1, not {coefficients}")
+        return scaling.solve(
+            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.aim).architecture,
+            self.budget.cost(self.proxy.device),
+            self.budget.limit,
+            f"--{self.budget.name} {self.budget.text}",
+        )
+
+    def check(self) -> None:
+        """Refuse what cannot end well, before anything is written or trained; raises UserError."""
+        for triple in [self.given] if self.given else [one.coefficients for one in self.candidates]:
+            if self.budget is None or self.budget.name != "latency":  # that takes measurements
+                check_memory(self.members(triple), self.proxy.device)
+
+
+def check_memory(members: list[Member], device: str) -> None:
+    """Refuse networks that this machine could not train with a single image; raises UserError."""
+    free = memory.available(device)
+    for member in members:
+        need = memory.least_memory(member.architecture)
+        if need > free:
+            arch, params = member.architecture, format_count(member.cost.params)
+            raise UserError(
+                f"--phi {member.phi:g}: too large for memory: {params} parameters at {arch.resolution} px need more "
+                f"than {format_count(need)}B to train on one image, {format_count(free)}B are free on {device}; lower φ"
+            )
+
+
+def image_sizes(data: str, baseline: Architecture, networks: list[Architecture]) -> list[int]:
+    """The size in pixels that each network's images have in training, in proportion to its resolution.
+
+    The largest gets the data's own, so that none enlarges an image: a larger γ shows the network more of it.
+    """
+    native, largest = load_data(data).image_size, max(arch.resolution for arch in [baseline, *networks])
+    return [max(SMALLEST, round(native * arch.resolution / largest)) for arch in networks]

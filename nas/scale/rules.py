@@ -1,0 +1,151 @@
+"""The rule `auto`: one network a rule at equal counted MAdds, trained from several seeds, and the best is taken."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import pandas as pd
+
+from nas import cli, plots, scaling
+from nas.errors import RunFailed
+from nas.evaluate import Job, load_data
+from nas.files import write_atomic
+from nas.scale import pictures
+from nas.scale.grid import Known, Stage, half_interval, scores_of, told
+from nas.scale.halving import Network, gap
+from nas.scale.question import RULES, Scaling, image_sizes
+from nas.scale.trainings import Trainings
+from nas.scaling import Coefficients, Member
+from nas.units import format_count, plural
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rules at equal counted MAdds: `target` times the baseline's. compound: the coefficients of that rule."""
+
+    wanted: Scaling
+    compound: Coefficients
+    epochs: int
+
+    @cached_property
+    def coefficients(self) -> dict[str, Coefficients]:
+        """The coefficients of each rule."""
+        others = {rule: scaling.rule_coefficients(rule, self.wanted.target) for rule in RULES if rule != "compound"}
+        return {"compound": self.compound, **others}
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The network of each rule."""
+        base = self.wanted.found.architecture
+        goal = self.wanted.target * base.cost().madds
+        return {rule: scaling.equal_cost(base, one, goal) for rule, one in self.coefficients.items()}
+
+    @cached_property
+    def networks(self) -> dict[str, Network]:
+        """The same as they are trained by proxy."""
+        archs = [member.architecture for member in self.members.values()]
+        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        return {rule: Network(str(a), size) for rule, a, size in zip(self.members, archs, sizes, strict=True)}
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All trainings, seed by seed."""
+        first = self.wanted.found.seed
+        distinct = dict.fromkeys(self.networks.values())
+        seeds = range(first, first + self.wanted.seeds)
+        return [network.job(self.epochs, seed) for seed in seeds for network in distinct]
+
+    def done(self, known: Known) -> Stage:
+        """The complete trainings of each network."""
+        found: Stage = {}
+        for job in self.jobs:
+            if job in known and "accuracy" in known[job].user_attrs:
+                assert job.image_size is not None
+                found.setdefault(Network(job.architecture, job.image_size), []).append(known[job])
+        return found
+
+    def best(self, known: Known) -> str | None:
+        """The rule with the best mean accuracy; of equal ones the first in RULES."""
+        scores = scores_of(self.done(known))
+        tried = [rule for rule in RULES if self.networks[rule] in scores]
+        return max(tried, key=lambda rule: mean(scores[self.networks[rule]]), default=None)
+
+    def table(self, known: Known) -> pd.DataFrame:
+        """The rows of rules.csv; step_seconds is the median training step of the proxy."""
+        done, best = self.done(known), self.best(known)
+        scores = scores_of(done)
+        base = self.wanted.found.architecture.cost().madds
+        rows: list[dict[str, Any]] = []
+        for rule, member in self.members.items():
+            network = self.networks[rule]
+            trials = done.get(network, [])
+            rows.append(
+                {
+                    "rule": rule,
+                    **asdict(self.coefficients[rule]),
+                    "phi": member.phi,
+                    "depth": member.depth,
+                    "width": member.width,
+                    "resolution": member.resolution,
+                    **asdict(member.cost),
+                    "counted_ratio": member.cost.madds / base,
+                    "pixels": member.architecture.resolution,
+                    "moved": member.moved,
+                    "image_size": network.image_size,
+                    "accuracy": mean(scores[network]) if trials else None,
+                    "accuracy_error": half_interval(scores, network, trials[0]) if trials else None,
+                    "trainings": len(trials),
+                    "epochs": self.epochs,
+                    "step_seconds": median(t.user_attrs["step_seconds"] for t in trials) if trials else None,
+                    "picked": rule == best,
+                    "architecture": str(member.architecture),
+                }
+            )
+        return pd.DataFrame(rows).astype(dict.fromkeys(["accuracy", "accuracy_error", "step_seconds"], float))
+
+
+def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str:
+    """Train the rules' networks, say how they compare, and give the best rule; continues what was begun."""
+    wanted = comparison.wanted
+    images = load_data(wanted.proxy.data)
+    cli.say(f"rules at {wanted.target:g}× counted MAdds, {plural(wanted.seeds, 'training')} each:")
+    for rule, member in comparison.members.items():
+        cli.say(
+            f"  {rule}: depth {member.depth:.3f}, width {member.width:.3f}, {member.architecture.resolution} px, "
+            f"{format_count(member.cost.madds)} MAdds, {format_count(member.cost.activations)} activations"
+        )
+    title = f"{wanted.found.path.name}: scaling rules at {wanted.target:g}× counted MAdds"
+    subtitle = (
+        f"baseline {wanted.found.origin}; {plural(comparison.epochs, 'epoch')} on {images.name}, images up to "
+        f"{images.image_size} px in proportion to the resolution"
+    )
+
+    def after() -> str:
+        known = trainings.known()
+        table = comparison.table(known)
+        write_atomic(folder / "rules.csv", table.to_csv(index=False))
+        best = comparison.best(known)
+        if best is None:
+            return ""
+        plots.save(pictures.rules(table, title, subtitle), folder / "rules.png")
+        return f"best rule {best}"
+
+    trainings.run(lambda _: comparison.jobs, len(comparison.jobs), after)
+    after()
+    known = trainings.known()
+    best = comparison.best(known)
+    if best is None:
+        raise RunFailed(f"{folder}: none of the rules' networks could be trained")
+    cli.say(f"rule: {best}")
+    scores = scores_of(comparison.done(known))
+    for rule, network in comparison.networks.items():
+        if rule != best and network == comparison.networks[best]:
+            cli.say(f"  {rule} comes to the same network")
+        elif rule != best and network in scores:
+            cli.say(f"  {told(gap(scores, comparison.networks[best], network), rule)}")
+    cli.say(f"rules: {folder / 'rules.csv'}, {folder / 'rules.png'}")
+    return best

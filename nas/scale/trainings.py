@@ -1,0 +1,84 @@
+"""The trainings of a scaling: one study is their ledger, so that none is done twice and none is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas import study
+from nas.architecture import Architecture
+from nas.display import Display
+from nas.evaluate import Job, Proxy, load_data
+
+Accuracies = Mapping[Job, float | None]  # of finished trainings; None where one failed
+Plan = Callable[[Accuracies], Sequence[Job]]
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trains what is asked for and is not in the study yet.
+
+    A trial names its job and what it was trained with, so a study may hold the trainings of grids and families with
+    other options, other data or another baseline beside each other.
+    """
+
+    study: optuna.Study
+    proxy: Proxy
+    workers: int
+
+    @property
+    def key(self) -> str:
+        """What two trainings of one job must share to be the same."""
+        return f"{load_data(self.proxy.data).fingerprint} {replace(self.proxy.recipe, epochs=1)}"
+
+    def known(self) -> dict[Job, FrozenTrial]:
+        """The finished trainings."""
+        return self._jobs(TrialState.COMPLETE, TrialState.FAIL)
+
+    def accuracies(self) -> dict[Job, float | None]:
+        """Accuracy of each finished training, 0 to 1; None where it failed."""
+        return {job: trial.user_attrs.get("accuracy") for job, trial in self.known().items()}
+
+    def run(self, plan: Plan, total: int, after: Callable[[], str]) -> None:
+        """Train all that a plan names, which may name more with each result; interrupted trainings come first.
+
+        total: how many jobs the plan will name in the end. after: publishes what is known, and says how it stands.
+        """
+        key = self.key
+
+        def ask() -> Trial | None:
+            taken = self._jobs(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
+            job = next((job for job in plan(self.accuracies()) if job not in taken), None)
+            if job is None:
+                return None
+            trial = self.study.ask()
+            trial.set_user_attr("job", {**asdict(job), "key": key})
+            return trial
+
+        def prepare(trial: Trial) -> Job | None:
+            job = _job(trial.user_attrs, key)
+            if job is None or job not in plan(self.accuracies()):  # left over from a scaling with other options
+                return None
+            study.describe_trial(trial, Architecture.parse(job.architecture), job)
+            return job
+
+        done = len({*plan(self.accuracies())} & {*self.known()})
+        with Display(total, done, lambda _: after()) as display:
+            study.run_trials(
+                self.study, ask, prepare, lambda attrs: [attrs["accuracy"]], self.proxy, self.workers, display
+            )
+
+    def _jobs(self, *states: TrialState) -> dict[Job, FrozenTrial]:
+        key = self.key
+        found = {_job(t.user_attrs, key): t for t in self.study.get_trials(deepcopy=False, states=states)}
+        return {job: trial for job, trial in found.items() if job is not None}
+
+
+def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
+    """The job that a trial's attributes name, if it was trained with this key."""
+    named = dict(attrs.get("job", {}))
+    return Job(**named) if named.pop("key", None) == key else None
