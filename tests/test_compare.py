@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from nas.distributions import difference, distribution, equal_cost, gap_of
-from tests.test_commands import SPACE, Command, command, here, images, search  # noqa: F401
+from tests.conftest import SPACE, Command
+from tests.test_commands import search
 
 errors = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12).map(np.array)
 
@@ -61,7 +62,7 @@ def test_weights_undo_a_difference_that_is_one_of_cost_only() -> None:
     assert abs(np.average(cheap, weights=weights[0]) - np.average(dear, weights=weights[1])) < 1.5
 
 
-def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> None:  # noqa: F811
+def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> None:
     (here / "wide.toml").write_text(SPACE.replace("c{8|16}", "c{8|32}"))
     random = search(images, "--trials", "8", "--sampler", "random")
     for name, more in (

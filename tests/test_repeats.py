@@ -14,16 +14,17 @@ from nas import evaluate, plots
 from nas.confirm import Noise
 from nas.pareto import non_dominated
 from nas.proxy import Diverged, Outcome, train
-from tests.test_commands import Command, command, here, images, search, start, wait_for_running_trial  # noqa: F401
+from tests.conftest import Command
+from tests.test_commands import search, start, wait_for_running_trial
 
 FILES = ("trials.csv", "repeats.csv", "pareto.csv", "baseline.toml", "sensitivity.csv")
 
 
-def confirmed(images: Path, *more: str) -> list[str]:  # noqa: F811
+def confirmed(images: Path, *more: str) -> list[str]:
     return search(images, "--trials", "8", "--confirm", "2", "--epochs", "2", *more)
 
 
-def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:  # noqa: F811
+def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:
     ended = command("search", *confirmed(images))
     assert ended.code == 0, ended.err
     trials, repeats, front = (pd.read_csv(here / f"runs/r/{name}.csv") for name in ("trials", "repeats", "pareto"))
@@ -72,9 +73,9 @@ def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:  
 
 @pytest.mark.parametrize("moment", ["in training", "before it is said what is repeated"])
 def test_interrupted_repeats_end_like_others(
-    command: Command,  # noqa: F811
-    here: Path,  # noqa: F811
-    images: Path,  # noqa: F811
+    command: Command,
+    here: Path,
+    images: Path,
     moment: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,9 +111,9 @@ def test_interrupted_repeats_end_like_others(
 
 
 def test_repeats_that_fail(
-    command: Command,  # noqa: F811
-    here: Path,  # noqa: F811
-    images: Path,  # noqa: F811
+    command: Command,
+    here: Path,
+    images: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def sick(arch: Any, data: Any, recipe: Any, seed: int, *more: Any) -> Outcome:
