@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,15 +99,16 @@ def condition(features: Features, values: Floats, setting: Setting) -> Model:
 
 def fit(features: Features, values: Floats) -> Model:
     """The model of largest evidence: two rounds over SETTINGS, one field at a time."""
-    model = condition(features, values, Setting())
+    under = cache(partial(condition, features, values))
+    model = under(Setting())
     for field, options in [*SETTINGS.items()] * 2:
         settings = [replace(model.setting, **{field: option}) for option in options]
-        model = max((condition(features, values, s) for s in settings), key=lambda m: m.evidence)
+        model = max(map(under, settings), key=lambda m: m.evidence)
     return model
 
 
 _Z = np.linspace(-8, 8, 16_001)
-_GAIN = [math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + z * math.erfc(-z / math.sqrt(2)) / 2 for z in _Z]
+_GAIN = np.array([math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + z * math.erfc(-z / math.sqrt(2)) / 2 for z in _Z])
 
 
 def expected_gain(levels: Floats, mean: Floats, std: Floats | None) -> Floats:
