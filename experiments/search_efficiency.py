@@ -353,7 +353,7 @@ def report() -> None:
         verdicts.append(
             f"- one proposal with {told:,} trials told under {1e3 * most:.0f} ms: {said}, {1e3 * worst:.0f} ms"
         )
-    sections = [section(name, table[table["problem"] == name]) for name in PROBLEMS]
+    sections = [section(name, table[table["problem"] == name]) for name in PROBLEMS if (table["problem"] == name).any()]
     text = "\n".join([HEAD.format(fidelity=fidelity()), *verdicts, *sections, clock(times), foot()])
     (OUT / "RESULT.md").write_text(text)
 
@@ -388,8 +388,8 @@ def section(name: str, rows: pd.DataFrame) -> str:
         part = rows[rows["search"] == search]
         if len(part):
             cells = [f"{part[f'at_{n}'].mean():.3f} ± {part[f'at_{n}'].sem():.3f}" for n in at]
-            median = part["found"].fillna(np.inf).median()
-            found = [f"{part['found'].notna().mean():.0%}", f"{median:g}" if np.isfinite(median) else "–"]
+            median = float(part["found"].fillna(np.inf).median())
+            found = [f"{float(part['found'].notna().mean()):.0%}", f"{median:g}" if np.isfinite(median) else "–"]
             tail = [*(found if single else []), str(len(part)), f"{part['seconds'].mean():.1f}"]
             lines.append(f"| {' | '.join([search, *cells, *tail])} |")
     return "\n".join(lines)
