@@ -387,7 +387,10 @@ def section(name: str, rows: pd.DataFrame) -> str:
     for search in SEARCHES:
         part = rows[rows["search"] == search]
         if len(part):
-            cells = [f"{part[f'at_{n}'].mean():.3f} ± {part[f'at_{n}'].sem():.3f}" for n in at]
+            cells = [
+                f"{mean:.3f} ± {error:.3f}"
+                for mean, error in part[[f"at_{n}" for n in at]].agg(["mean", "sem"]).T.to_numpy()
+            ]
             median = float(part["found"].fillna(np.inf).median())
             found = [f"{float(part['found'].notna().mean()):.0%}", f"{median:g}" if np.isfinite(median) else "–"]
             tail = [*(found if single else []), str(len(part)), f"{part['seconds'].mean():.1f}"]
