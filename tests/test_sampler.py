@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from nas.errors import UserError
@@ -117,13 +119,53 @@ def test_only_feasible_candidates_are_proposed() -> None:
     assert all(cost(t.params) < 3000 for t in study.trials)
 
 
-def test_the_first_proposals_cover_the_costs() -> None:
-    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
-    study.optimize(both, n_trials=8)
-    costs = sorted(cost(t.params) for t in study.trials)
-    assert costs[0] < 1000
-    assert costs[-1] > 8000
-    assert max(b / a for a, b in pairwise(costs)) < 4
+@pytest.mark.parametrize(("directions", "count", "step"), [("max", 4, 8), ("max min", 8, 4), ("max min min", 12, 3)])
+def test_the_first_proposals_cover_the_costs(directions: str, count: int, step: float) -> None:
+    objectives = len(directions.split())
+    for seed in range(5):
+        study = study_of(Sampler(seed, known={1: cost}, search_space=SPACE), directions)
+        study.optimize(lambda trial: [*both(trial), 0.0][:objectives], n_trials=count)
+        costs = sorted(cost(t.params) for t in study.trials)  # of 192 to 23,040 a half is above 2,880
+        assert costs[0] < 1000
+        assert costs[-1] > 8000
+        assert max(b / a for a, b in pairwise(costs)) < step
+
+
+def test_seeds_differ() -> None:
+    seen = []
+    for seed in (0, 1, None, None):
+        study = study_of(Sampler(seed, known={1: cost}, search_space=SPACE))
+        study.optimize(both, n_trials=12)
+        seen.append(tuple(proposals(study)))
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_any_storage_gives_the_same_proposals(kind: str, tmp_path: Path) -> None:
+    reference = study_of(Sampler(2, known={1: cost}, search_space=SPACE))
+    reference.optimize(both, n_trials=14)
+    storage = {
+        "sqlite": lambda: f"sqlite:///{tmp_path}/study.db",
+        "journal": lambda: JournalStorage(JournalFileBackend(str(tmp_path / "study.log"))),
+    }[kind]()
+    study = study_of(Sampler(2, known={1: cost}, search_space=SPACE), storage=storage)
+    study.optimize(both, n_trials=14)
+    assert proposals(study) == proposals(reference)
+
+
+def test_samplers_may_take_turns() -> None:
+    mine = Sampler(0, known={1: cost}, search_space=SPACE)
+    others = [
+        optuna.samplers.RandomSampler(0),
+        optuna.samplers.TPESampler(seed=0),
+        optuna.samplers.NSGAIISampler(seed=0),
+    ]
+    study = study_of(mine)
+    for turn in range(40):
+        study.sampler = others[turn // 2 % 3] if turn % 2 else mine
+        study.optimize(both, n_trials=1)
+    tried = proposals(study)
+    assert all(tried[n] not in tried[:n] for n in range(0, 40, 2))
 
 
 @pytest.mark.parametrize("asked", ["optimize", "ask", "fixed", "resumed"])

@@ -12,7 +12,7 @@ from nas.pareto import non_dominated
 from nas.sampler.candidates import LISTED, POOL, Candidates, Floats, Ints, neighbours
 from nas.sampler.model import Features, condition, expected_hypervolume_gain, fit
 
-DESIGN = 8  # first proposals, spread over the cost
+DESIGN = 4  # first proposals per objective, spread over the cost: a front has more of it to cover
 TOLD = 300  # observations that the model takes at most
 ELITE = 16  # observations whose neighbours are candidates of a larger space
 
@@ -47,7 +47,8 @@ def propose(
     choices that they must have.
     """
     rng = np.random.default_rng([seed, number])
-    few = len(history.taken) < DESIGN or len(history.told) < 2
+    design = DESIGN * len(goal.signs)
+    few = len(history.taken) < design or len(history.told) < 2
     rows = candidates.pool if few or candidates.complete else reachable(candidates, history, rng)
     if not candidates.complete and not len(candidates.untaken(rows, history.taken)):
         small = math.prod(candidates.grid.sizes) <= LISTED
@@ -58,7 +59,9 @@ def propose(
         rows = candidates.feasible_rows(codes) if len(candidates.feasible_rows(codes)) else rows
     left = candidates.untaken(rows, history.taken)
     rows = left if len(left) else rows
-    return spread(candidates, rows, history.taken, seed) if few else choose(candidates, rows, goal, history, rng)
+    if few:
+        return spread(candidates, rows, history.taken, seed, design)
+    return choose(candidates, rows, goal, history, rng)
 
 
 def choose(candidates: Candidates, rows: Ints, goal: Goal, history: History, rng: np.random.Generator) -> int:
@@ -78,7 +81,7 @@ def choose(candidates: Candidates, rows: Ints, goal: Goal, history: History, rng
             believed, mean, std = costs[j][history.running], costs[j][rows], None
         else:
             model = fit(seen, value[kept])
-            believed, _ = model.predict(running)
+            believed = model.predict(running)[0] if len(history.running) else np.empty(0)
             if len(believed):
                 model = condition(seen + running, np.append(value[kept], believed), model.setting)
             mean, std = model.predict(options)
@@ -91,8 +94,9 @@ def choose(candidates: Candidates, rows: Ints, goal: Goal, history: History, rng
     return int(rows[np.argmax(gain)])
 
 
-def spread(candidates: Candidates, rows: Ints, taken: Ints, seed: int) -> int:
-    """The row for one of the first proposals: from DESIGN bands of the first known cost by turns, unlike all taken.
+def spread(candidates: Candidates, rows: Ints, taken: Ints, seed: int, design: int) -> int:
+    """The row for one of `design` first proposals: from as many bands of the first known cost by turns, unlike all
+    taken.
 
     A band is centred midway between an even share of the pool and an even step of log cost: the former alone would
     crowd the bulk of the space, the latter alone its thin ends.
@@ -101,10 +105,10 @@ def spread(candidates: Candidates, rows: Ints, taken: Ints, seed: int) -> int:
     rng = np.random.default_rng([seed, turn])
     if candidates.costs.shape[1]:
         cost = _log(candidates.costs[candidates.pool, 0])
-        share = (np.random.default_rng(seed).permutation(DESIGN)[turn % DESIGN] + 0.5) / DESIGN
+        share = (np.random.default_rng(seed).permutation(design)[turn % design] + 0.5) / design
         level = (np.quantile(cost, share) + cost.min() + share * np.ptp(cost)) / 2
         near = np.argsort(np.abs(_log(candidates.costs[rows, 0]) - level), kind="stable")
-        rows = rows[near[: max(4, len(rows) // (2 * DESIGN))]]
+        rows = rows[near[: max(4, len(rows) // (2 * design))]]
     rows = rng.permutation(rows)[:32]
     distance = (candidates.codes[rows, None] != candidates.codes[taken]).sum(axis=2)
     return int(rows[np.argmax(distance.min(axis=1, initial=len(candidates.grid.names)))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +82,15 @@ class Model:
 
 
 def _kernel(a: Features, b: Features, setting: Setting) -> Floats:
-    agreement = a.slots @ b.slots.T
-    hamming = np.exp((agreement - 1) / setting.length)
-    trend = TREND * (a.trend @ b.trend.T)
-    return np.asarray(trend + setting.mix * agreement + (1 - setting.mix) * hamming, dtype=float)
+    kernel = a.slots @ b.slots.T  # the agreement; all in place, since memory is what takes the time
+    hamming = kernel - 1
+    hamming /= setting.length
+    np.exp(hamming, out=hamming)
+    hamming *= 1 - setting.mix
+    kernel *= setting.mix
+    kernel += hamming
+    kernel += (TREND * a.trend) @ b.trend.T
+    return np.asarray(kernel, dtype=float)
 
 
 def condition(features: Features, values: Floats, setting: Setting) -> Model:
@@ -98,15 +104,18 @@ def condition(features: Features, values: Floats, setting: Setting) -> Model:
 
 def fit(features: Features, values: Floats) -> Model:
     """The model of largest evidence: two rounds over SETTINGS, one field at a time."""
-    model = condition(features, values, Setting())
+    under = cache(partial(condition, features, values))
+    model = under(Setting())
     for field, options in [*SETTINGS.items()] * 2:
         settings = [replace(model.setting, **{field: option}) for option in options]
-        model = max((condition(features, values, s) for s in settings), key=lambda m: m.evidence)
+        model = max(map(under, settings), key=lambda m: m.evidence)
     return model
 
 
-_Z = np.linspace(-8, 8, 16_001)
-_GAIN = [math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + z * math.erfc(-z / math.sqrt(2)) / 2 for z in _Z]
+_END, _PER = 8, 1000  # the table of gains reaches from -_END to _END standard deviations, with _PER steps in each
+_Z = np.arange(-_END * _PER, _END * _PER + 1) / _PER
+_GAIN = np.array([math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + z * math.erfc(-z / math.sqrt(2)) / 2 for z in _Z])
+_RISE = np.diff(_GAIN, append=_GAIN[-1])
 
 
 def expected_gain(levels: Floats, mean: Floats, std: Floats | None) -> Floats:
@@ -119,7 +128,10 @@ def expected_gain(levels: Floats, mean: Floats, std: Floats | None) -> Floats:
     if std is None:
         return np.maximum(margin, 0.0)
     z = margin / std[:, None]
-    return np.asarray(std[:, None] * np.where(z > _Z[-1], z, np.interp(z, _Z, _GAIN, left=0.0)))
+    place = (np.clip(z, -_END, _END) + _END) * _PER  # even steps: many times quicker than numpy.interp
+    step = place.astype(np.intp)
+    place -= step
+    return np.asarray(std[:, None] * np.where(z > _END, z, _GAIN[step] + place * _RISE[step]))
 
 
 def expected_hypervolume_gain(points: Floats, reference: Floats, mean: Floats, stds: Sequence[Floats | None]) -> Floats:
