@@ -291,8 +291,8 @@ def live_result() -> str:
 ## Live
 
 `python -m nas.search` with {LIVE_TRIALS} trials of {RECIPE.epochs} epochs, one worker, seed 0, with and without
-`--early-stopping`, in the small space and on 1,500 images. One search of each; the hypervolume, between the worst values
-of both, is that of the networks trained to the end.
+`--early-stopping`, in the small space and on 1,500 images. One search of each; the hypervolume, between the worst
+values of both, is that of the networks trained to the end.
 
 | stopping | networks | to the end | epochs | seconds | hypervolume |
 |---|---|---|---|---|---|
