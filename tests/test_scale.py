@@ -312,7 +312,7 @@ def test_a_baseline_of_another_space_or_run(command: Command, here: Path, images
     other = command("scale", "--baseline", "tiny.toml", "--run", "r", "--rule", "fast")
     assert (other.code, other.err.count("\n")) == (2, 1)
     assert "that run has a baseline of its own" in other.err
-    (here / "runs/r/baseline.toml").write_text(tiny.to_toml())
+    (here / "runs/r/baseline.toml").write_text(Architecture.parse(TINY.replace("head16", "head24")).to_toml())
     ended = command("scale", "--baseline", "r", "--rule", "fast")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "baseline.toml: not in the space small" in ended.err
