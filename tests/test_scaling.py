@@ -156,7 +156,7 @@ def test_equal_costs_are_equal(rule: str, factor: float) -> None:
     triple = scaling.paper() if rule == "compound" else scaling.rule_coefficients(rule)
     goal = factor * B0.cost().madds
     found = scaling.equal_cost(B0, triple, goal)
-    assert found.cost.madds == pytest.approx(goal, rel=0.01)
+    assert found.cost.madds == pytest.approx(goal, rel=scaling.EQUAL)
     assert found.architecture.resolution == B0.scale(1, 1, found.resolution).resolution + found.moved
 
 
