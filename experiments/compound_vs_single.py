@@ -13,7 +13,6 @@ the machine disturbs least.
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tempfile
@@ -24,9 +23,10 @@ from statistics import mean
 
 import numpy as np
 import pandas as pd
+import rows
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from shared_images import FOLDER, jpegs, pixels
 
 from nas import Architecture, memory, scaling
 from nas.datasets import Dataset
@@ -37,7 +37,7 @@ from nas.units import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).resolve().parent / "compound_vs_single"
-SHARED = ROOT.parent / "shared" / "data" / "tiny_imagenet_sub50"
+IMAGES = "tiny_imagenet_sub50"
 CLASSES, PER_CLASS = 20, 200
 SEEDS, FACTORS = 3, (2, 4)
 RULES = ("compound", "depth", "width", "resolution", "fast")
@@ -50,10 +50,9 @@ Scores = dict[tuple[int, str], list[float]]  # accuracies by factor and rule
 
 def encoded(part: str) -> tuple[list[bytes], list[int]]:
     """The JPEG files and labels of the first classes, PER_CLASS of each class at most."""
-    with np.load(SHARED / f"{part}_jpeg.npz") as file:
-        blob, offsets, labels = (file[name] for name in ("blob", "offsets", "labels"))
-    chosen = [i for label in range(CLASSES) for i in np.flatnonzero(labels == label)[:PER_CLASS]]
-    return [blob[offsets[i] : offsets[i + 1]].tobytes() for i in chosen], labels[chosen].tolist()
+    files, labels = jpegs(IMAGES, part)
+    chosen = [i for label in range(CLASSES) for i in np.flatnonzero(np.array(labels) == label)[:PER_CLASS]]
+    return [files[i] for i in chosen], [labels[i] for i in chosen]
 
 
 def images() -> Dataset:
@@ -61,10 +60,9 @@ def images() -> Dataset:
 
     def decoded(part: str) -> tuple[torch.Tensor, torch.Tensor]:
         files, labels = encoded(part)
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+        return pixels(files), torch.tensor(labels)
 
-    names = tuple((SHARED / "classes.tsv").read_text().splitlines()[-50:][:CLASSES])
+    names = tuple((FOLDER / IMAGES / "classes.tsv").read_text().splitlines()[-50:][:CLASSES])
     return Dataset("tiny-imagenet", *decoded("train"), *decoded("val"), names, True, "JPEG")
 
 
@@ -97,7 +95,7 @@ def train_part(part: int, of: int) -> None:
     torch.set_num_threads(1)
     KEPT.mkdir(exist_ok=True)
     file = KEPT / f"trainings_{part}.csv"
-    known = kept()
+    known = rows.kept(KEPT, "trainings_*.csv")
     done = set(zip(known["seed"], known["rule"], known["factor"], strict=True)) if len(known) else set()
     data, members = images(), networks()
     for i, (seed, rule, factor) in enumerate(tasks()):
@@ -118,14 +116,8 @@ def train_part(part: int, of: int) -> None:
             **{"activations": cost.activations, "memory": memory.training_memory(arch, RECIPE.batch_size)},
             "architecture": str(arch),
         }
-        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False)
+        rows.append(file, row)
         print(seed, rule, factor, f"{outcome.accuracy:.4f}", row["compute"], flush=True)
-
-
-def kept() -> pd.DataFrame:
-    """All rows that trainings have written."""
-    files = sorted(KEPT.glob("trainings_*.csv"))
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
 
 
 def find_grid() -> None:
@@ -146,10 +138,10 @@ def find_grid() -> None:
 
 def report() -> None:
     """Write table.csv, picture.png and RESULT.md of what is there."""
-    rows = kept().sort_values(["factor", "seed"], kind="stable")
-    cells = rows.groupby(["factor", "rule"], sort=False)
+    trained = rows.kept(KEPT, "trainings_*.csv").sort_values(["factor", "seed"], kind="stable")
+    cells = trained.groupby(["factor", "rule"], sort=False)
     scores: Scores = {}
-    for factor, rule, accuracy in rows[["factor", "rule", "accuracy"]].itertuples(index=False):
+    for factor, rule, accuracy in trained[["factor", "rule", "accuracy"]].itertuples(index=False):
         scores.setdefault((int(factor), str(rule)), []).append(float(accuracy))
     first = cells.first()
     table = first[
@@ -180,10 +172,10 @@ def picture(table: pd.DataFrame) -> None:
         base = table.xs("none", level="rule")
         names = [rule for rule in dict.fromkeys(table.index.get_level_values("rule")) if rule != "none"]
         for j, rule in enumerate(names):
-            rows = pd.concat([base, table.xs(rule, level="rule")])
-            x = rows["ratio"].astype(float) * 2 ** (0.03 * (j - len(names) / 2) * (rows["ratio"] > 1))
-            bars = 100 * rows["margin"].astype(float).replace(np.inf, np.nan) if column == "accuracy" else None
-            axes.errorbar(x, unit * rows[column].astype(float), bars, fmt="o-", capsize=2, markersize=4, label=rule)
+            line = pd.concat([base, table.xs(rule, level="rule")])
+            x = line["ratio"].astype(float) * 2 ** (0.03 * (j - len(names) / 2) * (line["ratio"] > 1))
+            bars = 100 * line["margin"].astype(float).replace(np.inf, np.nan) if column == "accuracy" else None
+            axes.errorbar(x, unit * line[column].astype(float), bars, fmt="o-", capsize=2, markersize=4, label=rule)
         axes.set_xscale("log", base=2)
         axes.set_xticks([1, 2, 4], ["1×", "2×", "4×"])
         axes.set_xlabel("counted MAdds relative to the baseline")

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+import rows
 import torch
 from fidelity import cifar
 from matplotlib.figure import Figure
@@ -75,7 +76,7 @@ def record(name: str, part: int, of: int) -> None:
             "compute": round(time.process_time() - began, 2),
             "architecture": str(arch),
         }
-        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False)
+        rows.append(file, row)
         print(i, outcome.curve, row["compute"], flush=True)
 
 
@@ -93,23 +94,24 @@ def images(count: int) -> Dataset:
 
 def recorded(name: str) -> pd.DataFrame:
     """All rows that recording has written of a space, by network; no network is there twice."""
-    files = sorted(KEPT.glob(f"{name}_*.csv"))
-    rows = pd.concat([pd.read_csv(file) for file in files]) if files else pd.DataFrame({"network": []})
-    return rows.drop_duplicates("architecture").sort_values("network", ignore_index=True) if files else rows
+    found = rows.kept(KEPT, f"{name}_*.csv")
+    if found.empty:
+        return pd.DataFrame({"network": []})
+    return found.drop_duplicates("architecture").sort_values("network", ignore_index=True)
 
 
 class Table:
     """What was recorded: a curve [networks, epochs] and a cost [networks]; and the networks as parameters."""
 
     def __init__(self, name: str) -> None:
-        rows, space = recorded(name), SearchSpace.load(SPACES[name])
-        self.curves = rows[[f"epoch_{e}" for e in range(1, RECIPE.epochs + 1)]].to_numpy()
-        self.madds = rows["madds"].to_numpy(dtype=float)
+        table, space = recorded(name), SearchSpace.load(SPACES[name])
+        self.curves = table[[f"epoch_{e}" for e in range(1, RECIPE.epochs + 1)]].to_numpy()
+        self.madds = table["madds"].to_numpy(dtype=float)
         self.space: dict[str, Any] = {c.name: CategoricalDistribution(c.values) for c in space.choices}
-        self.params = [space.params(space.encode(Architecture.parse(text))) for text in rows["architecture"]]
+        self.params = [space.params(space.encode(Architecture.parse(text))) for text in table["architecture"]]
         self.row = {self.key(params): i for i, params in enumerate(self.params)}
         self.reference = [-self.curves[:, -1].min(), self.madds.max()]
-        self.whole = self.volume(range(len(rows)))
+        self.whole = self.volume(range(len(table)))
 
     def key(self, params: dict[str, Any]) -> tuple[Any, ...]:
         """What names a network."""

@@ -11,7 +11,6 @@ Each part runs on one thread; compute is its processor time, which other work on
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import sys
@@ -25,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import rows
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from scipy.stats import kendalltau
+from shared_images import FOLDER, jpegs, pixels
 from zero_cost import SCORES
 
 from nas import Architecture, SearchSpace, plots
@@ -36,7 +36,6 @@ from nas.datasets import Dataset, split
 from nas.proxy import Recipe, train
 
 KEPT = Path(__file__).resolve().parent / "fidelity"
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
 NETWORKS, BUDGET, SEEDS, EVERY = 40, 400e6, 3, 5
 TRAIN, VAL = 12_000, 3_000
 
@@ -73,17 +72,14 @@ def networks() -> list[Architecture]:
 
 def cifar(share: float) -> Dataset:
     """A share of TRAIN images, and VAL others, of CIFAR-10's training part; the classes are equally frequent."""
-    with np.load(SHARED / "train_jpeg.npz") as file:
-        blob, offsets, labels = (file[name] for name in ("blob", "offsets", "labels"))
-    rest, val = split([str(i) for i in range(len(labels))], labels.tolist(), VAL / len(labels))
+    files, labels = jpegs("cifar10", "train")
+    rest, val = split([str(i) for i in range(len(labels))], labels, VAL / len(labels))
     train_part = rest[: round(TRAIN * share)]  # classes take turns in the file
 
     def decoded(chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        images = [np.asarray(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes()))) for i in chosen]
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return pixels, torch.from_numpy(labels[chosen].astype(np.int64))
+        return pixels([files[i] for i in chosen]), torch.tensor([labels[i] for i in chosen])
 
-    classes = tuple((SHARED / "classes.txt").read_text().split())
+    classes = tuple((FOLDER / "cifar10/classes.txt").read_text().split())
     return Dataset("cifar10", *decoded(train_part), *decoded(val), classes, True, "JPEG")
 
 
@@ -98,7 +94,7 @@ def train_part(part: int, of: int) -> None:
     torch.set_num_threads(1)
     KEPT.mkdir(exist_ok=True)
     file = KEPT / f"curves_{part}.csv"
-    known = kept()
+    known = rows.kept(KEPT, "curves_*.csv")
     done = set(zip(known["network"], known["way"], known["seed"], strict=True)) if len(known) else set()
     data = {share: cifar(share) for share in {way.share for way in WAYS.values()}}
     drawn = networks()
@@ -120,14 +116,8 @@ def train_part(part: int, of: int) -> None:
             **asdict(way),
             "architecture": str(drawn[i]),
         }
-        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False)
+        rows.append(file, row)
         print(i, name, seed, f"{outcome.accuracy:.4f}", row["compute"], flush=True)
-
-
-def kept() -> pd.DataFrame:
-    """All rows that trainings have written."""
-    files = sorted(KEPT.glob("curves_*.csv"))
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
 
 
 def zero_cost() -> pd.DataFrame:
@@ -136,17 +126,17 @@ def zero_cost() -> pd.DataFrame:
     if file.exists():
         return pd.read_csv(file)
     torch.set_num_threads(1)
-    pixels = cifar(1.0).train_images[:64].float()
-    images = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), keepdim=True)
-    rows = []
+    sample = cifar(1.0).train_images[:64].float()
+    images = (sample - sample.mean((0, 2, 3), keepdim=True)) / sample.std((0, 2, 3), keepdim=True)
+    found = []
     for i, arch in enumerate(networks()):
         for name, score in SCORES.items():
             torch.manual_seed(i)
             began = time.process_time()
             value = score(arch, images)
-            rows.append({"network": i, "way": name, "score": value, "compute": time.process_time() - began})
-    pd.DataFrame(rows).to_csv(file, index=False)
-    return pd.DataFrame(rows)
+            found.append({"network": i, "way": name, "score": value, "compute": time.process_time() - began})
+    pd.DataFrame(found).to_csv(file, index=False)
+    return pd.DataFrame(found)
 
 
 def scores(trained: pd.DataFrame, free: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -218,7 +208,7 @@ def picture(table: pd.DataFrame, top: float) -> Figure:
 
 def report() -> None:
     """Write taus.csv, fidelity.png and RESULT.md from what is there."""
-    trained = kept()
+    trained = rows.kept(KEPT, "curves_*.csv")
     said, spent = scores(trained, zero_cost())
     madds = said["MAdds"].astype(float)
     trials = resampled(said)

@@ -34,6 +34,7 @@ from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
+from rows import append
 from threadpoolctl import threadpool_limits
 
 from nas import Sampler, SearchSpace
@@ -237,7 +238,7 @@ def run(names: Iterable[str]) -> None:
             continue
         row = {"problem": title, "search": name, "seed": seed, **outcome(problem, name, seed)}
         file = OUT / "results.csv"
-        pd.DataFrame([row]).to_csv(file, mode="a", header=not file.exists(), index=False, float_format="%.5g")
+        append(file, row, "%.5g")
         print(title, name, seed, f"{row['seconds']:.1f} s", flush=True)
 
 

@@ -34,6 +34,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from rows import append
+from shared_images import FOLDER, jpegs
 
 from nas import Architecture, SearchSpace, datasets, plots
 from nas.datasets import Dataset
@@ -42,7 +44,6 @@ from nas.proxy import Recipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/side_by_side"
-CIFAR = ROOT.parent / "shared/data/cifar10"
 BUDGET = 400_000_000
 PARTS = {"train": 12_000, "val": 3_000, "test": 5_000}
 JUDGE = Recipe(epochs=4, shift=0.125)
@@ -52,16 +53,15 @@ OURS, PEER = "nas.search", "NSGA-II + timm + plain loop"
 
 def write_images(folder: Path) -> None:
     """CIFAR-10 as folders of PNG files: train/CLASS, val/CLASS and, apart from both, test/CLASS."""
-    classes = (CIFAR / "classes.txt").read_text().split()
-    with np.load(CIFAR / "train_jpeg.npz") as file:
-        blob, offsets, labels = (file[name] for name in ("blob", "offsets", "labels"))
+    classes = (FOLDER / "cifar10/classes.txt").read_text().split()
+    files, labels = jpegs("cifar10", "train")
     order = iter(np.random.default_rng(0).permutation(len(labels)).tolist())
     for part, count in PARTS.items():
         for name in classes:
             (folder / part / name).mkdir(parents=True)
         for _ in range(count):
             i = next(order)
-            picture = Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes()))
+            picture = Image.open(io.BytesIO(files[i]))
             picture.save(folder / part / classes[labels[i]] / f"{i}.png")
 
 
@@ -120,7 +120,7 @@ def peer(folder: Path, out: Path, seed: int) -> None:
             rate.step()
         found = accuracy(model)
         row = {"at": time.time(), "architecture": str(arch), "accuracy": found}
-        pd.DataFrame([row]).to_csv(out, mode="a", header=not out.exists(), index=False)
+        append(out, row)
         return found, float(madds)
 
     sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
