@@ -35,19 +35,19 @@ class Noise:
         return np.asarray(np.sqrt(self.variance / np.asarray(runs, dtype=float)))
 
 
-def pooled_noise(accuracies: Sequence[Sequence[float]], images: int) -> Noise | None:
+def pooled_noise(accuracies: Iterable[Sequence[float]], images: int | None = None) -> Noise | None:
     """The noise of one training, pooled over networks; None where none was trained twice.
 
     accuracies: of each network, one per training. The sum of squared deviations from each network's own mean over the
-    number of trainings less that of networks; never less than the rounding of a share of so many images, 1 / (12
-    images²) (Sheppard 1898).
+    number of trainings less that of networks; given the number of images, never less than the rounding of a share of
+    so many, 1 / (12 images²) (Sheppard 1898).
     """
     repeated = [np.asarray(runs, dtype=float) for runs in accuracies if len(runs) > 1]
     freedom = sum(len(runs) - 1 for runs in repeated)
     if not freedom:
         return None
     squares = sum(float(((runs - runs.mean()) ** 2).sum()) for runs in repeated)
-    return Noise(max(squares / freedom, 1 / (12 * images**2)), freedom)
+    return Noise(max(squares / freedom, 1 / (12 * images**2) if images else 0.0), freedom)
 
 
 def draws(means: ArrayLike, runs: ArrayLike, cost: ArrayLike, noise: Noise, seed: int, count: int = DRAWS) -> Floats:

@@ -6,8 +6,6 @@ else being equal, averaged over the networks of the space (Friedman 2001's parti
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -95,7 +93,5 @@ def _madds_effects(space: SearchSpace, bounds: Bounds, others: Codes, column: in
 def _features(space: SearchSpace, codes: Codes, centre: float, width: float) -> Features:
     """What the model sees of networks: their choices, and their MAdds as the sampler has them."""
     sizes = [len(choice.texts) for choice in space.choices]
-    slots = np.zeros((len(codes), sum(sizes)))
-    np.put_along_axis(slots, codes + np.cumsum([0, *sizes[:-1]]), 1 / math.sqrt(len(sizes)), axis=1)
-    z = (np.log(space.costs(codes)["madds"].astype(float)) - centre) / width
-    return Features(slots, np.column_stack([np.ones_like(z), z, z**2]))
+    cost = (np.log(space.costs(codes)["madds"].astype(float)) - centre) / width
+    return Features.of(codes.astype(np.int64), sizes, [cost])

@@ -124,16 +124,11 @@ def reachable(candidates: Candidates, history: History, rng: np.random.Generator
 
 def _features(candidates: Candidates, rows: Ints) -> Features:
     """Features of rows [n]; costs are standardized by those of the pool."""
-    sizes = candidates.grid.sizes
-    slots = np.zeros((len(rows), sum(sizes)))
-    starts = np.cumsum([0, *sizes[:-1]])
-    np.put_along_axis(slots, candidates.codes[rows] + starts, 1 / math.sqrt(len(sizes)), axis=1)
-    trend = [np.ones(len(rows))]
+    standard = []
     for cost in candidates.costs.T:
         usual = _log(cost[candidates.pool])
-        standard = (_log(cost[rows]) - usual.mean()) / (usual.std() or 1.0)
-        trend += [standard, standard**2]
-    return Features(slots, np.column_stack(trend))
+        standard.append((_log(cost[rows]) - usual.mean()) / (usual.std() or 1.0))
+    return Features.of(candidates.codes[rows], candidates.grid.sizes, standard)
 
 
 def _log(cost: Floats) -> Floats:

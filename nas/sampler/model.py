@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nas.pareto import undominated_boxes
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Features:
 
     slots: Floats
     trend: Floats
+
+    @classmethod
+    def of(cls, codes: Ints, sizes: Sequence[int], costs: Sequence[Floats]) -> Features:
+        """The features of codes [n, slots], slot i with sizes[i] choices; costs: logarithms, standardized, [n] each."""
+        slots = np.zeros((len(codes), sum(sizes)))
+        np.put_along_axis(slots, codes + np.cumsum([0, *sizes[:-1]]), 1 / math.sqrt(len(sizes)), axis=1)
+        powers = [column for cost in costs for column in (cost, cost**2)]
+        return cls(slots, np.column_stack([np.ones(len(codes)), *powers]))
 
     def __add__(self, more: Features) -> Features:
         return Features(np.concatenate([self.slots, more.slots]), np.concatenate([self.trend, more.trend]))

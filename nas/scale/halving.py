@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
-from statistics import mean, variance
+from statistics import mean
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from nas.confirm import pooled_noise
 from nas.evaluate import Job
 
 FINALISTS = 3  # the winner, the runner-up, and the paper's
@@ -127,11 +128,8 @@ def margin(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
 
 def noise(scores: Mapping[Name, Sequence[float]]) -> tuple[float, int]:
     """Standard deviation between trainings of one network, pooled over all, and its degrees of freedom (0: unknown)."""
-    repeated = [values for values in scores.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    if not freedom:
-        return inf, 0
-    return sqrt(sum(variance(values) * (len(values) - 1) for values in repeated) / freedom), freedom
+    found = pooled_noise(scores.values())
+    return (sqrt(found.variance), found.freedom) if found else (inf, 0)
 
 
 def t_quantile(share: float, freedom: int) -> float:
