@@ -16,11 +16,13 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import metadata
 from itertools import combinations
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -42,13 +44,16 @@ TRAIN, VAL = 12_000, 3_000
 
 @dataclass(frozen=True)
 class Way:
-    """A training: epochs, share of the training images, image size in pixels, width factor, largest shift."""
+    """A training: epochs, share of the training images, image size in pixels, width factor, largest shift, batch
+    size, and whether the arithmetic is fp32, or else the product's own (bf16 on a CPU that has it)."""
 
     epochs: int = 1
     share: float = 1.0
     pixels: int = 32
     width: float = 1.0
     shift: float = 0.0
+    batch: int = Recipe.batch_size
+    fp32: bool = True
 
 
 LONG = "long"
@@ -61,6 +66,10 @@ WAYS = {
     "1 epoch, half the width": Way(width=0.5),
     "2 epochs, half of the images": Way(epochs=2, share=0.5),
     LONG: Way(epochs=6, shift=0.125),
+    "1 epoch, bf16": Way(fp32=False),
+    "2 epochs, bf16": Way(epochs=2, fp32=False),
+    "1 epoch, batches of 32, bf16": Way(batch=32, fp32=False),
+    "3 epochs, bf16": Way(epochs=3, fp32=False),
 }
 
 
@@ -84,9 +93,9 @@ def cifar(share: float) -> Dataset:
 
 
 def tasks() -> Iterator[tuple[int, str, int]]:
-    """Network, way, seed: all ways for one network after the other, then the long training with further seeds."""
-    yield from ((i, name, 0) for i in range(NETWORKS) for name in WAYS)
+    """Network, way, seed: the long training with further seeds, then one way after the other for all networks."""
     yield from ((i, LONG, seed) for i in range(0, NETWORKS, EVERY) for seed in range(1, SEEDS))
+    yield from ((i, name, 0) for name in WAYS for i in range(NETWORKS))
 
 
 def train_part(part: int, of: int) -> None:
@@ -103,9 +112,10 @@ def train_part(part: int, of: int) -> None:
             continue
         way = WAYS[name]
         arch = drawn[i] if way.width == 1 else drawn[i].scale(1, way.width, 1)
-        recipe = Recipe(epochs=way.epochs, image_size=way.pixels, shift=way.shift)
+        recipe = Recipe(epochs=way.epochs, image_size=way.pixels, shift=way.shift, batch_size=way.batch)
         began = time.process_time()
-        outcome = train(arch, data[way.share], recipe, seed, "cpu")
+        with mock.patch("nas.proxy.mixed_dtype", lambda where: None) if way.fp32 else nullcontext():
+            outcome = train(arch, data[way.share], recipe, seed, "cpu")
         row = {
             "network": i,
             "way": name,
