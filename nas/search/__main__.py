@@ -213,7 +213,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             )
 
         def after(_: FrozenTrial) -> str:
-            return f"front {len(publish(wanted, path, images, trials, repeats)[0])}"
+            return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 
         with Display(wanted.trials, done, after) as display:
             study.run_trials(
@@ -228,12 +228,12 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             )
         if repeats:
             make(wanted, study.table(trials), repeats, after)
-        front, noise = publish(wanted, path, images, trials, repeats)
+        found = publish(wanted, path, images, trials, repeats)
         insight(wanted, path, trials, repeats)
         if wanted.latencies:
-            front = measured(front, wanted.latencies.conditions)
-            write_atomic(path / "pareto.csv", front.to_csv(index=False))
-    conclude(wanted, trials, path, front, noise)
+            found = replace(found, front=measured(found.front, wanted.latencies.conditions))
+            write_atomic(path / "pareto.csv", found.front.to_csv(index=False))
+    conclude(wanted, trials, path, found)
 
 
 def _count(text: str | None, option: str) -> int | None:

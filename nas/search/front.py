@@ -41,7 +41,7 @@ def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataF
         return done.assign(reward=[], baseline=[], front=[], probability=[])
     accuracy, madds = (done[name].astype(float).to_numpy() for name in ("mean_accuracy", "madds"))
     costs = done[[name for name in wanted.columns if name != "accuracy"]].astype(float).to_numpy()
-    rewards, _ = rewards_of(table, wanted)
+    rewards = rewards_of(table, wanted)
     judged = done.assign(
         reward=rewards,
         baseline=np.arange(len(done)) == pareto.pick_baseline(rewards, madds),
@@ -62,17 +62,26 @@ def contenders(judged: pd.DataFrame) -> list[int]:
     return [int(trial) for trial in judged[kept]["trial"]][::-1]
 
 
-def rewards_of(table: pd.DataFrame, wanted: Search) -> tuple[pareto.Floats, str]:
-    """The reward of each complete trial of an averaged table, of which there is one at least, and its formula."""
-    done = table[table["state"] == "COMPLETE"]
+def rewards_of(table: pd.DataFrame, wanted: Search) -> pareto.Floats:
+    """The reward of each complete trial of an averaged table, of which there is one at least."""
     accuracy, madds, step, params = (
-        done[name].astype(float).to_numpy() for name in ("mean_accuracy", "madds", "step_seconds", "params")
+        table[table["state"] == "COMPLETE"][name].astype(float).to_numpy()
+        for name in ("mean_accuracy", "madds", "step_seconds", "params")
     )
     if wanted.reward == "v1":
-        formula = f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
-        return pareto.reward(accuracy, madds, wanted.target_madds), formula
-    formula = (
-        f"accuracy * (step_seconds / {step[0]:.4g}) ** -0.07 * (params / {format_count(params[0])}) ** -0.05, "
-        f"relative to trial {done['trial'].iloc[0]}"
+        return pareto.reward(accuracy, madds, wanted.target_madds)
+    return pareto.training_reward(accuracy, step, params)
+
+
+def formula_of(table: pd.DataFrame, wanted: Search) -> str:
+    """The reward's formula, with its numbers; those of v2 are the first complete trial's, "" before there is one."""
+    if wanted.reward == "v1":
+        return f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
+    done = table[table["state"] == "COMPLETE"]
+    if done.empty:
+        return ""
+    first = done.iloc[0]
+    return (
+        f"accuracy * (step_seconds / {first['step_seconds']:.4g}) ** -0.07 * "
+        f"(params / {format_count(first['params'])}) ** -0.05, relative to trial {first['trial']}"
     )
-    return pareto.training_reward(accuracy, step, params), formula

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ from nas.confirm import Noise
 from nas.datasets import Dataset
 from nas.errors import RunFailed
 from nas.files import write_atomic
-from nas.search.front import averaged, front_of, ranked, rewards_of
+from nas.search.front import averaged, formula_of, front_of, ranked
 from nas.search.proposals import time_spent
 from nas.search.question import Search
 from nas.search.repeats import by_trial, table_of
 from nas.units import format_count
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run knows: the front, the noise of one training (None: nothing was repeated), and the reward's formula."""
+
+    front: pd.DataFrame
+    noise: Noise | None
+    formula: str
 
 
 def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFrame:
@@ -29,16 +39,14 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
     return front.assign(latency_measured=whole)
 
 
-def publish(
-    wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None
-) -> tuple[pd.DataFrame, Noise | None]:
-    """Write the tables, pareto.png and baseline.toml as they are now; the front is given back, and the noise."""
+def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None) -> Found:
+    """Write the tables, pareto.png and baseline.toml as they are now."""
     known = by_trial(repeats) if repeats else {}
     table, noise = averaged(study.table(trials), known, len(images.val_labels))
     write_atomic(path / "trials.csv", table.to_csv(index=False))
     if repeats and known:
         write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
-    front = front_of(ranked(table, noise, wanted))
+    front, formula = front_of(ranked(table, noise, wanted)), formula_of(table, wanted)
     write_atomic(path / "pareto.csv", front.to_csv(index=False))
     baseline = front[front["baseline"].astype(bool)]
     cost = next((name for name in wanted.columns if name != "accuracy"), "madds")
@@ -57,10 +65,10 @@ def publish(
             "trainings": int(row["runs"]),
             **({"accuracy_error": row["mean_error"], "front_probability": row["probability"]} if noise else {}),
             **{key: row[key] for key in ("madds", "params", "reward")},
-            "why": f"largest reward {wanted.reward} of all trials: {rewards_of(table, wanted)[1]}",
+            "why": f"largest reward {wanted.reward} of all trials: {formula}",
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
-    return front, noise
+    return Found(front, noise, formula)
 
 
 def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
@@ -83,9 +91,9 @@ def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.St
     plots.save(plots.sensitivity(effects, mean, title, subtitle), path / "sensitivity.png")
 
 
-def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFrame, noise: Noise | None) -> None:
+def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> None:
     """Say what was found and where it is; raises RunFailed if no network could be trained."""
-    done = study.finished(trials)
+    front, done = found.front, study.finished(trials)
     if front.empty:
         causes = {t.user_attrs.get("note", "") for t in done}
         raise RunFailed(f"{path}: none of {len(done)} trials could be trained: {'; '.join(sorted(causes))[:200]}")
@@ -93,11 +101,11 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, front: pd.DataFra
         why = "time budget spent" if time_spent(wanted, done) else "no other network is left within the budget"
         cli.say(f"stopped after {len(done)} of {wanted.trials} trials: {why}")
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
-    cli.say(_confidence(front, noise))
+    cli.say(_confidence(front, found.noise))
     cli.say(
         f"baseline: trial {best['trial']}, {_accuracy(best)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest reward {wanted.reward}: {rewards_of(averaged(study.table(trials), {}, 1)[0], wanted)[1]})"
+        f"(largest reward {wanted.reward}: {found.formula})"
     )
     if "latency_measured" in best:
         cli.say(
