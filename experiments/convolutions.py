@@ -43,7 +43,8 @@ def cases() -> list[Case]:
     """1x1 kernels on small maps; depthwise kernels on small maps and, in bf16, on larger ones."""
     kinds = [False] + [True] * (mixed_dtype(torch.device("cpu")) is torch.bfloat16)
     dense = [Case(1, 1, side, False, bf16) for bf16 in kinds for side in (1, 2, 3, 4)]
-    small = [Case(kernel, 1, side, True, bf16) for bf16 in kinds for kernel, side in ((3, 1), (3, 2), (5, 2), (5, 3), (5, 4))]
+    shapes = (3, 1), (3, 2), (5, 2), (5, 3), (5, 4)
+    small = [Case(kernel, 1, side, True, bf16) for bf16 in kinds for kernel, side in shapes]
     large = [Case(kernel, stride, 14, True, True) for kernel in (3, 5) for stride in (1, 2)] if len(kinds) > 1 else []
     return dense + small + large
 
