@@ -34,7 +34,8 @@ NORM_BATCHES = 8  # batches that batch norm's statistics are taken from, before 
 class Recipe:
     """How to train briefly.
 
-    epochs: passes over the training images (≥ 1). batch_size: images per optimizer step (≥ 4). optimizer: adamw,
+    epochs: passes over the training images (≥ 1); two rank networks as well as three, one does not
+    (`experiments/fidelity`). batch_size: images per optimizer step (≥ 4). optimizer: adamw,
     or sgd with Nesterov momentum 0.9. learning_rate: the peak (> 0), at this batch size. weight_decay: ≥ 0, not
     applied to norms and biases. warmup: share of the steps with a rising learning rate, in [0, 1); a cosine to 0
     follows. label_smoothing, dropout, drop_path: shares in [0, 1). image_size: side in pixels, None for the data
@@ -43,7 +44,7 @@ class Recipe:
     size grows to image_size, and RandAugment, mixup and dropout (in place of `dropout`) with it. Raises UserError.
     """
 
-    epochs: int = 1
+    epochs: int = 2
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 4e-3
