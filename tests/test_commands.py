@@ -213,9 +213,9 @@ def test_a_failed_training_is_a_failed_trial_with_its_cause(
     trials = pd.read_csv(here / "runs/r/trials.csv")
     assert list(trials["state"]) == ["FAIL"] * 3 + ["COMPLETE"] * 3
     assert trials["note"][0].startswith("out of memory")
-    assert list(trials["note"][1:3]) == ["epoch 1, step 2 of 2: loss nan"] * 2
+    assert list(trials["note"][1:3]) == ["epoch 1, step 2 of 4: loss nan"] * 2
     assert trials["accuracy"].isna().tolist() == [True] * 3 + [False] * 3
-    assert "failed: epoch 1, step 2 of 2: loss nan" in ended.out
+    assert "failed: epoch 1, step 2 of 4: loss nan" in ended.out
     assert not set(pd.read_csv(here / "runs/r/pareto.csv")["trial"]) & {0, 1, 2}
 
 
@@ -442,7 +442,7 @@ BAD = [
     ("search --space bad.toml", "unknown op 'xx'", 'stages = ["xx_r1_k3_s1_e2_c8"]'),
     # options
     ("search --trials 0", "--trials"),
-    ("search --early-stopping", "--early-stopping compares networks between epochs: give --epochs 2 or more"),
+    ("search --early-stopping --epochs 1", "--early-stopping compares networks between epochs: give --epochs 2 or more"),
     ("search --early-stopping --epochs 4 --objectives accuracy,train_time", "leave out train_time"),
     ("search --trials many", "--trials"),
     ("search --trails 3", "--trails"),

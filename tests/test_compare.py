@@ -68,7 +68,7 @@ def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> Non
     for name, more in (
         ("a", []),
         ("b", ["--space", "wide.toml"]),
-        ("c", ["--epochs", "2"]),
+        ("c", ["--epochs", "3"]),
         ("d", ["--sampler", "auto"]),
     ):
         assert command("search", *random, "--run", name, *more).code == 0
