@@ -442,7 +442,10 @@ BAD = [
     ("search --space bad.toml", "unknown op 'xx'", 'stages = ["xx_r1_k3_s1_e2_c8"]'),
     # options
     ("search --trials 0", "--trials"),
-    ("search --early-stopping --epochs 1", "--early-stopping compares networks between epochs: give --epochs 2 or more"),
+    (
+        "search --early-stopping --epochs 1",
+        "--early-stopping compares networks between epochs: give --epochs 2 or more",
+    ),
     ("search --early-stopping --epochs 4 --objectives accuracy,train_time", "leave out train_time"),
     ("search --trials many", "--trials"),
     ("search --trails 3", "--trails"),
