@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.errors import UserError
 from nas.pareto import non_dominated
@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ETA = 3
+RUNG = "nas:rung:"  # a user attribute for each rung that a trial came to: the step, and the values then
+FEW = 3  # complete trials that passed a rung, below which nothing follows from them
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ class Stopper:
     What was reported at a rung is kept with the trial, in user attributes "nas:rung:STEP", so it is on every storage
     and there after a restart. Threads and processes that share a storage need nothing else: a report writes to its
     own trial and then reads the others'. Which were there before is then a matter of time: one worker decides alike
-    in every run, several may not. Failed trials do not count. A stopped trial is PRUNED and has no values: samplers
-    of Optuna and `nas.Sampler` learn nothing from its partial ones, which are not comparable with full ones.
+    in every run, several may not. Failed trials do not count. A stopped trial is PRUNED and has no values, for its
+    partial ones do not compare with full ones: Optuna's samplers learn nothing from it, `nas.Sampler` what is
+    `expected`.
     """
 
     steps: int
@@ -93,7 +96,7 @@ class Stopper:
             return False
         if not np.isfinite(values).all():
             return True
-        key = f"nas:rung:{rung}"
+        key = f"{RUNG}{rung}"
         kept = trial.user_attrs.get(key)
         if kept is not None and kept[0] < step:  # it has passed this rung; the same step again is a training repeated
             return False
@@ -106,6 +109,32 @@ class Stopper:
         ]
         signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
         return outranked(signs * np.array(values), signs * np.array(peers).reshape(-1, len(values)), self.eta)
+
+
+def expected(stopped: Iterable[FrozenTrial], complete: Sequence[FrozenTrial]) -> dict[int, list[float]]:
+    """What stopped trials would have come to, by their numbers: from their last rung, as complete ones went on from it.
+
+    Least squares over the complete trials that passed the same rung, each objective by itself. Left out is who came
+    to no rung, or to one that fewer than FEW complete ones passed.
+    """
+    lines: dict[str, tuple[Floats, Floats] | None] = {}
+    found = {}
+    for trial in stopped:
+        rung = max((int(key.removeprefix(RUNG)) for key in trial.user_attrs if key.startswith(RUNG)), default=None)
+        key = f"{RUNG}{rung}"
+        if key not in lines:
+            pairs = [(other.user_attrs[key][1:], other.values) for other in complete if key in other.user_attrs]
+            lines[key] = line(*map(np.array, zip(*pairs, strict=True))) if len(pairs) >= FEW else None
+        if (through := lines[key]) is not None:
+            found[trial.number] = (through[0] + through[1] * trial.user_attrs[key][1:]).tolist()
+    return found
+
+
+def line(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Intercepts and slopes [m] of least squares of y [n, m] on x [n, m], column by column; 0 where x is constant."""
+    spread = x.var(axis=0)
+    slope = ((x - x.mean(axis=0)) * y).mean(axis=0) / np.where(spread > 0, spread, np.inf)
+    return y.mean(axis=0) - slope * x.mean(axis=0), slope
 
 
 def outranked(point: ArrayLike, peers: ArrayLike, eta: int) -> bool:

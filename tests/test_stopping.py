@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import nas
 from nas import Stopper, UserError
-from nas.stopping import best, net, outranked
+from nas.stopping import best, expected, net, outranked
 from tests.test_pareto import dominates, point_sets
 
 Floats = NDArray[np.float64]
@@ -99,6 +99,34 @@ def test_rungs() -> None:
     assert Stopper(27).rungs == (1, 3, 9)
     assert Stopper(100, eta=4, first=5).rungs == (5, 20, 80)
     assert Stopper(1).rungs == ()
+
+
+def passed(values: Sequence[float] | None, rungs: dict[int, list[float]], number: int) -> FrozenTrial:
+    state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+    attrs = {f"nas:rung:{step}": [step, *early] for step, early in rungs.items()}
+    trial = create_trial(state=state, values=values, user_attrs=attrs)
+    trial.number = number
+    return trial
+
+
+@given(st.floats(-2, 2), st.floats(-1, 1), st.lists(st.floats(0, 1), min_size=3, max_size=9), st.floats(0, 1))
+def test_a_stopped_trial_is_expected_to_go_on_as_others_did(a: float, b: float, early: list[float], x: float) -> None:
+    assume(np.ptp(early) > 1e-3)
+    cost = [100.0 * i for i in range(len(early))]
+    complete = [
+        passed([a + b * v, c], {1: [v + i % 2, c], 3: [v, c]}, i)
+        for i, (v, c) in enumerate(zip(early, cost, strict=True))
+    ]
+    stopped = [passed(None, {1: [0.5, 7.0], 3: [x, 50.0]}, 20), passed(None, {9: [x, 50.0]}, 21), passed(None, {}, 22)]
+    found = expected(stopped, complete)
+    assert list(found) == [20]
+    assert found[20] == pytest.approx([a + b * x, 50.0], abs=1e-6)
+    assert expected(stopped, complete[:2]) == {}
+
+
+def test_early_values_that_are_all_alike_tell_the_mean() -> None:
+    complete = [passed([float(i), 1.0], {1: [0.5, 1.0]}, i) for i in range(5)]
+    assert expected([passed(None, {1: [0.1, 1.0]}, 9)], complete) == {9: [2.0, 1.0]}
 
 
 # --- as a citizen of Optuna

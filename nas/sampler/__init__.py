@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import UserError
 from nas.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Params, choices
 from nas.sampler.choice import Goal, History, propose
+from nas.stopping import expected
 
 __all__ = ["Sampler"]
 
@@ -57,7 +58,8 @@ class Sampler(BaseSampler):
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
-    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model.
+    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model, and
+    what is expected of those that `nas.Stopper` stopped (`nas.stopping.expected`).
     Enqueue a trial to have a failed one again. Once nothing feasible is left, every candidate is open again, for
     repeats tell noise. Several workers on one storage see each other's running trials; safe with threads as well.
 
@@ -142,21 +144,25 @@ _SIGN = {StudyDirection.MINIMIZE: 1, StudyDirection.MAXIMIZE: -1}
 def _history(candidates: Candidates, goal: Goal, trials: Iterable[FrozenTrial], heeded: int) -> History:
     """What trials tell of the candidates; those outside the grid, or whose params are not known yet, are left out.
 
-    Trials from number `heeded` on count as running, whatever they have told.
+    Trials from number `heeded` on count as running, whatever they have told. Stopped ones tell what is expected.
     """
     coded = [(trial, code) for trial in trials if (code := _code(candidates.grid, trial)) is not None]
     rows = candidates.rows(np.array([code for _, code in coded], dtype=np.int64))
-    told, values, running = [], [], []
+    known = [trial for trial, _ in coded if trial.number < heeded]
+    complete = [t for t in known if t.state == TrialState.COMPLETE and np.isfinite(t.values).all()]
+    values = {t.number: t.values for t in complete}
+    values |= expected((t for t in known if t.state == TrialState.PRUNED), complete)
+    told, running = [], []
     for row, (trial, _) in zip(rows.tolist(), coded, strict=True):
         if not candidates.feasible[row]:
             continue
-        if trial.number >= heeded or trial.state == TrialState.RUNNING:
+        if trial.number in values:
+            told.append((row, values[trial.number]))
+        elif trial.number >= heeded or trial.state == TrialState.RUNNING:
             running.append(row)
-        elif trial.state == TrialState.COMPLETE and np.isfinite(trial.values).all():
-            told.append(row)
-            values.append(trial.values)
-    signed = np.array(values, dtype=float).reshape(-1, len(goal.signs)) * goal.signs
-    return History(np.array(told, dtype=np.int64), signed, np.array(running, dtype=np.int64), rows)
+    signed = np.array([value for _, value in told], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
+    told_rows = np.array([row for row, _ in told], dtype=np.int64)
+    return History(told_rows, signed, np.array(running, dtype=np.int64), rows)
 
 
 def _code(grid: Grid, trial: FrozenTrial) -> tuple[int, ...] | None:
