@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.profiler import profile
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -36,7 +37,16 @@ from nas.proxy import Recipe, Stepper, make_optimizer, pick_device
 from nas.workers import Submit, pool
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
+SIZES = 32, 64  # pixels
 BATCH, WARM_UP, STEPS, REPEATS = 64, 2, 6, 3
+KINDS = {  # of kernels, by parts of their names
+    "convolutions and linear layers": ("conv", "mm"),
+    "batch norm": ("batch_norm",),
+    "activations": ("silu", "sigmoid"),
+    "copies between types and layouts": ("copy_",),
+    "the optimizer": ("adamw", "Optimizer"),
+}
+OTHER = "all else"
 RECIPE = Recipe(batch_size=BATCH, shift=0.125)
 
 
@@ -131,7 +141,7 @@ def compare_steps(where: torch.device) -> pd.DataFrame:
     """A row for each network and image size: medians over rounds."""
     ways: dict[str, Callable[..., Iterator[None]]] = {"plain": plain, "ours": ours, "bound": bound}
     rows = []
-    for size in (32, 64):
+    for size in SIZES:
         data = rgb(size)
         for name, arch in networks().items():
             found: dict[str, list[float]] = {way: [] for way in ways}
@@ -144,6 +154,22 @@ def compare_steps(where: torch.device) -> pd.DataFrame:
             rows.append({"network": name, "pixels": size, **speeds, "ratio": ratio, "network_share": share})
             print(rows[-1], flush=True)
     return pd.DataFrame(rows)
+
+
+def time_shares(arch: Architecture, data: datasets.Dataset, where: torch.device) -> dict[str, float]:
+    """What our steps spend their time on, as shares of all kernels' time, the largest first."""
+    steps = bound(arch, data, where)
+    for _ in islice(steps, WARM_UP):
+        pass
+    with profile() as seen:
+        for _ in islice(steps, STEPS):
+            pass
+        finish(where)
+    spent = dict.fromkeys([*KINDS, OTHER], 0.0)
+    for event in seen.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), OTHER)
+        spent[kind] += event.self_device_time_total if where.type == "cuda" else event.self_cpu_time_total
+    return {kind: spent[kind] / sum(spent.values()) for kind in sorted(spent, key=spent.__getitem__, reverse=True)}
 
 
 def compare_workers(folder: Path, where: torch.device) -> pd.DataFrame:
@@ -191,6 +217,8 @@ def main() -> None:
     """Measure and write."""
     where = pick_device("auto")
     steps = compare_steps(where)
+    b0 = networks()["B0"]
+    spent = {size: time_shares(b0, rgb(size), where) for size in SIZES}
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = name
         workers = compare_workers(Path(name) / "images", where)
@@ -208,6 +236,10 @@ def main() -> None:
         f"{100 * row['network_share']:.0f} % |"
         for row in steps.to_dict("records")
     ]
+    shares = [
+        f"at {size} px " + ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in part.items())
+        for size, part in spent.items()
+    ]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
     (KEPT / "RESULT.md").write_text(
         f"""# The proxy trainer's throughput
@@ -220,6 +252,8 @@ Images per second in training, batch {BATCH}, on {where.type}.
 
 Median ratio {steps["ratio"].median():.1f}×, least {steps["ratio"].min():.1f}×; the target is 4× on two CPU cores, and
 8× on a GPU{"" if where.type == "cuda" else ", which was not measured: there was none"}.
+
+What a step of B0 spends its time on: {"; ".join(shares)}.
 
 Trials a minute: one worker {speed[1].median():.1f}; {speeds} (medians over {REPEATS} rounds; on a
 CPU one worker has all cores, more have an equal share each).

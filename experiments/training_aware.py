@@ -3,8 +3,9 @@
     python experiments/training_aware.py [--trials 24] [--max-madds 500M]
 
 Runs `python -m nas.search --space efficientnet_v2 --objectives accuracy,train_time,params --reward v2` in an empty
-directory (or continues the one in experiments/training_aware/), and counts the stages of Fused-MBConv (er) on the
-front. Then the reason: the step of one network with a single stage as er or as ir, all else equal, by turns.
+directory, unless its tables are in experiments/training_aware/, and counts the stages of Fused-MBConv on the front: er,
+or cn where the expansion is 1. Then the reason: the step of one network with a single stage as er or as ir, all else
+equal, by turns.
 Writes experiments/training_aware/: trials.csv, pareto.csv, pareto.png, steps.csv, RESULT.md.
 """
 
@@ -32,14 +33,17 @@ from nas.proxy import Recipe, Stepper, pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/training_aware"
+FUSED = "er", "cn"
 EARLY, ROUNDS = 3, 7  # stages that the paper's networks have as Fused-MBConv; measurements of each network
 
 
 def search(trials: int, max_madds: str) -> str:
-    """Run the command and keep its tables and picture; returns the command."""
+    """Run the command and keep its tables and picture, if they are not there; returns the command."""
     options = ["--space", "efficientnet_v2", "--objectives", "accuracy,train_time,params", "--reward", "v2"]
     limits = ["--max-madds", max_madds, "--trials", str(trials), "--workers", "1"]
     command = ["python", "-m", "nas.search", *options, *limits]
+    if (KEPT / "trials.csv").exists():
+        return " ".join(command)
     with tempfile.TemporaryDirectory() as name:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, *command[1:], "--run", "v2"], cwd=name, env=environment, check=True)
@@ -51,7 +55,7 @@ def search(trials: int, max_madds: str) -> str:
 def fused(architectures: pd.Series[str]) -> pd.Series[float]:
     """The share of networks with Fused-MBConv, by stage from 1."""
     stages = [Architecture.parse(text).stages for text in architectures]
-    return pd.Series({i + 1: sum(s[i].op == "er" for s in stages) / len(stages) for i in range(len(stages[0]))})
+    return pd.Series({i + 1: sum(s[i].op in FUSED for s in stages) / len(stages) for i in range(len(stages[0]))})
 
 
 def step_ratios(where: torch.device) -> pd.DataFrame:
@@ -113,7 +117,7 @@ def main() -> None:
 
 `{command}`, on {where.type}: {len(trials)} networks, {len(front)} on the front.
 
-| stage | er among all trials | er on the front | step with er / with ir | MAdds with er / with ir |
+| stage | Fused-MBConv among all trials | on the front | step with er / with ir | MAdds with er / with ir |
 |---|---|---|---|---|
 {chr(10).join(lines)}
 
