@@ -71,8 +71,9 @@ def pareto(
     subtitle: str,
     noise: Noise | None = None,
 ) -> Figure:
-    """Accuracy against one cost (logarithmic): all trials, the front as a staircase, the picked baseline.
+    """Accuracy against one cost (logarithmic): all trials, the front, the picked baseline.
 
+    The staircase goes through what is not dominated in these two; a third objective may have put more on the front.
     trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
     trainings, bars are two standard errors of theirs, networks trained once are pale, the first training of the others
     is a small ring, and numbers are the probabilities of being non-dominated. Without, all are single trainings: bars
@@ -91,10 +92,10 @@ def pareto(
         label = f"trained once ({len(rest)})" if noise else f"trials ({len(done)})"
         axes.scatter(rest[cost], 100 * rest["mean_accuracy"], s=26, color=PALE, label=label, zorder=2)
     ranked = front.sort_values(cost)
-    if len(ranked):
-        axes.step(
-            ranked[cost], 100 * ranked["mean_accuracy"], where="post", color=FRONT, linewidth=1.4, alpha=0.8, zorder=3
-        )
+    steps = ranked[ranked["mean_accuracy"] >= ranked["mean_accuracy"].cummax()]  # others are there by a third objective
+    if len(steps):
+        line: dict[str, Any] = {"where": "post", "color": FRONT, "linewidth": 1.4, "alpha": 0.8, "zorder": 3}
+        axes.step(steps[cost], 100 * steps["mean_accuracy"], **line)
     bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
     for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, FRONT, "front of means")):
         if not len(rows):
