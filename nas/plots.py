@@ -120,7 +120,7 @@ def pareto(
             axes.annotate(f"{p:.2f}", (x, 100 * y), (-5, 3), ha="right", zorder=6, **place)
     picked = done[done["trial"] == baseline]
     for _, row in picked.iterrows():
-        label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])} {short_name(cost)}"
+        label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=PICK, label=label, zorder=5)
     log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
     axes.set_xlabel(f"{_LABELS[cost]} (log scale)")

@@ -56,7 +56,7 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, r
         f"accuracy on {len(images.val_labels)} validation images of {images.name} at {images.image_size} px"
     )
     if others := [plots.short_name(name) for name in wanted.columns if name not in ("accuracy", cost)]:
-        subtitle += f"; the front counts {' and '.join(others)} too"
+        subtitle += f"\nthe front counts {' and '.join(others)} too"
     picked = int(baseline["trial"].iloc[0]) if len(baseline) else None
     plots.save(plots.pareto(table, front, picked, cost, title, subtitle, noise), path / "pareto.png")
     for row in baseline.to_dict("records"):
