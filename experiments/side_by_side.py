@@ -2,8 +2,8 @@
 
     python experiments/side_by_side.py [--minutes 10] [--seeds 1]     # needs the machine for itself
 
-The peer is Optuna's NSGA-II over networks that timm builds, MAdds by fvcore, trained for an epoch by a plain loop
-(torchvision ImageFolder, DataLoader with two workers, NCHW, fp32, AdamW, one-cycle). Ours is `python -m nas.search`
+The peer is Optuna's NSGA-II over networks that timm builds, MAdds by fvcore, trained by a plain loop for as many epochs
+as ours (torchvision ImageFolder, DataLoader with two workers, NCHW, fp32, AdamW, one-cycle). Ours is `python -m nas.search`
 with its defaults. Both search mnas with at most 400M MAdds on CIFAR-10 from ../shared as a folder of images, and are
 stopped after the same minutes. Every network that was on either front at the end of a minute is then trained by the
 proxy trainer, longer, with two seeds, and measured on images that neither search has seen. Hypervolume over time is
@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 from datetime import date
 from importlib import metadata
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import mean
 
@@ -111,9 +112,9 @@ def peer(folder: Path, out: Path, seed: int) -> None:
             raise optuna.TrialPruned
         loader = DataLoader(training, 64, shuffle=True, num_workers=2)
         optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=len(loader))
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=Recipe.epochs * len(loader))
         model.train()
-        for images, labels in loader:
+        for images, labels in chain.from_iterable(repeat(loader, Recipe.epochs)):
             optimizer.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
             optimizer.step()
