@@ -3,10 +3,11 @@
     python experiments/side_by_side.py [--minutes 10] [--seeds 1]     # needs the machine for itself
 
 The peer is Optuna's NSGA-II over networks that timm builds, MAdds by fvcore, trained by a plain loop for as many epochs
-as ours (torchvision ImageFolder, DataLoader with two workers, NCHW, fp32, AdamW, one-cycle). Ours is `python -m nas.search`
-with its defaults. Both search mnas with at most 400M MAdds on CIFAR-10 from ../shared as a folder of images, and are
-stopped after the same minutes. Every network that was on either front at the end of a minute is then trained by the
-proxy trainer, longer, with two seeds, and measured on images that neither search has seen. Hypervolume over time is
+as ours (torchvision ImageFolder, DataLoader with two workers, NCHW, fp32, AdamW, one-cycle). Ours is
+`python -m nas.search` with its defaults. Both search mnas with at most 400M MAdds on CIFAR-10 from ../shared as a
+folder of images, and are stopped after the same minutes. Every network that was on either front at the end of a minute
+is then trained by the proxy trainer, longer, with two seeds, and measured on images that neither search has seen.
+Hypervolume over time is
 that of the front of the minute, by those accuracies. Writes experiments/side_by_side/: found.csv, judged.csv,
 hypervolume.csv, side_by_side.png, RESULT.md; what is in the first two is not repeated.
 """
