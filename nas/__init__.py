@@ -1,5 +1,6 @@
 """From a search space in block strings to a small baseline, and from the baseline to a scaled family."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture, Stage
@@ -10,18 +11,15 @@ from nas.space import SearchSpace
 if TYPE_CHECKING:
     from nas.sampler import Sampler
     from nas.stopping import Stopper
+    from nas.trained import load
 
-__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "Stopper", "UserError"]
+__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "Stopper", "UserError", "load"]
+
+_LATE = {"Sampler": "sampler", "Stopper": "stopping", "load": "trained"}  # what needs torch or Optuna, and its room
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Optuna only when it is asked for: architectures and costs load in a moment."""
-    if name == "Sampler":
-        from nas.sampler import Sampler
-
-        return Sampler
-    if name == "Stopper":
-        from nas.stopping import Stopper
-
-        return Stopper
+    """Import what needs torch or Optuna only when it is asked for: architectures and costs load in a moment."""
+    if name in _LATE:
+        return getattr(import_module(f"nas.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -211,7 +211,7 @@ class Architecture:
     def from_table(cls, table: Mapping[str, Any], where: str) -> Architecture:
         """Make an architecture of a TOML table; `where` names the file in errors."""
         known = {f.name for f in fields(cls)}
-        check_keys(table, known | {"about"}, {"stages"}, where)
+        check_keys(table, known | {"about", "inputs"}, {"stages"}, where)
         stages = tuple(
             _located(text, f"{where}: stage {n}") for n, text in enumerate(_strings(table["stages"], where), 1)
         )
@@ -224,10 +224,11 @@ class Architecture:
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 
-    def to_toml(self, about: Mapping[str, str | float] | None = None) -> str:
-        """This architecture as a TOML file; `about` is a table for the reader, which loading ignores."""
+    def to_toml(self, about: Mapping[str, str | float] | None = None, inputs: Mapping[str, Any] | None = None) -> str:
+        """This architecture as a TOML file; about (for the reader) and inputs (trained.py) are tables loading ignores."""
         settings = {f.name: getattr(self, f.name) for f in self._settings()}
-        return to_toml({**settings, "stages": [str(stage) for stage in self.stages], "about": about})
+        stages = [str(stage) for stage in self.stages]
+        return to_toml({**settings, "stages": stages, "inputs": inputs, "about": about})
 
     def __str__(self) -> str:
         words = [f"{self.resolution}px", f"stem{self.stem}", *map(str, self.stages), f"head{self.head}"]
