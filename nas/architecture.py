@@ -225,7 +225,7 @@ class Architecture:
             raise UserError(f"{where}: {error}") from None
 
     def to_toml(self, about: Mapping[str, str | float] | None = None, inputs: Mapping[str, Any] | None = None) -> str:
-        """This architecture as a TOML file; about (for the reader) and inputs (trained.py) are tables loading ignores."""
+        """This architecture as a TOML file; loading ignores the tables about (for the reader) and inputs."""
         settings = {f.name: getattr(self, f.name) for f in self._settings()}
         stages = [str(stage) for stage in self.stages]
         return to_toml({**settings, "stages": stages, "inputs": inputs, "about": about})
