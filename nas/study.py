@@ -205,10 +205,10 @@ def write_run(path: Path, facts: Mapping[str, Any]) -> None:
     write_atomic(path / "run.toml", to_toml(facts))
 
 
-def describe_trial(trial: Trial, arch: Architecture, job: Job, latency: float | None = None) -> None:
-    """Store what is known of a trial before its training: the architecture and its costs; latency in seconds."""
+def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[str, float] | None = None) -> None:
+    """Store what is known of a trial before its training: the architecture, its costs, and others by their names."""
     cost = arch.cost()
-    known = {
+    described = {
         "architecture": str(arch),
         "hash": arch.hash,
         "madds": cost.madds,
@@ -218,9 +218,9 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job, latency: float | 
         "resolution": arch.resolution,
         "image_size": job.image_size,
         "seed": job.seed,
-        **({} if latency is None else {"latency": latency}),
+        **(known or {}),
     }
-    for key, value in known.items():
+    for key, value in described.items():
         trial.set_user_attr(key, value)
 
 
@@ -303,10 +303,9 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False, states=states) if not refused(trial)]
 
 
-def table(study: optuna.Study) -> pd.DataFrame:
-    """The finished trials as rows with the columns of trials.csv, and latency if it is known of any."""
+def table(study: optuna.Study, others: Sequence[str] = ()) -> pd.DataFrame:
+    """The finished trials as rows with the columns of trials.csv, and others that `describe_trial` was told of."""
     rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
-    known = ["latency"] if any("latency" in row for row in rows) else []
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *known])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *(name for name in others if name not in COLUMNS)])
     whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
     return frame.astype(dict.fromkeys(whole, "Int64"))

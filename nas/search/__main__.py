@@ -227,7 +227,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 wanted.lag,
             )
         if repeats:
-            make(wanted, study.table(trials), repeats, after)
+            make(wanted, study.table(trials, wanted.columns), repeats, after)
         found = publish(wanted, path, images, trials, repeats)
         insight(wanted, path, trials, repeats)
         if wanted.latencies:

@@ -49,7 +49,7 @@ def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     if not wanted.feasible(params) or arch.hash in _hashes(others):
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
-    study.describe_trial(trial, arch, job, wanted.latencies.predict(arch) if wanted.latencies else None)
+    study.describe_trial(trial, arch, job, wanted.others(params))
     return replace(job, stop=stop_rule(wanted, trials, trial)) if wanted.stopper else job
 
 

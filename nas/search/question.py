@@ -77,6 +77,10 @@ class Search:
             return self.latencies.predict(self.network(params))
         return float(getattr(self.cost(params), name))
 
+    def others(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """The objectives that need no training and are no costs."""
+        return {name: self.known(name, params) for name in self.objectives if name in KNOWN and name not in COSTS}
+
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether a network keeps the budget."""
         cost = asdict(self.cost(params))

@@ -42,7 +42,7 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
 def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None) -> Found:
     """Write the tables, pareto.png and baseline.toml as they are now."""
     known = by_trial(repeats) if repeats else {}
-    table, noise = averaged(study.table(trials), known, len(images.val_labels))
+    table, noise = averaged(study.table(trials, wanted.columns), known, len(images.val_labels))
     write_atomic(path / "trials.csv", table.to_csv(index=False))
     if repeats and known:
         write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
@@ -75,7 +75,7 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, r
 
 def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
     """Write sensitivity.csv and sensitivity.png, if enough networks were trained for a model."""
-    table, _ = averaged(study.table(trials), by_trial(repeats) if repeats else {}, 1)
+    table, _ = averaged(study.table(trials, wanted.columns), by_trial(repeats) if repeats else {}, 1)
     done = table[table["state"] == "COMPLETE"]
     if len(done) < sensitivity.LEAST:
         cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")
