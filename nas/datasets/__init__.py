@@ -22,7 +22,19 @@ from nas.datasets.folders import folder
 from nas.datasets.value import Dataset, hold_out, split
 from nas.errors import UserError
 
-__all__ = ["DEFAULT", "EMBEDDED", "Dataset", "cache_directory", "hold_out", "in_file", "load", "read", "save", "split"]
+__all__ = [
+    "DEFAULT",
+    "EMBEDDED",
+    "FORMAT",
+    "Dataset",
+    "cache_directory",
+    "hold_out",
+    "in_file",
+    "load",
+    "read",
+    "save",
+    "split",
+]
 
 DEFAULT = "fashion-mnist-12k"
 EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"

@@ -1,0 +1,54 @@
+"""CONTRIBUTING.md: each recipe is carried out on a copy of the source; the drawing of the rooms is up to date."""
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas import datasets
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+RECIPES = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", GUIDE, re.DOTALL | re.MULTILINE))
+PROOF = {  # what only the changed source says, or writes into a table
+    "A block type": "xd_r2_k3_s2_e4_c32_se0.25",
+    "A search space": "small: 110,592 distinct networks",
+    "An objective": ",depth,",
+    "A scaling rule": "α 1.32",
+    "A data set": "data kmnist",
+}
+
+
+def test_every_recipe_is_known() -> None:
+    assert set(RECIPES) == set(PROOF)
+
+
+@pytest.mark.parametrize("name", PROOF)
+def test_a_recipe_works(name: str, tmp_path: Path, images: Path) -> None:
+    """The change applies, and its command does what the recipe says."""
+    (diff,) = re.findall(r"```diff\n(.+?)```", RECIPES[name], re.DOTALL)
+    (command,) = re.findall(r"^    (python -m nas\..+)$", RECIPES[name], re.MULTILINE)
+    for folder in ("nas", "search_spaces"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "images").symlink_to(images)
+    downloaded = tmp_path / "cache" / "compound-nas" / "kmnist.npz"  # as if it had been, with other images
+    datasets.save(replace(datasets.load(str(images)), name="kmnist"), downloaded, datasets.FORMAT)
+
+    subprocess.run(["git", "apply", "-p1", "-"], cwd=tmp_path, input=diff, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    words = [sys.executable, *shlex.split(command)[1:]]
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 0, ended.stderr
+    assert PROOF[name] in ended.stdout + "".join(file.read_text() for file in tmp_path.rglob("*.csv"))
+
+
+def test_the_drawing_of_the_rooms_is_up_to_date() -> None:
+    rooms = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
+    assert rooms["DRAWING"].read_text(encoding="utf-8") == rooms["drawing"](), "python docs/rooms.py draws it anew"
