@@ -21,7 +21,7 @@ PROOF = {  # what only the changed source says, or writes into a table
     "A block type": "xd_r2_k3_s2_e4_c32_se0.25",
     "A search space": "small: 110,592 distinct networks",
     "An objective": ",depth,",
-    "A scaling rule": "α 1.32",
+    "A scaling rule": "depth 1.320",
     "A data set": "data kmnist",
 }
 
