@@ -64,7 +64,7 @@ def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> N
 
 def read(path: str | Path) -> Trained:
     """What the file, or the training in this run directory, says of its network; raises UserError."""
-    return _described(_file(path))
+    return _described(find(path))
 
 
 def load(path: str | Path) -> Network:
@@ -72,7 +72,7 @@ def load(path: str | Path) -> Network:
 
     It takes images as `read(path).inputs` says.
     """
-    file = _file(path)
+    file = find(path)
     trained = _described(file)
     model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
     try:
@@ -83,8 +83,8 @@ def load(path: str | Path) -> Network:
     return model.eval()
 
 
-def _file(path: str | Path) -> Path:
-    """The file meant by a path; raises UserError if there is none."""
+def find(path: str | Path) -> Path:
+    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
     path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
     if file.is_file():

@@ -1,0 +1,95 @@
+"""`python -m nas.export`: a trained network as files for other programs, each checked before it is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nas import cli
+from nas.export.check import BATCH
+from nas.export.files import Row, export
+from nas.export.formats import FORMATS, chosen
+from nas.export.onnx import INPUT, OPSET, OUTPUT
+from nas.export.source import Source, open_source
+from nas.units import format_count
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="A training's run, its directory, or a .safetensors file of one.")],
+    to: Annotated[str, typer.Option(help=f"Formats: some of {','.join(form.name for form in FORMATS)}.")],
+    out: Annotated[Path | None, typer.Option(help="Where the files go.  [default: export/ beside the weights]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images to check on: a data set's name, or a folder.  [default: the run's own]")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Validation images to measure INT8 on, at most.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")] = False,
+) -> None:
+    """Export a trained network, and check each file.
+
+    A file is written, loaded as its users load it, and asked random and validation images, one alone and in batches.
+    All files are kept if all answer as the trained network does, none otherwise. INT8 may differ: its accuracy is
+    shown beside that of the trained network. Results are also in export.csv.
+    """
+    formats = chosen(to)
+    opened = open_source(source, data, images)
+    folder = out or opened.file.parent / "export"
+    rows = export(opened, formats, folder)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "files": [asdict(row) for row in rows]}, indent=1))
+    else:
+        tell(opened, folder, rows)
+
+
+def tell(source: Source, folder: Path, rows: list[Row]) -> None:
+    """Say what was written and how it was checked."""
+    names = (
+        "format",
+        "files",
+        "size",
+        "max difference",
+        "on real images",
+        "tolerated",
+        "top-1",
+        "trained",
+        "same",
+        "images",
+    )
+    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows:
+        differences = (row.max_difference_random, row.max_difference_real, row.tolerated)
+        shares = (row.top1, row.trained_top1, row.same_class)
+        table.add_row(
+            row.format,
+            ", ".join(row.files),
+            f"{format_count(row.bytes, 3)}B",
+            *("" if value is None else f"{value:.1e}" for value in differences),
+            *("" if value is None else f"{100 * value:.2f} %" for value in shares),
+            str(row.images or ""),
+        )
+    cli.show(table)
+    inputs, real = source.inputs, source.real
+    cli.say(f"max difference: of logits from the trained network's (fp32, CPU) on {1 + BATCH} images of random pixels")
+    if real:
+        cli.say(
+            f"images: real ones, of the {real.among:,} validation images of {real.name}; top-1: of the file and of the"
+        )
+        cli.say("  trained network on these; same: the share of them that both tell alike")
+    else:
+        cli.say("no real images, for it is not known what it was trained on: say --data to check on them too")
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (inputs.mean, inputs.std))
+    size = f"{inputs.channels}, {inputs.image_size}, {inputs.image_size}"
+    cli.say(f"all take float32 [batch, {size}]: pixel values 0 to 255, less mean {mean}, by std {std}; any batch size")
+    if any(row.format in ("onnx", "int8") for row in rows):
+        cli.say(f"ONNX: input {INPUT}, output {OUTPUT}, opset {OPSET}; classes, mean and std are in its metadata")
+    cli.say(f"files: {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,93 @@
+"""The files of several formats, each loaded again and asked before any is kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from nas.errors import RunFailed, UserError
+from nas.export.check import Answers, answers, difference, share, tolerance
+from nas.export.formats import Format
+from nas.export.source import Source
+from nas.files import write_atomic
+
+TABLE = "export.csv"
+ENOUGH = 128  # real images that tell whether a file is exact; of INT8 the accuracy is measured, which takes more
+
+
+@dataclass(frozen=True)
+class Row:
+    """The files of one format, and how they answer beside the trained network.
+
+    max_difference: of logits, for random images and for so many real ones; tolerated: what of it rounding may make.
+    For INT8, where that is None: top1 and trained_top1, the share of the real images that the file and the trained
+    network tell right, and same_class, that which they tell alike.
+    """
+
+    format: str
+    files: tuple[str, ...]
+    bytes: int
+    max_difference_random: float
+    max_difference_real: float | None = None
+    images: int = 0
+    tolerated: float | None = None
+    top1: float | None = None
+    trained_top1: float | None = None
+    same_class: float | None = None
+
+
+def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
+    """Write files of all these formats to a folder, or none; raises RunFailed where one is not the network."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: no folder can be made there ({error.strerror or error})") from None
+    expected = answers(source.model, source, max(_count(form, source) for form in formats))
+    with TemporaryDirectory(dir=out, prefix=".export.") as name:
+        folder = Path(name)
+        rows = [verified(form, source, expected, folder) for form in formats]
+        for form in formats:
+            for file in form.files:
+                os.replace(folder / file, out / file)
+    table = pd.DataFrame([{**asdict(row), "files": " ".join(row.files)} for row in rows])
+    write_atomic(out / TABLE, table.to_csv(index=False))
+    return rows
+
+
+def verified(form: Format, source: Source, expected: Answers, folder: Path) -> Row:
+    """Write one format to a folder, load it and ask it; raises RunFailed where it does not answer as it should."""
+    form.write(source, folder)
+    count = _count(form, source)
+    found = answers(form.load(source, folder), source, count)
+    expected = expected[0], *(logits[:count] for logits in expected[1:])
+    gaps = [difference(theirs, ours) for theirs, ours in zip(found, expected, strict=True)]
+    most = tolerance(expected) if form.exact else sys.float_info.max
+    if not all(gap <= most for gap in gaps):  # NaN fails every comparison
+        raise RunFailed(
+            f"{form.name}: does not answer as the trained network does: logits differ by {max(gaps):.2g}, of which "
+            f"rounding explains {tolerance(expected):.2g}; no file was written"
+        )
+    size = sum((folder / file).stat().st_size for file in form.files)
+    row = Row(form.name, form.files, size, gaps[0], tolerated=most if form.exact else None)
+    if source.real is None:
+        return row
+    row = replace(row, max_difference_real=gaps[1], images=len(found[1]))
+    if form.exact:
+        return row
+    labels, theirs, ours = source.real.labels, found[1], expected[1]
+    return replace(
+        row,
+        top1=share(theirs, labels),
+        trained_top1=share(ours, labels),
+        same_class=share(theirs, ours.argmax(1)),
+    )
+
+
+def _count(form: Format, source: Source) -> int:
+    """How many real images to ask."""
+    return ENOUGH if form.exact or source.real is None else len(source.real.labels)

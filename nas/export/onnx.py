@@ -1,0 +1,79 @@
+"""The network as ONNX, as onnxruntime and others run it. Needs the extra `export`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from nas.export.program import traced
+from nas.export.source import Answer, Source
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FILES = ("model.onnx",)
+OPSET = 18
+INPUT, OUTPUT = "images", "logits"
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the network."""
+    save(graph(source), source, folder / FILES[0])
+
+
+def load(source: Source, folder: Path) -> Answer:
+    """The network in the file, as onnxruntime runs it on the CPU."""
+    return session(folder / FILES[0])
+
+
+@lru_cache(maxsize=1)
+def graph(source: Source) -> ModelProto:
+    """The traced network with batch norm folded into the convolutions, and without notes on where it comes from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch and onnxscript about themselves
+        program = torch.onnx.export(
+            traced(source), opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        )
+    assert program is not None  # it is None only where torch writes the file itself
+    model: ModelProto = program.model_proto
+    del model.graph.value_info[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return model
+
+
+def save(model: ModelProto, source: Source, path: Path) -> None:
+    """Write a model, with what it takes and tells apart in its metadata (lists as JSON); raises what onnx finds wrong.
+
+    Keys: network (TOML, everything), classes, mean, std (of pixel values 0 to 255).
+    """
+    import onnx
+
+    inputs = source.inputs
+    lists = {"classes": inputs.classes, "mean": inputs.mean, "std": inputs.std}
+    known = {key: json.dumps(value, ensure_ascii=False) for key, value in lists.items()}
+    onnx.helper.set_model_props(model, {"network": source.trained.to_toml(), **known})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def session(path: Path) -> Answer:
+    """An ONNX file as onnxruntime runs it on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        (logits,) = opened.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return answer

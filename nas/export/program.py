@@ -1,0 +1,44 @@
+"""The network as torch traced it, without Python: `torch.export`'s .pt2."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from nas.export.source import Answer, Source
+
+FILES = ("model.pt2",)
+NETWORK = "network.toml"  # the description's name among the archive's extra files
+
+
+@lru_cache(maxsize=1)
+def traced(source: Source) -> ExportedProgram:
+    """The traced network; its batches may have any size.
+
+    It names no file of this machine, and holds no example images, which torch would pickle.
+    """
+    images = torch.zeros(2, source.inputs.channels, source.inputs.image_size, source.inputs.image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        program = torch.export.export(source.model, (images,), dynamic_shapes=({0: Dim("batch")},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    program.example_inputs = None
+    return program
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the archive, with the network as TOML among its extra files."""
+    torch.export.save(traced(source), folder / FILES[0], extra_files={NETWORK: source.trained.to_toml()})
+
+
+def load(source: Source, folder: Path) -> Answer:
+    """The network in the archive.
+
+    torch unpickles what such a file asks it to, so this is for one that has just been written here.
+    """
+    return torch.export.load(folder / FILES[0]).module()

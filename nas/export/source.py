@@ -1,0 +1,108 @@
+"""What is exported: a trained network, and real images that its files are checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas import datasets, study, trained
+from nas.architecture import family_names
+from nas.datasets import Dataset
+from nas.errors import UserError
+from nas.files import read_toml
+from nas.images import resized
+from nas.network import Network
+from nas.trained import Inputs, Trained
+
+CALIBRATION = 256  # training images that INT8 takes its ranges from
+
+Answer = Callable[[Tensor], Tensor]  # images as the network takes them, float [n, c, h, w] -> logits [n, classes]
+
+
+@dataclass(frozen=True, eq=False)
+class Real:
+    """Some images of a data set, in random order: pixels uint8 [n, c, h, w] of the network's size, labels int64 [n].
+
+    calibration: training images; pixels and labels: validation images, of which there are `among`.
+    """
+
+    name: str
+    calibration: Tensor
+    pixels: Tensor
+    labels: Tensor
+    among: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A trained network, fp32, in eval mode, on the CPU; and real images, where it is known what it was trained on."""
+
+    file: Path
+    model: Network
+    trained: Trained
+    real: Real | None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it takes."""
+        return self.trained.inputs
+
+
+def open_source(name: str, data: str | None, count: int) -> Source:
+    """The trained network of a run or a file, with up to `count` validation images of its data; raises UserError.
+
+    data: a data set's name or folder; None for what the run was trained on, if it is a run.
+    """
+    file = trained.find(_place(name))
+    known = trained.read(file)
+    data = data or _trained_on(file)
+    real = draw(data, known.inputs, count) if data else None
+    return Source(file, trained.load(file), known, real)
+
+
+def draw(name: str, inputs: Inputs, count: int) -> Real:
+    """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
+    folder = Path(name).expanduser().is_dir()
+    data = datasets.load(name, image_size=inputs.image_size if folder else None)
+    if data.channels != inputs.channels or data.classes != inputs.classes:
+        raise UserError(
+            f"--data {name}: {_what(data.channels, data.classes)}; the network was trained on "
+            f"{_what(inputs.channels, inputs.classes)}"
+        )
+    training, _ = _some(data, data.train_images, CALIBRATION, inputs.image_size)
+    validation, chosen = _some(data, data.val_images, count, inputs.image_size)
+    return Real(data.name, training, validation, data.val_labels[chosen], len(data.val_labels))
+
+
+def _some(data: Dataset, images: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    chosen = order[:count]
+    return resized(images[chosen].contiguous(), size), chosen
+
+
+def _what(channels: int, classes: tuple[str, ...]) -> str:
+    shown = ", ".join(name[:20] for name in classes[:3]) + (", …" if len(classes) > 3 else "")
+    return f"{channels} channels and {len(classes)} classes ({shown})"
+
+
+def _place(name: str) -> Path:
+    """The file or directory meant; raises UserError for networks that are not trained."""
+    if name in family_names() or name.endswith(".toml"):
+        raise UserError(
+            f"{name[:200]}: is an architecture without trained weights; python -m nas.train trains it, and "
+            "nas.timm.to_arch_def writes an untrained one for timm"
+        )
+    path = Path(name)
+    run = study.RUNS / name
+    return run if not path.exists() and path.name == name and run.is_dir() else path
+
+
+def _trained_on(file: Path) -> str | None:
+    """The data that a run's run.toml names, beside its weights."""
+    path = file.with_name("run.toml")
+    data = read_toml(path).get("arguments", {}).get("data") if path.is_file() else None
+    return data if isinstance(data, str) else None
