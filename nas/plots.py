@@ -1,6 +1,6 @@
 """Pictures: fronts, budgets, distributions; those of a scaling are in `nas.scale.pictures`.
 
-Each function returns a figure.
+Each function returns a matplotlib figure, which a notebook shows (after `%matplotlib inline`) and `save` writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nas.files import write_atomic
 from nas.units import format_count
 
 INK, FRONT, PICK, PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
-_KINDS = {
+KINDS = {
     "op": "op",
     "variant": "op and expansion",
     "repeats": "layers",
@@ -37,7 +37,7 @@ _KINDS = {
 _ORDINALS = ("first", "second", "third", "fourth", "further")
 _NUMBERED = 16  # members of a front that get a number each
 _BARS = "bars: 95 % interval from the number of validation images; one training each, whose own noise is not in them"
-_LABELS = {
+LABELS = {
     "accuracy": "proxy accuracy on validation images (%)",
     "madds": "multiply-adds per image",
     "flops": "flops per image (fvcore)",
@@ -123,8 +123,8 @@ def pareto(
         label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=PICK, label=label, zorder=5)
     log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
-    axes.set_xlabel(f"{_LABELS[cost]} (log scale)")
-    axes.set_ylabel(_LABELS["accuracy"] + ("\nmean over trainings" if noise else "\none training each"))
+    axes.set_xlabel(f"{LABELS[cost]} (log scale)")
+    axes.set_ylabel(LABELS["accuracy"] + ("\nmean over trainings" if noise else "\none training each"))
     if len(done):
         axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
     note(figure, _noise_note(noise) if noise else _BARS)
@@ -159,7 +159,7 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
         if edges[0] < limit < edges[-1]:
             axes.axvline(limit, color=PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
-    axes.set_xlabel(_LABELS["madds"])
+    axes.set_xlabel(LABELS["madds"])
     axes.set_ylabel("share of the space per bar (%)")
     axes.legend(fontsize=8)
     return figure
@@ -171,7 +171,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
     effects has the columns of sensitivity.csv; mean is the average network's MAdds, which effects are shares of. Bars
     are two standard deviations of the model's posterior.
     """
-    kinds = [kind for kind in _KINDS if kind in set(effects["kind"])]
+    kinds = [kind for kind in KINDS if kind in set(effects["kind"])]
     kinds += sorted(set(effects["kind"]) - set(kinds))
     figure = Figure(figsize=(max(8, 1.2 + 2.5 * len(kinds)), 6.6))
     figure.suptitle(title, fontsize=12, fontweight="bold")
@@ -180,7 +180,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
     for column, kind in enumerate(kinds):
         rows = effects[effects["kind"] == kind]
         top, bottom = panels[0, column], panels[1, column]
-        top.set_title(_KINDS.get(kind, kind), fontsize=9.5)
+        top.set_title(KINDS.get(kind, kind), fontsize=9.5)
         position = rows.groupby("choice", sort=False).cumcount()
         most = int(position.max()) + 1
         for place in range(most):

@@ -16,6 +16,7 @@ from importlib import metadata
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 import optuna
 import pandas as pd
@@ -44,6 +45,9 @@ COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
     *("seed", "architecture", "hash", "accuracy_error", "image_size", "step_seconds", "note"),
 ]
+
+
+MEASURED = {"train_time": "step_seconds"}  # objectives that only training tells, and their columns in trials.csv
 
 
 class Observer(Protocol):
@@ -135,6 +139,26 @@ def open_study(
         raise UserError(
             f"{where}: cannot be opened as a study ({_reason(error)}); {remedy}, or choose another --run"
         ) from None
+
+
+def read_study(path: Path, name: str) -> optuna.Study | None:
+    """A study in a run's study.db to look at: nothing is written and no lock is taken, so its search may go on.
+
+    None where the run keeps it in another storage, or has none of this name. Raises UserError for a damaged file.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = path / "study.db"
+    if not file.exists():
+        return None
+    url = f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
+    try:
+        waiting = {"connect_args": {"timeout": 60}}
+        database = optuna.storages.RDBStorage(url, waiting, skip_table_creation=True)
+        return optuna.load_study(study_name=name, storage=database)
+    except KeyError:
+        return None
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+        raise UserError(f"{file}: cannot be read as a study ({_reason(error)}); restore it from a copy") from None
 
 
 def _shown_url(storage: str) -> str:

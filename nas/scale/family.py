@@ -9,12 +9,11 @@ from statistics import mean
 from typing import Any
 
 import pandas as pd
-import torchvision
 
 from nas import cli, latency, memory, plots, scaling
-from nas.architecture import Architecture, family_names
 from nas.evaluate import Job, load_data
 from nas.files import write_atomic
+from nas.published import published
 from nas.scale import pictures
 from nas.scale.grid import Stage, half_interval, scores_of
 from nas.scale.halving import Network
@@ -26,8 +25,6 @@ from nas.units import format_count, plural
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
 LATENCY_PASSES = 20
 LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass would take many seconds on a CPU
-SERIES = {"efficientnet_b": "EfficientNet B0–B7", "efficientnet_v2_": "EfficientNetV2"}
-RESNETS = (18, 34, 50, 101, 152)
 
 
 @dataclass(frozen=True)
@@ -185,19 +182,3 @@ def _line(row: pd.Series) -> str:
         f"activations, {format_count(row['train_memory'], 3)}B to train {row['train_memory_batch']} images "
         f"({row['train_memory_source']})" + (f", {1000 * measured:.3g} ms" if pd.notna(measured) else "")
     )
-
-
-def published() -> pd.DataFrame:
-    """The bundled families, counted as everything here, and ResNets as torchvision counts them: name, series, costs."""
-    rows = []
-    for name in family_names():
-        for prefix, series in SERIES.items():
-            if name.startswith(prefix):
-                cost = Architecture.load(name).cost()
-                label = name.removeprefix("efficientnet_").replace("_", "-").upper()
-                rows.append({"name": label, "series": series, "madds": cost.madds, "params": cost.params})
-    for layers in RESNETS:
-        known = torchvision.models.get_model_weights(f"resnet{layers}").IMAGENET1K_V1.meta
-        costs = {"madds": round(known["_ops"] * 1e9), "params": known["num_params"]}
-        rows.append({"name": f"ResNet-{layers}", "series": "ResNet (224 px)", **costs})
-    return pd.DataFrame(rows)

@@ -23,7 +23,7 @@ from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search import again
 from nas.search.proposals import ask, make_sampler, prepare
-from nas.search.question import MEASURED, OBJECTIVES, Search
+from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
 from nas.space import SearchSpace, budget
@@ -255,7 +255,7 @@ def _objectives(text: str) -> tuple[str, ...]:
 def _stopper(epochs: int, objectives: tuple[str, ...]) -> Stopper:
     if epochs < 2:
         raise UserError("--early-stopping compares networks between epochs: give --epochs 2 or more")
-    if unknown := set(objectives) & set(MEASURED):
+    if unknown := set(objectives) & set(study.MEASURED):
         raise UserError(f"--early-stopping needs costs that are known before training: leave out {min(unknown)}")
     return Stopper(epochs)
 

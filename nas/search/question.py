@@ -20,8 +20,7 @@ from nas.stopping import Stopper
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
-MEASURED = {"train_time": "step_seconds"}  # what only training tells, and its column in trials.csv
-OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
+OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Search:
     @property
     def columns(self) -> list[str]:
         """The objectives' columns in trials.csv."""
-        return [MEASURED.get(name, name) for name in self.objectives]
+        return [study.MEASURED.get(name, name) for name in self.objectives]
 
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
