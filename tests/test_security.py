@@ -1,13 +1,19 @@
 """What SECURITY.md promises."""
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 import zlib
+from base64 import b64encode
+from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +22,11 @@ from PIL import Image
 import nas
 from nas import datasets, study
 from nas.errors import UserError
+from nas.report.contents import contents
+from nas.report.live import server
+from nas.report.page import page
+from nas.report.run import read
+from tests.test_report import Parts, asked, served, told, written
 
 ROOT = Path(nas.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -92,6 +103,52 @@ def test_an_image_that_unpacks_to_too_much_is_broken(tmp_path: Path, monkeypatch
     bomb.write_bytes(png_of_zeros(60_000))
     data = datasets.load(str(tmp_path / "images"))
     assert "1 broken images skipped, the first cat/bomb.png" in data.note
+
+
+HOSTILE = "</script><script>document.title='sprung'</script><img src=x onerror=\"document.title='sprung'\">"
+
+
+def test_no_text_of_a_run_becomes_part_of_its_report(tmp_path: Path) -> None:
+    usual = Parts(page(contents(read(written(tmp_path / "usual")))))
+    run = written(tmp_path / HOSTILE.replace("/", "<"))  # a path has no room for the rest
+    facts = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(facts.replace('"three classes"', json.dumps(HOSTILE)))
+    trials = pd.read_csv(run / "trials.csv").assign(note=HOSTILE, hash=HOSTILE)
+    trials.assign(state=["FAIL", *trials["state"][1:]]).to_csv(run / "trials.csv", index=False)
+    effect = {"stage": 1, "trials": 5, "accuracy_effect": 0.1, "accuracy_error": 0.1, "madds_effect": 5}
+    words = dict.fromkeys(("choice", "kind", "value"), HOSTILE)
+    pd.DataFrame([effect | words]).to_csv(run / "sensitivity.csv", index=False)
+    text = page(contents(read(run)))
+    parts = Parts(text)
+    assert parts.kinds == usual.kinds
+    assert parts.scripts[1:] == usual.scripts[1:]
+    assert parts.title == run.name
+    found = told(text)
+    assert found["name"] == run.name
+    assert HOSTILE in found["texts"]["basis"]
+    assert found["effects"][0]["value"] == found["trials"]["note"][0] == HOSTILE
+    digests = {b64encode(sha256(script.encode()).digest()).decode() for script in parts.scripts[1:]}
+    assert set(re.findall(r"sha256-([^']*)'", unescape(text))) == digests  # nothing else may run
+
+
+def test_a_live_report_answers_only_this_machine_with_the_page(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    (run / "secret.txt").write_text("S3CRET")
+    with served(run) as port:
+        for name in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            assert asked(port, "/", Host=name)[0] == asked(port, Host=name)[0] == 200
+        for name in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.evil.example", ""):
+            status, text, _ = asked(port, Host=name)
+            assert status == 421
+            assert "trial" not in text
+        for way in ("/run.toml", "/secret.txt", "/../secret.txt", "/data.json?x", "/%2e%2e/r/run.toml"):
+            status, text, _ = asked(port, way)
+            assert status == 404
+            assert "S3CRET" not in text
+        for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
+            assert asked(port, "/", method)[0] == 501
+    with server(run, 0) as answering:
+        assert answering.socket.getsockname()[0] == "127.0.0.1"
 
 
 def png_of_zeros(side: int) -> bytes:

@@ -1,0 +1,1 @@
+"""`python -m nas.report`: a run as one page to look at."""

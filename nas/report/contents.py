@@ -1,0 +1,157 @@
+"""What the page shows, as plain values: columns of numbers, tables as rows, sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.trial import TrialState
+
+from nas import pareto, plots
+from nas.blocks import OPS
+from nas.published import published
+from nas.report import sentences
+from nas.report.drawing import drawings
+from nas.report.run import Run
+
+COSTS = ("madds", "params", "flops", "activations", "latency", "step_seconds")
+_COLUMNS = (*("trial", "accuracy", "mean_accuracy", "mean_error", "runs", "epochs", "seconds", "resolution"), *COSTS)
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
+    places = _places(run)
+    main = {"madds", "params", *sentences.objectives(run)}
+    network = {text: number for number, text in enumerate(places)}
+    return {
+        "name": run.name,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": metadata.version("compound-nas"),
+        "ops": {name: op.title for name, op in OPS.items()},
+        "drawings": drawings(places),
+        "texts": sentences.all_of(run),
+        "commands": sentences.commands(run),
+        "origin": sentences.origin(run),
+        "costs": [
+            {"key": name, "label": plots.LABELS[name], "short": plots.short_name(name), "main": name in main}
+            for name in _costs(run.trials)
+        ],
+        "cost": next((name for name in sentences.objectives(run) if name in _costs(run.trials)), "madds"),
+        "trials": _trials(run, network),
+        "running": _running(run, network),
+        "history": _history(run),
+        "effects": _rows(run.effects),
+        "kinds": plots.KINDS,
+        "grid": _rows(run.grid),
+        "rules": _rows(run.rules),
+        "family": _rows(run.family.assign(network=run.family["architecture"].map(network))),
+        "published": _rows(published()) if len(run.family) else [],
+    }
+
+
+def _places(run: Run) -> dict[str, str]:
+    """All block strings that are drawn, and where each was read."""
+    places: dict[str, str] = {}
+    for trial in run.studied:
+        if trial.state == TrialState.RUNNING and "architecture" in trial.user_attrs:
+            places.setdefault(str(trial.user_attrs["architecture"]), f"{run.path / 'study.db'}, trial {trial.number}")
+    for number, text in zip(run.trials["trial"], run.trials["architecture"], strict=True):
+        places.setdefault(str(text), f"{run.path / 'trials.csv'}, trial {number:g}")
+    for phi, text in zip(run.family["phi"], run.family["architecture"], strict=True):
+        places.setdefault(str(text), f"{run.path / 'scale/family.csv'}, φ = {phi:g}")
+    return places
+
+
+def _costs(trials: pd.DataFrame) -> list[str]:
+    """The costs that trials can be drawn against."""
+    return [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
+
+
+def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
+    """The finished trials as columns; bar is what is drawn as an interval, half of it, as the page says."""
+    trials = run.trials
+    noisy = trials["mean_error"].notna()
+    front = run.front.drop_duplicates("trial").set_index("trial")
+    curves = {trial.number: trial.user_attrs.get("curve") for trial in run.studied}
+    chosen = front.index[front["baseline"].astype(str) == "True"]
+    return {
+        **{name: _numbers(trials[name]) for name in _COLUMNS if name in trials},
+        "bar": _numbers((2 * trials["mean_error"]).where(noisy, 1.96 * trials["accuracy_error"])),
+        "state": [str(state) for state in trials["state"]],
+        "hash": [str(value) for value in trials["hash"]],
+        "note": [str(note) if pd.notna(note) else "" for note in trials.get("note", [""] * len(trials))],
+        "front": trials["trial"].isin(front.index).tolist(),
+        "baseline": trials["trial"].isin(chosen).tolist(),
+        "probability": _numbers(trials["trial"].map(front["probability"])),
+        "reward": _numbers(trials["trial"].map(front["reward"])),
+        "network": [network[str(text)] for text in trials["architecture"]],
+        "curve": [curves.get(int(number)) for number in trials["trial"]],
+    }
+
+
+def _running(run: Run, network: Mapping[str, int]) -> list[dict[str, int]]:
+    """The trials that were begun and have not ended."""
+    begun = [t for t in run.studied if t.state == TrialState.RUNNING and "architecture" in t.user_attrs]
+    return [{"trial": t.number, "network": network[str(t.user_attrs["architecture"])]} for t in begun]
+
+
+def _history(run: Run) -> dict[str, list[Any]]:
+    """After each trained network: the hypervolume of the front of the first trainings until then, as a share.
+
+    The whole is the box between the worst and the best value of each objective among all trained networks; costs are
+    taken by their logarithm. Empty where there is no such box.
+    """
+    done = run.trials[run.trials["state"] == "COMPLETE"].sort_values("trial")
+    names = sentences.objectives(run)
+    if not set(names) <= set(done):
+        return {"trial": [], "share": []}
+    values = done[names].astype(float)
+    points = np.column_stack([-values[name] if name == "accuracy" else np.log(values[name]) for name in names])
+    kept = np.isfinite(points).all(axis=1)
+    points, numbers = points[kept], done["trial"][kept]
+    low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(1), np.zeros(1))
+    if not (high > low).all():
+        return {"trial": [], "share": []}
+    return {"trial": _numbers(numbers), "share": shares((points - low) / (high - low))}
+
+
+def shares(points: pareto.Floats) -> list[float]:
+    """The hypervolume of the first one, two, … of points [n, m] in the unit cube, up to its far corner."""
+    corner = np.ones(points.shape[1])
+    front = points[:0]
+    shares: list[float] = []
+    for point in points:
+        if (front <= point).all(axis=1).any():  # dominated, or equal
+            shares.append(shares[-1])
+            continue
+        front = np.vstack([front[(front < point).any(axis=1)], point])
+        shares.append(round(pareto.hypervolume(front, corner), 6))
+    return shares
+
+
+def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:
+    """Numbers as JSON has them, to six digits: whole ones whole, what is not finite as null."""
+    return [_number(value) for value in values]
+
+
+def _number(value: Any) -> int | float | None:
+    number = math.nan if value is None or value is pd.NA else float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else float(f"{number:.6g}")
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows, with texts as texts."""
+    return [{str(key): _cell(value) for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str | bool | np.bool_):
+        return value if isinstance(value, str) else bool(value)
+    return _number(value)

@@ -1,0 +1,108 @@
+"""The page of a run that goes on, served on this machine only: the page, its data, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UserError
+from nas.report.contents import contents
+from nas.report.page import embedded, page
+from nas.report.run import read, watched
+
+ADDRESS = "127.0.0.1"
+REST = 10  # of the time since the run was read last, reading it takes one part in so many at most
+
+
+class Source:
+    """A run's contents as they are now, read again when a file of it has changed; may be asked from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._state: tuple[Any, ...] = ()
+        self._rest_until = 0.0
+        self._contents: dict[str, Any] = {}
+
+    def now(self) -> dict[str, Any]:
+        """The contents, with a tag as `live` that differs when they do; raises UserError for a damaged file."""
+        with self._lock:
+            state = tuple(map(_stamp, (self.path / file for file in (*watched(), "study.db"))))
+            if state != self._state and time.monotonic() >= self._rest_until:
+                started = time.monotonic()
+                found = contents(read(self.path))
+                tag = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+                self._contents, self._state = {**found, "live": f'"{tag}"'}, state
+                self._rest_until = time.monotonic() + REST * (time.monotonic() - started)
+            return self._contents
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def server(path: Path, port: int) -> ThreadingHTTPServer:
+    """A server of a run's page on this machine only; port 0 takes any free one. Raises UserError for a taken one."""
+    source = Source(path)
+    source.now()  # a damaged run is told before anything is served
+    try:
+        return ThreadingHTTPServer((ADDRESS, port), _handler(source))
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be served on: {error.strerror or error}; give another one") from None
+
+
+def _handler(source: Source) -> type[BaseHTTPRequestHandler]:
+    """What answers GET / and GET /data.json to who asks this machine by its own name, and refuses all else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        server: ThreadingHTTPServer
+        server_version, sys_version = "compound-nas", ""
+
+        def do_GET(self) -> None:
+            known: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+                "/": ("text/html", page),
+                "/data.json": ("application/json", embedded),
+            }
+            if self.headers.get("Host") not in self._names():  # another name may be a stranger's, led here (rebinding)
+                return self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "ask for the address as printed")
+            if self.path not in known:
+                return self._answer(HTTPStatus.NOT_FOUND, "text/plain", "there is only the page")
+            kind, write = known[self.path]
+            try:
+                found = source.now()
+            except UserError as error:
+                return self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error))
+            if self.headers.get("If-None-Match") == found["live"]:
+                return self._answer(HTTPStatus.NOT_MODIFIED, kind, "", found["live"])
+            return self._answer(HTTPStatus.OK, kind, write(found), found["live"])
+
+        def _names(self) -> set[str]:
+            return {f"{name}:{self.server.server_port}" for name in (ADDRESS, "localhost")}
+
+        def _answer(self, status: HTTPStatus, kind: str, text: str, tag: str | None = None) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+            if tag:
+                self.send_header("ETag", tag)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Requests are not told."""
+
+    return Handler

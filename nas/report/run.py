@@ -1,0 +1,134 @@
+"""A run as its directory tells it: the tables and facts that are there, read without its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from nas import study
+from nas.errors import UserError
+from nas.files import read_toml
+from nas.units import nearest
+
+# The tables of a run, and the columns of each that hold numbers and must be there.
+TABLES: dict[str, Sequence[str]] = {
+    "trials.csv": (
+        *("trial", "accuracy", "madds", "flops", "params", "activations", "epochs", "seconds", "accuracy_error"),
+        *("step_seconds", "runs", "mean_accuracy", "mean_error"),
+    ),
+    "pareto.csv": ("trial", "probability", "reward"),
+    "sensitivity.csv": ("stage", "trials", "accuracy_effect", "accuracy_error", "madds_effect"),
+    "scale/grid.csv": (
+        *("alpha", "beta", "gamma", "product", "counted_ratio", "accuracy", "madds", "params", "resolution"),
+        *("first_accuracy", "accuracy_error", "stage", "epochs", "trainings", "image_size"),
+    ),
+    "scale/rules.csv": (
+        *("depth", "width", "resolution", "madds", "params", "activations", "accuracy", "accuracy_error"),
+        *("trainings", "epochs", "step_seconds"),
+    ),
+    "scale/family.csv": (
+        *("phi", "depth", "width", "madds", "params", "activations", "nominal_ratio", "counted_ratio", "pixels"),
+        *("train_memory", "train_memory_batch"),
+    ),
+}
+TEXTS: dict[str, Sequence[str]] = {
+    "trials.csv": ("state", "architecture", "hash"),
+    "pareto.csv": ("baseline",),
+    "sensitivity.csv": ("choice", "kind", "value"),
+    "scale/grid.csv": ("paper", "picked", "hash"),
+    "scale/rules.csv": ("rule", "picked", "architecture"),
+    "scale/family.csv": ("architecture",),
+}
+FACTS = ("run.toml", "scale/scale.toml")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run; a table that it has not is empty, facts that it has not are an empty mapping.
+
+    studied: the trials of its study, with what no table holds: curves, and trials in training. unread: why there are
+    none though there is a study, "" where nothing is wrong.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    scaling: dict[str, Any]
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    effects: pd.DataFrame
+    grid: pd.DataFrame
+    rules: pd.DataFrame
+    family: pd.DataFrame
+    studied: Sequence[FrozenTrial]
+    unread: str
+
+    @property
+    def name(self) -> str:
+        """What it is called: its directory's name."""
+        return self.path.absolute().name
+
+    def fact(self, table: str, key: str, otherwise: Any = None) -> Any:
+        """One entry of run.toml."""
+        return table_of(self.facts, table).get(key, otherwise)
+
+
+def table_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of a TOML file; empty if there is none."""
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def find(text: str) -> Path:
+    """The directory of a run named by its name under runs/ or by its path; raises UserError."""
+    named = None if any(sign in text for sign in "/\\") or text in ("", ".", "..") else study.run_path(text)
+    path = named if named and named.is_dir() else Path(text)
+    if not text or not path.is_dir():
+        known = {folder.name for folder in study.RUNS.iterdir() if folder.is_dir()} if study.RUNS.is_dir() else set()
+        hint = nearest(text, known) if known else f"there are no runs in {study.RUNS}/ here"
+        raise UserError(f"{text[:100]!r}: no run of this name and no directory; {hint}")
+    if not any((path / file).is_file() for file in watched()):
+        raise UserError(f"{path}: is no run's directory: it has none of {', '.join(watched())}")
+    return path
+
+
+def watched() -> list[str]:
+    """The files of a run that the page is made from, but for the study."""
+    return [*FACTS, *TABLES]
+
+
+def read(path: Path) -> Run:
+    """Read a run's directory as it is now; raises UserError for a file that is damaged."""
+    facts, scaling = (read_toml(path / file) if (path / file).is_file() else {} for file in FACTS)
+    tables = [_table(path / file, TABLES[file], TEXTS[file]) for file in TABLES]
+    studied: Sequence[FrozenTrial] = ()
+    unread = ""
+    try:
+        found = study.read_study(path, path.absolute().name)
+        studied = found.get_trials(deepcopy=False) if found else ()
+    except UserError as error:  # the tables say nearly all of it
+        unread = str(error)
+    trials, front, effects, grid, rules, family = tables
+    return Run(path, facts, scaling, trials, front, effects, grid, rules, family, studied, unread)
+
+
+def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """A table with its numbers as numbers; empty if the file is not there."""
+    if not file.is_file():
+        return pd.DataFrame(columns=[*numbers, *texts])
+    try:
+        table = pd.read_csv(file)
+        if missing := [name for name in (*numbers, *texts) if name not in table]:
+            raise ValueError(f"column {missing[0]!r} is missing")
+        table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in numbers})
+        if not np.isfinite(table[numbers[0]]).all():
+            raise ValueError(f"{numbers[0]} is missing in a row")
+        return table
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise UserError(f"{file}: cannot be read as a table ({said}); restore it from a copy") from None

@@ -1,0 +1,239 @@
+"""What the page says of a run in words: what was measured on what, how sure it is, and what is not there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas import plots, study
+from nas.report.run import Run, table_of
+from nas.sensitivity import LEAST
+from nas.units import format_count, format_duration, plural
+
+_OBJECTIVES = ("accuracy", "madds")
+
+
+def all_of(run: Run) -> dict[str, Any]:
+    """The page's sentences, by the place where they stand; "" where there is nothing to say."""
+    return {
+        "status": status(run),
+        "confirmed": confirmed(run),
+        "basis": basis(run),
+        "bars": bars(run),
+        "counted": counted(run),
+        "why": why(run),
+        "notes": notes(run),
+        "history": history(run),
+        "effects": effects(run),
+        "scaling": scaling(run),
+        "grid": grid(run),
+    }
+
+
+def objectives(run: Run) -> list[str]:
+    """The objectives' columns in trials.csv, accuracy among them."""
+    named = run.fact("arguments", "objectives")
+    return [study.MEASURED.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
+
+
+def status(run: Run) -> str:
+    """How far the run is."""
+    if not run.facts:
+        return "no search in this run, only a scaling"
+    trained = int((run.trials["state"] == "COMPLETE").sum())
+    wanted, space = run.fact("arguments", "trials", "?"), run.fact("space", "name", "?")
+    spent = format_duration(float(run.trials["seconds"].fillna(0).sum()))
+    tried = f"{trained} of {wanted} networks" if trained != wanted else f"{trained} networks"
+    return f"{tried} of the space {space} trained on {run.fact('data', 'name', '?')}, {spent} of training"
+
+
+def confirmed(run: Run) -> str:
+    """Whether the front was trained again."""
+    if run.front.empty:
+        return ""
+    again = _noise(run)
+    if again is None:
+        return "unconfirmed: each network was trained once, seeds alone may change the front and the baseline"
+    noise, freedom = again
+    expected = run.front["probability"].sum()
+    return (
+        f"confirmed by repeats: one training's accuracy varies by {100 * noise:.2f} points between seeds (standard "
+        f"deviation, {plural(freedom, 'degree')} of freedom); of the {len(run.front)} on the front {expected:.1f} are "
+        "expected to be non-dominated"
+    )
+
+
+def _noise(run: Run) -> tuple[float, int] | None:
+    """The standard deviation of one training between seeds and its degrees of freedom; None if none was repeated."""
+    known = run.trials[run.trials["mean_error"].notna()]
+    if known.empty:
+        return None
+    first = known.iloc[0]
+    return float(first["mean_error"] * np.sqrt(first["runs"])), int((known["runs"] - 1).sum())
+
+
+def basis(run: Run) -> str:
+    """On which images accuracy was measured, and how it was counted."""
+    if not run.facts:
+        return ""
+    images, name = run.fact("data", "val"), run.fact("data", "name", "?")
+    number = f"{images:,} " if isinstance(images, int) else ""
+    size, epochs = run.fact("data", "image_size", "?"), run.fact("proxy", "epochs", "?")
+    times = "mean over a network's trainings" if _noise(run) else "one training each"
+    trained = plural(epochs, "epoch") if isinstance(epochs, int) else f"{epochs} epochs"
+    return (
+        f"Accuracy: top-1 on {number}validation images of {name} at {size} px that no network is trained on; proxy "
+        f"training of {trained}, {times}."
+    )
+
+
+def bars(run: Run) -> str:
+    """What the intervals are."""
+    if _noise(run):
+        return "Bars: ± 2 standard errors of a mean, from the noise between seeds on the same validation images."
+    return (
+        "Bars: 95 % intervals from the number of validation images; the noise of one training is not in them, "
+        "nothing is confirmed."
+    )
+
+
+def counted(run: Run) -> str:
+    """What costs were counted at."""
+    pixels, classes, channels = (run.fact("cost", key, "?") for key in ("resolution", "classes", "channels"))
+    said = f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
+    return f"Costs: counted exactly for one image {said}; MAdds are multiply-adds of convolutions and linear layers."
+
+
+def why(run: Run) -> str:
+    """By which reward the baseline was picked."""
+    named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
+    if named == "v1" and isinstance(target, int):
+        return f"largest reward of all trials: accuracy · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
+    if named == "v2":
+        return "largest reward of all trials: accuracy · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
+    return ""
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader has to know beside, one line each."""
+    said = []
+    states = run.trials["state"].value_counts()
+    if len(objectives(run)) > 2:
+        said.append(
+            f"The front is that of accuracy, {_costs(run)}: against one cost alone some members lie below others."
+        )
+    if stopped := int(states.get("PRUNED", 0)):
+        said.append(f"{plural(stopped, 'trial')} stopped early: a partial accuracy, on no front.")
+    if failed := int(states.get("FAIL", 0)):
+        causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
+        why_not = f": {'; '.join(sorted(set(causes)))[:300]}" if len(causes) else ""
+        said.append(f"{plural(failed, 'trial')} failed{why_not}.")
+    if "latency" in run.trials:
+        where = ", ".join(f"{key} {value}" for key, value in table_of(run.facts, "latency").items())
+        said.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
+    if table_of(run.facts, "progressive"):
+        said.append("Training images grew while a network trained (--progressive).")
+    if run.unread:
+        said.append(f"The study was not read, so learning curves are missing: {run.unread}")
+    return said
+
+
+def history(run: Run) -> str:
+    """What the curve of the search is."""
+    return (
+        "Hypervolume: the share of the box between the worst and the best accuracy and the logarithm of "
+        f"{_costs(run)} that the front dominates, each network by its first training."
+    )
+
+
+def _costs(run: Run) -> str:
+    return " and ".join(plots.short_name(name) for name in objectives(run) if name != "accuracy")
+
+
+def effects(run: Run) -> str:
+    """What the sensitivity is, or why there is none."""
+    if len(run.effects):
+        return (
+            "What an alternative does, everything else being equal, compared with the average over its choice's "
+            "alternatives. Accuracy: posterior mean of the sampler's model, bars ± 2 posterior standard deviations. "
+            "MAdds need no model."
+        )
+    if not run.facts:
+        return ""
+    return f"No sensitivity yet: it is written when a search ends that has trained {LEAST} networks or more."
+
+
+def scaling(run: Run) -> str:
+    """How the baseline was scaled, or that it was not."""
+    if run.family.empty:
+        return "Not scaled yet." if run.grid.empty else "The grid is being searched; the family follows."
+    if not run.scaling:
+        return "The family of the baseline."
+    found = table_of(run.scaling, "coefficients")
+    signs = {"alpha": "α", "beta": "β", "gamma": "γ"}
+    chosen = ", ".join(f"{sign} = {found[key]}" for key, sign in signs.items() if key in found)
+    origin = table_of(run.scaling, "arguments").get("baseline", "the baseline")
+    return f"From {origin} by the rule {run.scaling.get('rule', '?')}" + (f": {chosen}." if chosen else ".")
+
+
+def grid(run: Run) -> str:
+    """What the grid's figures are."""
+    if run.grid.empty:
+        return ""
+    data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
+    return (
+        f"{len(run.grid)} triples with α·β²·γ² near the target, {run.grid['hash'].nunique()} networks of φ = 1; proxy "
+        f"accuracy on validation images of {data}. Half of them went on from stage to stage, the last are means over "
+        "several seeds; bars are 95 % intervals, and stages do not compare with each other."
+    )
+
+
+def commands(run: Run) -> list[dict[str, str]]:
+    """The commands that make the run again, and the next one."""
+    said = []
+    if run.facts:
+        said.append(
+            {"what": "the search", "command": f"python -m nas.search --from {shlex.quote(str(run.path))}/run.toml"}
+        )
+        if arguments := table_of(run.facts, "arguments"):
+            words = ["python", "-m", "nas.search", "--run", f"{run.name}-again", *_options(arguments)]
+            said.append({"what": "the same with all its options", "command": shlex.join(words)})
+    if arguments := table_of(run.scaling, "arguments"):
+        told = {key: value for key, value in arguments.items() if key != "baseline"}
+        origin = str(arguments.get("baseline", "")).removeprefix("run ")
+        words = ["python", "-m", "nas.scale", "--baseline", origin, *_options(told)]
+        said.append({"what": "the scaling", "command": shlex.join(words)})
+    elif len(run.front):
+        words = ["python", "-m", "nas.scale", "--phi", "3", "--baseline", run.name]
+        said.append({"what": "next: the scaling", "command": shlex.join(words)})
+    return said
+
+
+def _options(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments of a run.toml as they are given; a table or a false flag is left out."""
+    words: list[str] = []
+    for key, value in arguments.items():
+        option = f"--{key.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not False and not isinstance(value, dict):
+            words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
+
+
+def origin(run: Run) -> list[dict[str, str]]:
+    """Where the figures come from: data, versions, machine; name and value."""
+    tables: dict[str, tuple[str, ...]] = {
+        "data": ("name", "train", "val", "classes", "fingerprint", "note"),
+        "versions": (),
+        "machine": (),
+    }
+    rows = []
+    for name, keys in tables.items():
+        table = table_of(run.facts or run.scaling, name)
+        rows += [{"name": f"{name}: {key}", "value": str(table[key])} for key in keys or table if key in table]
+    return rows

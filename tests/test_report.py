@@ -1,0 +1,348 @@
+"""The report: its page against the run's own tables, what is left out, what is refused, and what is served."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from html import unescape
+from html.parser import HTMLParser
+from http.client import HTTPConnection
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas import SearchSpace
+from nas.report.contents import contents, shares
+from nas.report.live import server
+from nas.report.page import SCRIPTS, embedded, page
+from nas.report.run import read
+from tests.conftest import SPACE, Command
+from tests.test_commands import search
+
+FACTS = """
+[arguments]
+space = "small.toml"
+trials = 40
+objectives = ["accuracy", "madds"]
+reward = "v1"
+target_madds = 400000
+[space]
+name = "small"
+[data]
+name = "three classes"
+val = 60
+image_size = 28
+[cost]
+resolution = 32
+channels = 3
+classes = 1000
+[proxy]
+epochs = 2
+"""
+
+
+class Parts(HTMLParser):
+    """What a browser would make of a page: its scripts, its title, and elements of each kind."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.kinds: list[str] = []
+        self.scripts: list[str] = []
+        self.title = self.open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.kinds.append(tag)
+        self.open = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.open == "script":
+            self.scripts[-1] += data
+        if self.open == "title":
+            self.title += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = ""
+
+
+def told(text: str) -> dict[str, Any]:
+    """The contents that a page holds."""
+    found: dict[str, Any] = json.loads(Parts(text).scripts[0])
+    return found
+
+
+def written(path: Path, networks: int = 12) -> Path:
+    """A run's directory as a search leaves it, with made-up accuracies."""
+    path.mkdir(parents=True)
+    (path.parent / "small.toml").write_text(SPACE)
+    space = SearchSpace.load(path.parent / "small.toml")
+    rng = np.random.default_rng(0)
+    some = [space.decode(codes) for codes in space.sample_codes(networks, seed=0)]
+    rows = [
+        {
+            **{"trial": i, "state": "COMPLETE", "accuracy": float(rng.uniform(0.5, 0.9)), **vars(arch.cost())},
+            **{"resolution": 32, "epochs": 2, "seconds": 1.5, "seed": 0, "architecture": str(arch), "hash": arch.hash},
+            **{"accuracy_error": 0.05, "image_size": 28, "step_seconds": 0.01, "note": None, "runs": 1},
+        }
+        for i, arch in enumerate(some)
+    ]
+    trials = pd.DataFrame(rows).assign(mean_accuracy=lambda t: t["accuracy"], mean_error=np.nan)
+    ordered = trials.sort_values(["madds", "accuracy"], ascending=[True, False])
+    front = ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=0)]
+    best = front["accuracy"].idxmax()
+    trials.to_csv(path / "trials.csv", index=False)
+    front.assign(reward=0.5, baseline=front.index == best, probability=np.nan).to_csv(path / "pareto.csv", index=False)
+    (path / "run.toml").write_text(FACTS)
+    return path
+
+
+def test_the_page_of_a_real_run(command: Command, here: Path, images: Path) -> None:
+    """All that the page holds is what the run's files hold, and reading them leaves the run as it was."""
+    assert command("search", *search(images, "--trials", "8", "--epochs", "1", "--confirm", "1")).code == 0
+    assert command("scale", "--phi", "2", "--coefficients", "1.2,1.1,1.15").code == 0
+    run = here / "runs/r"
+    before = {file: sha256(file.read_bytes()).digest() for file in run.rglob("*") if file.is_file()}
+    with FileLock(run / ".lock"):  # as a search holds it
+        ended = command("report", "r")
+    assert ended.code == 0, ended.err
+    assert ended.out == "report: runs/r/report.html\n"
+    after = {file: sha256(file.read_bytes()).digest() for file in run.rglob("*") if file.is_file()}
+    assert after.items() - before.items() == {(run / "report.html", after[run / "report.html"])}
+
+    text = (run / "report.html").read_text()
+    found = told(text)
+    trials, front = pd.read_csv(run / "trials.csv"), pd.read_csv(run / "pareto.csv")
+    shown = pd.DataFrame(found["trials"])
+    for name in ("trial", "madds", "params", "flops", "activations", "runs"):
+        assert shown[name].tolist() == trials[name].tolist()
+    for name in ("accuracy", "mean_accuracy", "mean_error"):
+        assert shown[name].tolist() == pytest.approx(trials[name].tolist(), rel=1e-5)
+    assert set(shown["trial"][shown["front"]]) == set(front["trial"])
+    assert shown["trial"][shown["baseline"]].tolist() == front["trial"][front["baseline"]].tolist()
+    assert shown["bar"].tolist() == pytest.approx((2 * trials["mean_error"]).tolist(), rel=1e-5)
+    assert [network_of(found, n) for n in shown["network"]] == trials["architecture"].tolist()
+    assert all(
+        curve[-1] == pytest.approx(a, rel=1e-5) for curve, a in zip(shown["curve"], shown["accuracy"], strict=True)
+    )
+    family = pd.read_csv(run / "scale/family.csv")
+    assert [row["madds"] for row in found["family"]] == family["madds"].tolist()
+    assert [network_of(found, row["network"]) for row in found["family"]] == family["architecture"].tolist()
+    assert {row["series"] for row in found["published"]} == {"EfficientNet B0–B7", "EfficientNetV2", "ResNet (224 px)"}
+    effects = pd.read_csv(run / "sensitivity.csv")
+    assert [row["choice"] for row in found["effects"]] == effects["choice"].tolist()
+    assert "60 validation images" in found["texts"]["basis"]
+    assert found["texts"]["confirmed"].startswith("confirmed")
+    for drawn, arch in zip(found["drawings"]["networks"], trials["architecture"], strict=False):
+        assert found["drawings"]["sides"][drawn[1]][0] == 16
+        assert abs(sum(drawn[2]) - 100) <= len(drawn[2]) / 2, arch
+
+    assert "default-src 'none'" in unescape(text)
+    assert "FLOPs" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    again = command("report", str(run), "--out", "page.html")
+    assert again.code == 0
+    assert told((here / "page.html").read_text())["trials"] == found["trials"]
+    commands = {one["what"]: one["command"] for one in found["commands"]}
+    options = commands["the same with all its options"].replace("r-again", "r").split()[3:]
+    continued = command("search", *options)  # refused if an option were another
+    assert continued.code == 0, continued.err
+    assert "continued, 8 of 8 trials done" in continued.out
+
+
+def network_of(found: dict[str, Any], number: int) -> str:
+    words, _, _ = found["drawings"]["networks"][number]
+    return " ".join(found["drawings"]["words"][word] for word in words)
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=3), max_leaves=8))
+def test_embedded_data_stays_data(value: Any) -> None:
+    text = embedded({"value": value, "end": "</script><!--<script>&amp;"})
+    assert not set("<>&") & set(text)
+    assert json.loads(text)["value"] == value
+    assert json.loads(text)["end"] == "</script><!--<script>&amp;"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12),
+    st.sampled_from([2, 3]),
+)
+def test_the_history_by_counting_cells(points: list[tuple[int, int, int]], objectives: int) -> None:
+    """The share of the box's cells that some point so far dominates."""
+    corners = [point[:objectives] for point in points]
+    cells = list(product(range(5), repeat=objectives))
+    expected = [
+        sum(any(all(p <= c for p, c in zip(point, cell, strict=True)) for point in corners[:n]) for cell in cells)
+        for n in range(1, len(corners) + 1)
+    ]
+    found = shares(np.array(corners) / 5)
+    assert found == pytest.approx([one / len(cells) for one in expected], abs=1e-6)
+    assert all(a <= b for a, b in pairwise(found))
+
+
+def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    found = contents(read(run))
+    assert found["family"] == found["grid"] == found["rules"] == found["effects"] == found["published"] == []
+    assert found["texts"]["scaling"] == "Not scaled yet."
+    assert found["texts"]["effects"].startswith("No sensitivity yet")
+    assert found["texts"]["confirmed"].startswith("unconfirmed")
+    assert "12 of 40 networks" in found["texts"]["status"]
+    assert found["texts"]["notes"] == []
+    assert [cost["key"] for cost in found["costs"]] == ["madds", "params", "flops", "activations", "step_seconds"]
+    page(found)
+
+    trials = pd.read_csv(run / "trials.csv")
+    trials = trials.assign(latency=0.01, note="")
+    trials.loc[0, ["state", "accuracy", "mean_accuracy", "note"]] = ["FAIL", None, None, "diverged <b>"]
+    trials.loc[1, ["state", "mean_accuracy"]] = ["PRUNED", None]
+    trials.to_csv(run / "trials.csv", index=False)
+    three = FACTS.replace('"madds"]', '"latency", "train_time"]')
+    (run / "run.toml").write_text(three)
+    found = contents(read(run))
+    said = " ".join(found["texts"]["notes"])
+    for words in (
+        "1 trial failed: diverged <b>",
+        "1 trial stopped early",
+        "accuracy, latency and training step time",
+        "1 trial stopped early",
+    ):
+        assert words in said
+    assert found["trials"]["state"][:2] == ["FAIL", "PRUNED"]
+    assert found["trials"]["accuracy"][0] is None
+    assert found["cost"] == "latency"
+    page(found)
+
+    (run / "pareto.csv").unlink()
+    assert not any(contents(read(run))["trials"]["front"])
+    (run / "trials.csv").unlink()
+    found = contents(read(run))
+    assert found["trials"]["trial"] == found["history"]["trial"] == []
+    page(found)
+    (run / "run.toml").unlink()
+    shutil.copytree(Path(__file__).parents[1] / "experiments/default_run", run / "scale")
+    found = contents(read(run))
+    assert "only a scaling" in found["texts"]["status"]
+    assert len(found["family"]) == len(pd.read_csv(run / "scale/family.csv"))
+    page(found)
+
+
+def test_wrong_input_is_one_line(command: Command, here: Path) -> None:
+    run = written(here / "runs/r")
+    (here / "empty").mkdir()
+    names = ["trials.csv", "run.toml", "pareto.csv"]
+    kept = {name: (run / name).read_text() for name in names}
+    cases: list[tuple[list[str], dict[str, str], str]] = [
+        (["rr"], {}, "nearest is 'r'"),
+        (["../r"], {}, "no run of this name and no directory"),
+        ([""], {}, "no run of this name and no directory"),
+        (["empty"], {}, "is no run's directory"),
+        (["r", "--out", "no/such.html"], {}, "--out no/such.html"),
+        (["r", "--out", "empty"], {}, "--out empty"),
+        (["r", "--live", "--out", "page.html"], {}, "--live and --out exclude each other"),
+        (["r", "--port", "80"], {}, "--port goes with --live"),
+        (["r"], {"run.toml": "[arguments"}, "run.toml: not valid TOML"),
+        (["r"], {"trials.csv": ""}, "trials.csv: cannot be read as a table"),
+        (["r"], {"trials.csv": kept["trials.csv"].replace("madds", "mads", 1)}, "column 'madds' is missing"),
+        (["r"], {"trials.csv": kept["trials.csv"].replace("head16", "heat16", 1)}, "trials.csv, trial 0: block string"),
+        (["r"], {"pareto.csv": kept["pareto.csv"].replace("0.5,", "half,")}, "pareto.csv: cannot be read as a table"),
+    ]
+    for arguments, changed, said in cases:
+        for name in names:
+            (run / name).write_text(changed.get(name, kept[name]))
+        ended = command("report", *arguments)
+        assert ended.code == 2, arguments
+        assert ended.err.count("\n") == 1
+        assert said in ended.err
+        assert not (run / "report.html").exists()
+
+
+def test_a_damaged_study_costs_only_the_curves(command: Command, here: Path) -> None:
+    run = written(here / "runs/r")
+    (run / "study.db").write_bytes(b"no database" * 100)
+    assert command("report", "r").code == 0
+    assert "study.db: cannot be read as a study" in told((run / "report.html").read_text())["texts"]["notes"][-1]
+
+
+@contextmanager
+def served(run: Path) -> Iterator[int]:
+    """A live page of a run; its port."""
+    with server(run, 0) as answering:
+        thread = threading.Thread(target=answering.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield answering.server_port
+        answering.shutdown()
+        thread.join()
+
+
+def asked(port: int, path: str = "/data.json", method: str = "GET", **headers: str) -> tuple[int, str, str | None]:
+    """Status, text and tag of an answer."""
+    line = HTTPConnection("127.0.0.1", port, timeout=30)
+    line.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = line.getresponse()
+    return answer.status, answer.read().decode(), answer.headers["ETag"]
+
+
+def test_a_live_page_follows_the_run(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    trials = pd.read_csv(run / "trials.csv")
+    trials[:5].to_csv(run / "trials.csv", index=False)
+    with served(run) as port:
+        status, text, tag = asked(port, "/")
+        assert status == 200
+        assert told(text)["live"] == tag
+        assert "connect-src 'self'" in unescape(text)
+        status, text, tag = asked(port)
+        assert len(json.loads(text)["trials"]["trial"]) == 5
+        assert asked(port, If_None_Match=tag or "")[:2] == (304, "")
+        trials.to_csv(run / "trials.csv", index=False)
+        for _ in range(1000):
+            time.sleep(0.05)
+            status, text, new = asked(port, If_None_Match=tag or "")
+            if status != 304:
+                break
+        assert len(json.loads(text)["trials"]["trial"]) == 12
+        assert new != tag
+    with pytest.raises(ConnectionRefusedError):
+        asked(port)
+
+
+def test_a_live_page_ends_by_ctrl_c(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "nas.report", str(run), "--live"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+        assert address
+        assert asked(int(address[1]))[0] == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not (run / "report.html").exists()
+
+
+def test_scripts_are_whole(tmp_path: Path) -> None:
+    """Each script is in the page as it is in the package, so that its digest in the policy holds."""
+    parts = Parts(page(contents(read(written(tmp_path / "r")))))
+    folder = Path(str(sys.modules["nas.report.page"].__file__)).parent / "web"
+    assert parts.scripts[2:] == [(folder / name).read_text() for name in SCRIPTS]
+    assert {file.name for file in folder.glob("*.js")} == set(SCRIPTS)
