@@ -99,7 +99,7 @@ def peer(folder: Path, out: Path, seed: int) -> None:
         params = {c.name: trial.suggest_categorical(c.name, c.values) for c in space.choices}
         arch = space.decode(space.code(params))
         model = EfficientNet(
-            decode_arch_def(to_arch_def(arch)),  # type: ignore[no-untyped-call]
+            decode_arch_def(to_arch_def(arch)),
             num_classes=10,
             num_features=arch.head,
             stem_size=arch.stem,
