@@ -33,7 +33,7 @@ from torchvision import transforms
 from nas import Architecture, SearchSpace, datasets
 from nas.evaluate import Job, Proxy, Result
 from nas.images import images_of
-from nas.proxy import Recipe, Stepper, make_optimizer, pick_device
+from nas.proxy import Recipe, Stepper, decayed, make_optimizer, pick_device
 from nas.workers import Submit, pool
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
@@ -88,7 +88,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def plain(arch: Architecture, data: datasets.Dataset, where: torch.device) -> Iterator[None]:
     """The loop that people write; each turn is a step."""
     model = arch.build(data.num_classes).to(where).train()
-    optimizer = make_optimizer(model, RECIPE)
+    groups = decayed(model.parameters(), RECIPE.weight_decay)
+    optimizer = make_optimizer(groups, RECIPE.optimizer, RECIPE.learning_rate)
     loss = nn.CrossEntropyLoss()
     for images, labels in DataLoader(Pictures(data), BATCH, shuffle=True, num_workers=2):
         optimizer.zero_grad()

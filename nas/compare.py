@@ -15,10 +15,11 @@ import pandas as pd
 import typer
 from rich.table import Table
 
-from nas import cli, plots, study
+from nas import cli, plots
 from nas.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
 from nas.errors import UserError
 from nas.files import read_toml
+from nas.named import run_path
 from nas.units import format_count
 
 LEAST = 5  # networks of a distribution
@@ -80,7 +81,7 @@ def main(
 
 def sample_of(name: str) -> Sample:
     """A run's networks; raises UserError for one that is no sample of a space."""
-    path = study.run_path(name)
+    path = run_path(name)
     if not (path / "run.toml").exists() or not (path / "trials.csv").exists():
         raise UserError(f"{path}: no run of this name")
     facts = read_toml(path / "run.toml")

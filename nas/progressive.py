@@ -6,7 +6,7 @@ Tan & Le 2021 (EfficientNetV2, arXiv 2104.00298), section 4: small images early 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from itertools import pairwise
 from typing import Any
@@ -42,6 +42,10 @@ class Stage:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.dropout
+
+    def without_mixup(self) -> Stage:
+        """The same, for who mixes images in another way."""
+        return replace(self, mixup=0)
 
     def augmented(self, pixels: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """A batch as this stage trains on it: uint8 [n, h, w, c], int64 [n] -> float [n, size, size, c], labels.
@@ -112,6 +116,11 @@ class Schedule:
     def table(self) -> dict[str, Any]:
         """The inverse of `of`, as it stands in run.toml."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def sentence(self, image_size: int) -> str:
+        """What it does, for the reader, in a training for images of so many pixels."""
+        sizes = [self.at(until - 1e-9, image_size).size for until in self.until]
+        return f"progressive {self.name}: training images of {', '.join(map(str, sizes))} px by turns"
 
     def at(self, progress: float, image_size: int) -> Stage:
         """The stage after a share of the steps, in [0, 1), of a training for images of so many pixels."""

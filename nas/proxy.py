@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -217,7 +217,9 @@ class Stepper:
         self.recipe = recipe
         self.where = where
         self.dtype = mixed_dtype(where)
-        self.optimizer = make_optimizer(model, recipe)
+        self.optimizer = make_optimizer(
+            decayed(model.parameters(), recipe.weight_decay), recipe.optimizer, recipe.learning_rate
+        )
         self.scaler = torch.amp.GradScaler(where.type, enabled=self.dtype == torch.float16)
         self.pieces = 1
         calm(model)
@@ -257,27 +259,11 @@ class Stepper:
             total += loss.detach()
         return total
 
-    @torch.no_grad()
     def settle_norms(self, images: Images, generator: torch.Generator) -> None:
-        """Take batch norm's statistics anew, as means over a few batches of training images, without augmentation.
-
-        The running ones lag behind: after some dozens of steps a network that has learnt still answers with one class.
-        Wu & Johnson 2021, arXiv 2105.07576, section 3.
-        """
-        self.model.eval()
+        """Take batch norm's statistics anew from training images."""
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-        momentum = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train().reset_running_stats()
-            norm.momentum = None  # the plain mean of all batches
-        size = min(len(images), max(4, self.recipe.batch_size // self.pieces))
-        order = torch.randperm(len(images), generator=generator, device=images.pixels.device)
-        for chosen in torch.split(order[: NORM_BATCHES * size], size):
-            if len(chosen) == size:
-                with self.mixed():
-                    self.model(images.normalised(images.drawn(chosen, 0, False, generator)[0]))
-        for norm, value in zip(norms, momentum, strict=True):
-            norm.momentum = value
+        with self.mixed():
+            settle_norms(self.model, norms, images, max(4, self.recipe.batch_size // self.pieces), generator)
 
     @torch.no_grad()
     def accuracy(self, images: Images) -> float:
@@ -298,6 +284,30 @@ class Stepper:
     def mixed(self) -> torch.autocast:
         """The context of every forward pass."""
         return torch.autocast(self.where.type, self.dtype, enabled=self.dtype is not None)
+
+
+@torch.no_grad()
+def settle_norms(
+    model: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Images, size: int, generator: torch.Generator
+) -> None:
+    """Take the statistics of norms anew, as means over a few batches of training images, without augmentation.
+
+    The running ones lag behind: after some dozens of steps a network that has learnt still answers with one class.
+    Wu & Johnson 2021, arXiv 2105.07576, section 3. size: images of a batch. The model is in eval mode then, but for
+    these norms.
+    """
+    model.eval()
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+    size = min(len(images), size)
+    order = torch.randperm(len(images), generator=generator, device=images.pixels.device)
+    for chosen in torch.split(order[: NORM_BATCHES * size], size):
+        if len(chosen) == size:
+            model(images.normalised(images.drawn(chosen, 0, False, generator)[0]))
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
 
 
 @torch.no_grad()
@@ -325,16 +335,28 @@ def mixed_dtype(where: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD over all parameters; weight decay on matrices and kernels only."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+def decayed(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """An optimizer's groups: matrices and kernels with weight decay, norms and biases without."""
+    everything = list(parameters)
+    return [
+        {"params": [p for p in everything if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in everything if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
-    return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+
+def make_optimizer(groups: list[dict[str, Any]], name: str, rate: float) -> torch.optim.Optimizer:
+    """adamw, sgd with Nesterov momentum 0.9, or rmsprop as EfficientNet has it (arXiv 1905.11946, section 5).
+
+    TensorFlow adds its ε of 0.001 under the root, torch adds it outside.
+    """
+    match name:
+        case "adamw":
+            return torch.optim.AdamW(groups, rate, fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, rate, alpha=0.9, eps=0.001**0.5, momentum=0.9)
+    raise ValueError(name)
 
 
 class Watch:

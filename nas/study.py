@@ -7,7 +7,6 @@ trial that was interrupted is found RUNNING and trained again, so a killed run e
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -36,10 +35,16 @@ from nas.workers import pool
 Direction = Literal["maximize", "minimize"]
 PRUNED = TrialState.PRUNED
 
-RUNS = Path("runs")  # relative to the working directory
-
 # Arguments that say where a run computes, not what: they may differ when it is continued.
-ANYWHERE = {"device", "workers", "storage"}
+ANYWHERE = {"device", "workers", "storage", "processes"}
+
+# Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
+FINGERPRINTED = {
+    "space": "search space",
+    "data": "data set",
+    "network": "network",
+    "pretrained": "file of pretrained weights",
+}
 
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
@@ -61,23 +66,6 @@ class Observer(Protocol):
 
     def finished(self, trial: FrozenTrial) -> None:
         """A trial is in the database with its result."""
-
-
-def run_path(name: str) -> Path:
-    """The directory of a run; raises UserError for a name that could leave the runs directory."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
-        raise UserError(
-            f"--run {name[:60]!r}: a run's name is made of letters, digits, '_', '-' and '.' and starts with a letter, "
-            "a digit or '_'"
-        )
-    return RUNS / name
-
-
-def newest_run() -> Path | None:
-    """The run whose baseline was written last, if there is one."""
-    found = RUNS.glob("*/baseline.toml") if RUNS.is_dir() else []
-    newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return newest.parent if newest else None
 
 
 @contextmanager
@@ -187,9 +175,12 @@ def check_arguments(path: Path, facts: Mapping[str, Any]) -> bool:
                 f"{path}: this run was started with {option} {_shown(before)}, now it is {_shown(now)}; "
                 "give the same arguments to continue it, or another --run NAME"
             )
-    for table, what in (("space", "search space"), ("data", "data set")):
+    for table, what in FINGERPRINTED.items():
         if saved.get(table, {}).get("fingerprint") != facts.get(table, {}).get("fingerprint"):
             raise UserError(f"{path}: the {what} has changed since this run was started; choose another --run NAME")
+    for key, before in saved.get("recipe", {}).items():
+        if (now := facts["recipe"].get(key)) != before:
+            raise UserError(f"{path}: its recipe had {key} {before}, now it is {now}; choose another --run NAME")
     if saved.get("progressive") != facts.get("progressive"):
         raise UserError(f"{path}: the schedule of --progressive has changed since then; choose another --run NAME")
     return True

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nas
-from nas import datasets, study
+from nas import datasets, named
 from nas.errors import UserError
 from nas.report.contents import contents
 from nas.report.live import server
@@ -71,11 +71,11 @@ def test_a_cached_array_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 @given(st.text(max_size=40) | st.from_regex(r"[./\\~]{1,4}[a-z./\\]{0,20}"))
 def test_a_run_stays_in_its_directory(name: str) -> None:
     try:
-        path = study.run_path(name)
+        path = named.run_path(name)
     except UserError:
         return
-    assert path.parent == study.RUNS
-    assert Path(os.path.normpath(path)).parent == study.RUNS
+    assert path.parent == named.RUNS
+    assert Path(os.path.normpath(path)).parent == named.RUNS
 
 
 @pytest.mark.parametrize(

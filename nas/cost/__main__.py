@@ -17,6 +17,7 @@ from nas.cost import Part, parts, total
 from nas.cost.budget import View
 from nas.cost.families import explanation, families_table, members
 from nas.errors import UserError
+from nas.named import find_network
 from nas.space import SearchSpace
 from nas.space import budget as bounds
 from nas.units import parse_count
@@ -24,7 +25,7 @@ from nas.units import parse_count
 
 def main(
     network: Annotated[
-        str | None, typer.Argument(help="A bundled name, a .toml file, or block strings in quotes.")
+        str | None, typer.Argument(help="A bundled name, a .toml file, a run, RUN:TRIAL, or block strings in quotes.")
     ] = None,
     space: Annotated[str | None, typer.Option(help="Instead of a network: count within a search space.")] = None,
     families: Annotated[
@@ -69,7 +70,7 @@ def main(
         if value not in (None, False) and option not in fitting:
             raise UserError(f"{option} does not go with {given[0]}; leave it out")
     if network is not None:
-        arch = find_network(network)
+        arch = find_network(network).architecture
         arch = arch if resolution is None else arch.at(resolution)
         if latency:
             say_latency(arch, device, threads, batch)
@@ -121,13 +122,6 @@ def show_families() -> None:
     cli.show(families_table(rows))
     for sentence in explanation(rows):
         cli.say(f"- {sentence}")
-
-
-def find_network(text: str) -> Architecture:
-    """The network that a bundled name, a file or block strings stand for; raises UserError."""
-    if "_r" in text or "_k" in text or " " in text.strip():
-        return Architecture.parse(text)
-    return Architecture.load(text)
 
 
 def say_latency(arch: Architecture, device: str, threads: int | None, batch: int) -> None:

@@ -18,7 +18,7 @@ import torchvision
 from torchvision.transforms.v2.functional import resize
 
 from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save
-from nas.datasets.folders import folder
+from nas.datasets.folders import FOLDER_SIZE, folder
 from nas.datasets.value import Dataset, hold_out, split
 from nas.errors import UserError
 
@@ -40,12 +40,14 @@ DEFAULT = "fashion-mnist-12k"
 EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"
 
 
-def load(source: str | None = None, *, image_size: int | None = None, download: bool = True) -> Dataset:
+def load(
+    source: str | None = None, *, image_size: int | None = None, largest: int = FOLDER_SIZE, download: bool = True
+) -> Dataset:
     """The data set of that name, or the images of that folder.
 
     `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
     `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and
-    gives a folder 64, or less if its images are smaller. `download`: whether the internet may be used.
+    gives a folder `largest`, or less if its images are smaller. `download`: whether the internet may be used.
     A folder too large for memory is decoded into a file, from which training reads.
     Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
     """
@@ -56,7 +58,7 @@ def load(source: str | None = None, *, image_size: int | None = None, download: 
         return _resized(LOADERS[source](download), image_size)
     path = Path(source).expanduser()
     if source and path.is_dir():
-        return folder(Path(os.path.abspath(path)), image_size)
+        return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]))
     if source and path.exists():
         raise UserError(f"data {source}: is a file; want a folder with one subfolder of images per class")
     near = difflib.get_close_matches(source.lower(), LOADERS, n=1)

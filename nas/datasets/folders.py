@@ -19,7 +19,7 @@ from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, fits_memo
 from nas.datasets.value import Dataset, split
 from nas.errors import UserError
 
-FOLDER_SIZE = 64  # of folders whose images are not smaller
+FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
 FOLDER_SHARE = 1 / 6  # of a folder's images set aside when it has no val/
 VAL_FOLDERS = ("val", "valid", "validation")
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored
@@ -27,7 +27,7 @@ AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 Sample = tuple[Path, int]  # an image file and its label
 
 
-def folder(root: Path, image_size: int | None) -> Dataset:
+def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Dataset:
     """The images below a directory in RGB, from the cache when no byte of them has changed.
 
     Raises UserError when the layout is not one of those that `load` names, or too many images are broken.
@@ -48,7 +48,7 @@ def folder(root: Path, image_size: int | None) -> Dataset:
         kept, aside = split(names, [label for _, label in train], FOLDER_SHARE)
         note = f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
         train, val = [train[i] for i in kept], [train[i] for i in aside]
-    size = image_size or _usual_size(train)
+    size = image_size or _usual_size(train, largest)
     note += f"; resized by the shorter side and cropped to {size} pixels"
     if others:
         note += f"; {len(others)} files of other kinds ignored, the first {others[0].relative_to(root)}"
@@ -92,13 +92,13 @@ def _scan(top: Path) -> tuple[tuple[str, ...], list[Sample], list[Path]]:
     return classes, images, others
 
 
-def _usual_size(samples: Sequence[Sample]) -> int:
-    """64, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
-    sides = [FOLDER_SIZE]
+def _usual_size(samples: Sequence[Sample], largest: int) -> int:
+    """The largest, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
+    sides = [largest]
     for path, _ in samples[:: max(1, len(samples) // 500)]:
         with suppress(Exception), Image.open(path) as image:  # a broken one is counted when decoded
             sides.append(min(image.size))
-    return max(SIZES[0], min(FOLDER_SIZE, int(median(sides[1:] or sides)) // 4 * 4))
+    return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
 def _decoded(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas import cli, datasets, study
-from nas.architecture import Architecture, family_names
+from nas import cli, datasets
+from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.files import read_toml
+from nas.named import BASELINE, FALLBACK, RUNS, find_network, newest_run, run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.space import SearchSpace
-from nas.units import nearest
-
-FALLBACK = "efficientnet_b0"
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,20 @@ def find_baseline(
     name: str | None, run: str | None, data: str | None, epochs: int | None, seed: int | None
 ) -> Baseline:
     """The baseline that a name, or its absence, stands for; raises UserError."""
-    source = _run_of(name)
-    saved: dict[str, Any] = {}
-    if source is not None:
-        arch, origin = Architecture.load(source / "baseline.toml"), f"run {source.name}"
-        saved = read_toml(source / "run.toml") if (source / "run.toml").exists() else {}
-        _check_space(arch, source, saved)
-        path = study.run_path(run) if run else source
+    if name is None and newest_run() is None:
+        cli.say(f"no run with a baseline in {RUNS}/: scaling {FALLBACK} (python -m nas.search makes a run)")
+    found = find_network(name, "--baseline")
+    arch, saved = found.architecture, found.facts
+    if found.run and found.origin == f"run {found.run.name}":
+        _check_space(arch, found.run, saved)
+        path = run_path(run) if run else found.run
     else:
-        name = name or FALLBACK
-        arch, origin = Architecture.load(name), name
-        path = study.run_path(run or Path(name).stem)
-    own = path / "baseline.toml"
+        path = run_path(run or found.label)
+    own = path / BASELINE
     if own.exists() and Architecture.load(own) != arch:
-        raise UserError(f"--run {path.name}: that run has a baseline of its own; choose another --run for {origin}")
+        raise UserError(
+            f"--run {path.name}: that run has a baseline of its own; choose another --run for {found.origin}"
+        )
     arguments = saved.get("arguments", {})
     recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
     if epochs is not None:
@@ -56,7 +54,7 @@ def find_baseline(
         recipe["progressive"] = Schedule.of(saved["progressive"], f"{path / 'run.toml'}, progressive")
     return Baseline(
         arch,
-        origin,
+        found.origin,
         path,
         data or arguments.get("data", datasets.DEFAULT),
         Recipe(**recipe),
@@ -64,29 +62,7 @@ def find_baseline(
     )
 
 
-def _run_of(name: str | None) -> Path | None:
-    """The run that a name stands for, or the newest; None for a file, a bundled network, or where no run is."""
-    if name is None:
-        path = study.newest_run()
-        if path is None:
-            cli.say(f"no run with a baseline in {study.RUNS}/: scaling {FALLBACK} (python -m nas.search makes a run)")
-        return path
-    if "/" in name or name.endswith(".toml") or name in family_names():
-        return None
-    path = study.run_path(name)
-    if not path.is_dir():
-        runs = {found.parent.name for found in study.RUNS.glob("*/baseline.toml")} if study.RUNS.is_dir() else set()
-        raise UserError(
-            f"--baseline {name[:60]!r}: no run of this name in {study.RUNS}/; {nearest(name, {*runs, *family_names()})}"
-        )
-    if not (path / "baseline.toml").exists():
-        raise UserError(
-            f"--baseline {name[:60]!r}: the run has no front yet, so no baseline; continue its search first"
-        )
-    return path
-
-
-def _check_space(arch: Architecture, source: Path, saved: dict[str, Any]) -> None:
+def _check_space(arch: Architecture, source: Path, saved: Mapping[str, Any]) -> None:
     """Refuse a run's baseline that is not of its space; where the space is gone or has changed, nothing is known."""
     try:
         space = SearchSpace.load(str(saved.get("arguments", {}).get("space", "")))

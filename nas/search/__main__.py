@@ -19,6 +19,7 @@ from nas.display import Display
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.files import write_atomic
+from nas.named import run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search import again
@@ -116,7 +117,7 @@ def main(
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
     )
-    path = study.run_path(run or _default_name(found, images, data))
+    path = run_path(run or _default_name(found, images, data))
     arguments = {
         "space": space,
         "data": data,
@@ -199,8 +200,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             f"on {wanted.proxy.device}, workers: {wanted.workers}"
         )
         if schedule := wanted.proxy.recipe.progressive:
-            sizes = [schedule.at(until - 1e-9, images.image_size).size for until in schedule.until]
-            cli.say(f"progressive {schedule.name}: training images of {', '.join(map(str, sizes))} px by turns")
+            cli.say(schedule.sentence(images.image_size))
         if wanted.stopper:
             cli.say(
                 f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "

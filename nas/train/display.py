@@ -1,0 +1,47 @@
+"""A training as it is shown while it goes on."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nas import proxy
+from nas.train.loop import Row
+from nas.units import format_duration
+
+
+class Display:
+    """One line an epoch, and on a terminal a bar below."""
+
+    def __init__(self, epochs: int, shown: bool) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not shown)
+        self.epochs, self.said = epochs, 0
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]} · left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (shown and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("", total=None, epoch=1, epochs=epochs, loss="?")
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def progressed(self, progress: proxy.Progress) -> None:
+        """Show how far the training is."""
+        loss = f"{progress.loss:.3f}"
+        self.bar.update(self.task, total=progress.steps, completed=progress.step, epoch=progress.epoch, loss=loss)
+
+    def published(self, row: Row) -> None:
+        """Say one line about an epoch."""
+        self.console.print(
+            f"epoch {row.epoch:3d}/{self.epochs}  loss {row.train_loss:.4f}  validation: loss {row.val_loss:.4f}  "
+            f"top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}",
+            markup=False,
+        )

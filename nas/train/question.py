@@ -1,0 +1,84 @@
+"""The training as it was asked for, and what of it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from nas import memory
+from nas.architecture import Architecture
+from nas.datasets import Dataset
+from nas.errors import UserError
+from nas.proxy import mixed_dtype
+from nas.train.ranks import Ranks
+from nas.train.recipe import Recipe
+from nas.trained import Inputs
+from nas.units import format_count
+
+LEAST = 2  # images in a piece of a batch: batch norm takes no single one
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is asked for.
+
+    origin: what the user calls the network. mean, std: by which pixel values are normalised, one number per channel.
+    pieces: of a batch, each with batch norm statistics of its own. freeze: parts of the features.
+    """
+
+    architecture: Architecture
+    origin: str
+    data: Dataset
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: Recipe
+    pieces: int
+    freeze: int
+    seed: int
+    compiled: bool
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the trained network takes."""
+        return Inputs(self.data.classes, self.data.channels, self.data.image_size, self.mean, self.std)
+
+    def check(self, ranks: Ranks) -> None:
+        """Refuse what cannot end well, before anything is written or trained; raises UserError."""
+        if self.pieces % ranks.world:
+            raise UserError(
+                f"--pieces {self.pieces}: {ranks.world} processes cannot share so many; give {ranks.world}, or more"
+            )
+        parts = len(self.architecture.stages) + 2
+        if self.freeze > parts:
+            raise UserError(
+                f"--freeze {self.freeze}: the network has {parts} parts: the stem, {parts - 2} stages, the head"
+            )
+        piece = min(self.recipe.batch_size, len(self.data.train_labels)) // self.pieces
+        if piece < LEAST:
+            raise UserError(
+                f"--pieces {self.pieces}: a batch of {self.recipe.batch_size} has {piece} images in each, batch norm "
+                f"needs {LEAST}; give fewer pieces or a larger --batch-size"
+            )
+        self._check_memory(piece, ranks)
+
+    def _check_memory(self, piece: int, ranks: Ranks) -> None:
+        where = str(ranks.where)
+        free, arch = memory.available(where), self.architecture.at(self.data.image_size)
+        half = 2 if mixed_dtype(ranks.where) else 1  # of what is saved for the backward pass, most is half as wide
+        need = memory.training_memory(arch, piece) // half
+        if need > free:
+            raise UserError(
+                f"--batch-size {self.recipe.batch_size}: {piece} images of {self.data.image_size} px at a time need "
+                f"more than {format_count(need)}B to train on, {format_count(free)}B are free on {where}; "
+                f"cut batches into pieces (--pieces {2 * self.pieces} or more), or make them smaller"
+            )
+
+
+def parse_freeze(text: str, arch: Architecture) -> int:
+    """How many parts of the features are frozen: none, features (all of them), or a number; raises UserError."""
+    known = {"none": 0, "features": len(arch.stages) + 2}
+    if text in known:
+        return known[text]
+    if not text.isdecimal():
+        raise UserError(f"--freeze {text[:40]!r}: say none, features, or how many of their parts from the stem on")
+    return int(text[:9])

@@ -1,0 +1,107 @@
+"""What a training leaves in its run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nas import plots, trained
+from nas.files import read_toml, to_toml, write_atomic
+from nas.named import NETWORK
+from nas.train import pictures
+from nas.train.loop import CHECKPOINT, Row
+from nas.train.measure import Measured
+from nas.train.question import Training
+from nas.train.trainee import Trainee
+from nas.units import format_count
+
+REDRAWN = 10.0  # seconds between two pictures of a curve that grows, at least
+RESULT = "result.toml"  # written last: a training that has it is done
+
+
+def write_curve(path: Path, wanted: Training, rows: Sequence[Row]) -> None:
+    """Write curve.csv, and curve.png where the one that is there is not of just now: epochs may be brief."""
+    table = pd.DataFrame(rows, columns=Row._fields)
+    write_atomic(path / "curve.csv", table.to_csv(index=False))
+    picture = path / "curve.png"
+    if len(rows) < wanted.recipe.epochs and picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN:
+        return
+    subtitle = f"{_network(wanted)}; recipe {wanted.recipe.name}, seed {wanted.seed}"
+    plots.save(pictures.curve(table, f"Training of {wanted.origin} on {wanted.data.name}", subtitle), picture)
+
+
+def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -> trained.Trained:
+    """Write network.toml: the network, what it takes, and what is known of it."""
+    known = trained.Trained(wanted.architecture, wanted.inputs, {"title": wanted.origin, **about})
+    write_atomic(path / NETWORK, known.to_toml())
+    return known
+
+
+def write_results(
+    path: Path, wanted: Training, trainee: Trainee, found: dict[str, Measured], rows: Sequence[Row]
+) -> None:
+    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
+
+    found: what was measured, by the images that it was measured on.
+    """
+    recipe = wanted.recipe
+    kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
+    about: dict[str, str | float] = {
+        "data": wanted.data.name,
+        "epochs": recipe.epochs,
+        "weights": f"{kind} after the last epoch; none was picked by its accuracy",
+    }
+    figures: dict[str, Any] = {}
+    for name, (part, measured) in zip(("validation", "test"), found.items(), strict=False):
+        figures[name] = _figures(measured, part)
+        about |= {f"{'' if name == 'validation' else 'test_'}{k}": v for k, v in figures[name].items()}
+    write_confusion(path, wanted, *next(iter(found.items())))
+    trained.save(path / trained.WEIGHTS, write_network(path, wanted, about), trainee.averaged.state_dict())
+    made = {"weights": about["weights"], "epochs": recipe.epochs, "steps": trainee.steps, "seconds": rows[-1].seconds}
+    write_atomic(path / RESULT, to_toml({**made, **figures}))
+    (path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def write_confusion(path: Path, wanted: Training, part: str, measured: Measured) -> None:
+    """Write confusion.csv (classes by row, what they were taken for by column) and confusion.png."""
+    names = list(wanted.data.classes)
+    table = pd.DataFrame(measured.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
+    write_atomic(path / "confusion.csv", table.to_csv())
+    title = f"{wanted.origin} on {part}"
+    subtitle = f"top-1 {100 * measured.top1:.2f} ± {196 * measured.error:.2f} % (95 %, from the number of images)"
+    plots.save(pictures.confusion(table, title, subtitle), path / "confusion.png")
+
+
+def sentences(path: Path) -> list[str]:
+    """What is said of a training that is done, from its files."""
+    result = read_toml(path / RESULT)
+    lines = [
+        f"top-1 {100 * part['top1']:.2f} ± {100 * part['top1_error']:.2f} %, top-5 {100 * part['top5']:.2f} %, loss "
+        f"{part['loss']:.4f} on {part['images']}"
+        for part in (result.get(name) for name in ("validation", "test"))
+        if part
+    ]
+    return [*lines, f"{path}/: {trained.WEIGHTS} (the {result['weights']}), {NETWORK}, curve.png, confusion.png"]
+
+
+def _figures(measured: Measured, part: str) -> dict[str, Any]:
+    return {
+        "top1": measured.top1,
+        "top1_error": measured.error,
+        "top5": measured.top5,
+        "loss": measured.loss,
+        "images": part,
+    }
+
+
+def _network(wanted: Training) -> str:
+    images = wanted.data
+    cost = wanted.architecture.cost(images.image_size, images.num_classes, images.channels)
+    return (
+        f"{format_count(cost.params)} parameters, {format_count(cost.madds)} MAdds: at {images.image_size} px, with "
+        f"{images.num_classes} classes"
+    )

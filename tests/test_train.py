@@ -1,0 +1,239 @@
+"""Full training: what it leaves, that it survives being killed, that processes share it, and what varies its images."""
+
+import multiprocessing
+import os
+import random
+import runpy
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+import nas
+from nas import Architecture, datasets, trained
+from nas.train import loop
+from nas.train.ranks import Ranks
+from nas.train.trainee import Trainee
+from tests.conftest import Command
+
+NET = "32px stem8 ds_r1_k3_s1_c8_se0.25 ir_r2_k3_s2_e3_c16 head32"
+ALONE = Ranks(torch.device("cpu"))
+RECIPE = """
+epochs = 3
+batch_size = 24
+learning_rate = 0.01
+optimizer = "sgd"
+ema = 0.9
+dropout = 0.2
+drop_path = 0.2
+label_smoothing = 0.1
+crop = 0.5
+randaugment = 5
+erase = 0.3
+mixup = 0.2
+cutmix = 0.5
+clip = 5.0
+"""
+
+
+def arguments(images: Path, *more: str) -> list[str]:
+    return [NET, "--data", str(images), "--device", "cpu", "--recipe", "r.toml", *more]
+
+
+def test_a_training_from_end_to_end(command: Command, here: Path, images: Path) -> None:
+    (here / "r.toml").write_text(RECIPE)
+    ended = command("train", *arguments(images, "--run", "t", "--epochs", "2"))
+    assert ended.code == 0, ended.err
+    run = here / "runs/t"
+    assert {file.name for file in run.iterdir()} - {".lock"} == {
+        *("run.toml", "network.toml", "weights.safetensors", "result.toml"),
+        *("curve.csv", "curve.png", "confusion.csv", "confusion.png"),
+    }
+    curve = pd.read_csv(run / "curve.csv")
+    assert list(curve.columns) == ["epoch", "rate", "train_loss", "val_loss", "top1", "top5", "seconds"]
+    assert curve["epoch"].tolist() == [1, 2]
+    result = tomllib.loads((run / "result.toml").read_text())
+    assert result["validation"]["top1"] == curve["top1"].iloc[-1]
+    assert result["validation"]["images"] == f"the 60 validation images of {images.name}"
+
+    # The module that users get, asked as they would ask it, is what the figures are of.
+    data = datasets.load(str(images), largest=32)
+    model, known = nas.load(run), trained.read(run)
+    assert known.architecture == Architecture.parse(NET)
+    assert known.inputs.classes == data.classes
+    logits = model(known.inputs.normalised(data.val_images))
+    confusion = pd.read_csv(run / "confusion.csv", index_col=0)
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (data.val_labels.numpy(), logits.argmax(1).numpy()), 1)
+    assert (confusion.to_numpy() == expected).all()
+    assert confusion.columns.tolist() == confusion.index.tolist() == list(data.classes)
+    assert np.trace(expected) / 60 == result["validation"]["top1"]
+    assert F.cross_entropy(logits, data.val_labels).item() == pytest.approx(result["validation"]["loss"], rel=1e-4)
+    assert Architecture.load(run / "network.toml") == known.architecture
+
+    again = command("train", *arguments(images, "--run", "t", "--epochs", "2"))
+    assert again.code == 0
+    assert "epoch " not in again.out
+    assert "done" in again.out
+    other = command("train", *arguments(images, "--run", "t", "--epochs", "3"))
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "--epochs 2, now it is 3" in other.err
+    (here / "r.toml").write_text(RECIPE.replace("mixup = 0.2", "mixup = 0.3"))
+    other = command("train", *arguments(images, "--run", "t", "--epochs", "2"))
+    assert "its recipe had mixup 0.2, now it is 0.3" in other.err
+
+
+def test_it_learns(command: Command, here: Path, images: Path) -> None:
+    more = ["--run", "t", "--epochs", "20", "--batch-size", "20"]
+    assert command("train", NET, "--data", str(images), "--device", "cpu", *more).code == 0
+    assert tomllib.loads((here / "runs/t/result.toml").read_text())["validation"]["top1"] > 0.6  # chance is 1/3
+
+
+def test_networks_of_a_run_are_trained_on_its_data(command: Command, here: Path, images: Path) -> None:
+    (here / "runs/s/scale").mkdir(parents=True)
+    (here / "runs/s/run.toml").write_text(f'[arguments]\ndata = "{images}"\n')
+    trials = [NET, NET.replace("head32", "head16")]
+    (here / "runs/s/baseline.toml").write_text(Architecture.parse(NET.replace("head32", "head24")).to_toml())
+    (here / "runs/s/scale/phi_1.toml").write_text(Architecture.parse(NET.replace("head32", "head40")).to_toml())
+    pd.DataFrame({"trial": [0, 1], "architecture": trials}).to_csv(here / "runs/s/trials.csv", index=False)
+    for name, run, expected in (
+        ("s", f"s-{images.name}", Architecture.load(here / "runs/s/baseline.toml")),
+        ("s:1", f"s-1-{images.name}", Architecture.parse(trials[1])),
+        ("runs/s/scale/phi_1.toml", "t", Architecture.load(here / "runs/s/scale/phi_1.toml")),
+        (None, "u", Architecture.load(here / "runs/s/baseline.toml")),
+    ):
+        more = ["--run", run] if len(run) == 1 else []
+        ended = command("train", *([name] if name else []), "--epochs", "1", "--device", "cpu", *more)
+        assert ended.code == 0, ended.err
+        assert trained.read(here / "runs" / run).architecture == expected
+        assert tomllib.loads((here / f"runs/{run}/run.toml").read_text())["data"]["name"] == images.name
+    ended = command("train", "s:7")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "network s:7: the run has no finished trial 7; it has 0, 1, … 1" in ended.err
+    ended = command("cost", "t")  # a training's name is a network, too
+    assert str(Architecture.load(here / "runs/t/network.toml")) in ended.out
+
+
+BAD = [
+    ("efficientnet_b9", "nearest is 'efficientnet_b"),
+    ("nobody:3", "no run of this name"),
+    ("none.toml", "none.toml"),
+    ("--recipe fast", "unknown recipe 'fast'"),
+    ("--recipe bad.toml", "bad.toml: unknown key 'epoch'; nearest is 'epochs'", "epoch = 3"),
+    ("--recipe bad.toml", "bad.toml: epochs must be a whole number, got 2.5", "epochs = 2.5"),
+    ("--recipe bad.toml", "bad.toml: mixup must be from 0 to 10, got -1", "mixup = -1"),
+    ("--recipe bad.toml", "bad.toml: optimizer must be one of", 'optimizer = "adam"'),
+    ("--recipe bad.toml", "unknown schedule 'slow'", 'progressive = "slow"'),
+    ("--data nowhere", "no such folder"),
+    ("--image-size 4", "image size 4"),
+    ("--run ../x", "--run '../x'"),
+    ("--device cuda:77", "device 'cuda:77' is not here"),
+    ("--pieces 40 --batch-size 64", "--pieces 40: a batch of 64 has 1 images in each"),
+    ("--epochs 0", "--epochs"),
+]
+
+
+@pytest.mark.parametrize("case", BAD, ids=[case[0] for case in BAD])
+def test_bad_input_gets_one_line_and_writes_nothing(
+    command: Command, here: Path, images: Path, case: tuple[str, ...]
+) -> None:
+    call, said, *content = case
+    (here / "bad.toml").write_text("".join(content))
+    told = call.split()
+    told = [NET, *told] if call.startswith("--") else told
+    told = told if "--data" in told else [*told, "--data", str(images)]
+    ended = command("train", *told)
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert said in ended.err
+    assert not (here / "runs").exists()
+
+
+def test_a_batch_that_memory_cannot_hold(
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.memory.available_memory", lambda: 1000)
+        ended = command("train", NET, "--data", str(images), "--device", "cpu")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--pieces 2 or more" in ended.err
+    assert not (here / "runs").exists()
+
+    def scarce(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+
+    monkeypatch.setattr(Trainee, "step", scarce)
+    ended = command("train", NET, "--data", str(images), "--device", "cpu")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "out of memory on cpu; cut batches into pieces (--pieces 2" in ended.err
+
+
+def test_a_training_that_diverges_fails(command: Command, here: Path, images: Path) -> None:
+    (here / "r.toml").write_text('epochs = 9\nbatch_size = 8\noptimizer = "sgd"\nlearning_rate = 1e5\n')
+    ended = command("train", *arguments(images))
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "diverged" in ended.err
+
+
+# Killed, continued, and shared by processes. Forked, so that nothing is imported anew.
+
+forking = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="starts trainings by forking"
+)
+
+
+def trained_silently(folder: Path, told: list[str], environment: dict[str, str]) -> None:
+    """`python -m nas.train` in this forked process, with a checkpoint after each step."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    loop.EVERY = 0
+    with open(folder / "log", "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["nas.train", *told]
+    runpy.run_module("nas.train", run_name="__main__", alter_sys=True)
+
+
+def started(folder: Path, told: list[str], environment: dict[str, str] | None = None) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(
+        target=trained_silently, args=(folder, told, environment or {})
+    )
+    process.start()
+    return process  # type: ignore[return-value]
+
+
+def weights(folder: Path, run: str) -> bytes:
+    return (folder / f"runs/{run}/weights.safetensors").read_bytes()
+
+
+@forking
+def test_a_killed_training_ends_with_the_same_weights(command: Command, here: Path, images: Path) -> None:
+    (here / "r.toml").write_text(RECIPE)
+    began = time.perf_counter()
+    process = started(here, arguments(images, "--run", "whole"))
+    process.join()
+    whole = time.perf_counter() - began
+    rng = random.Random(0)
+    seen = set()
+    for run in range(2):
+        told = arguments(images, "--run", f"k{run}")
+        ended = None
+        while ended is None:
+            process = started(here, told)
+            process.join(rng.uniform(0, whole))
+            ended = process.exitcode
+            process.kill()
+            process.join()
+            checkpoint = here / f"runs/k{run}/checkpoint.pt"
+            if ended is None and checkpoint.exists():
+                seen.add(torch.load(checkpoint, weights_only=True)["trainee"]["steps"])
+        assert ended == 0, (here / "log").read_text()
+        assert weights(here, f"k{run}") == weights(here, "whole")
+        curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", f"k{run}")]
+        assert curves[0].equals(curves[1])
+    assert len(seen) >= 3  # it was killed here and there
