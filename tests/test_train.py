@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import random
 import runpy
+import shutil
+import socket
 import sys
 import time
 import tomllib
@@ -237,3 +239,54 @@ def test_a_killed_training_ends_with_the_same_weights(command: Command, here: Pa
         curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", f"k{run}")]
         assert curves[0].equals(curves[1])
     assert len(seen) >= 3  # it was killed here and there
+
+
+@forking
+@pytest.mark.parametrize("change", ["", "unfreeze = 0.5\n"], ids=["plain", "unfreezing"])
+def test_two_processes_train_like_one(here: Path, images: Path, change: str) -> None:
+    """To the same bits: both cut a batch in two pieces, each with its own batch norm statistics and chance."""
+    (here / "r.toml").write_text(RECIPE + change)
+    told = arguments(images, "--pieces", "2", *(["--freeze", "2"] if change else []))
+    ended = []
+    for run in ("one", "two", "mixed"):
+        alone = [started(here, [*told, "--run", run])] if run == "one" else []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+        ranks = ({**place, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2))
+        processes = alone or [started(here, [*told, "--run", run], rank) for rank in ranks]
+        if run == "mixed":  # killed when it has come so far, continued by one process
+            while not (here / "runs/mixed/checkpoint.pt").exists():
+                time.sleep(0.01)
+            for process in processes:
+                process.kill()
+                process.join()
+            processes = [started(here, [*told, "--run", run])]
+        for process in processes:
+            process.join()
+            ended.append(process.exitcode)
+    assert set(ended) == {0}, (here / "log").read_text()
+    assert weights(here, "one") == weights(here, "two") == weights(here, "mixed")
+    curves = [pd.read_csv(here / f"runs/{run}/curve.csv").drop(columns="seconds") for run in ("one", "two", "mixed")]
+    for curve in curves[1:]:
+        pd.testing.assert_frame_equal(curve, curves[0], rtol=1e-5)  # losses are added up in another order
+
+
+def test_the_test_images_are_looked_at_once_and_at_the_end(command: Command, here: Path, images: Path) -> None:
+    folder = here / "all"
+    shutil.copytree(images, folder)
+    shutil.copytree(images / "val", folder / "test")
+    told = [NET, "--data", str(folder), "--device", "cpu", "--run", "t", "--epochs", "1"]
+    ended = command("train", *told[:-4], "--data", str(images), "--test")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "has no test images" in ended.err
+    assert not (here / "runs").exists()
+    assert command("train", *told).code == 0
+    assert "test" not in tomllib.loads((here / "runs/t/result.toml").read_text())
+    ended = command("train", *told, "--test")
+    assert ended.code == 0, ended.err
+    result = tomllib.loads((here / "runs/t/result.toml").read_text())
+    assert result["test"]["images"] == "the 60 test images of all"
+    assert result["test"]["top1"] == result["validation"]["top1"]  # they are copies
+    (folder / "test/class0").rename(folder / "test/class9")
+    assert "class class0 is not in both" in command("train", *told[:-1], "2", "--run", "u", "--test").err

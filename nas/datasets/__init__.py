@@ -1,7 +1,7 @@
 """Data sets: the embedded default, named ones, folders of images - all decoded once and split in two.
 
 Below the proxy trainer, above nothing but `errors`. Search sees training and validation images only:
-validation images always come from a set's training part, and a test set is never opened.
+validation images always come from a set's training part; test images are opened by `load_test` alone.
 """
 
 import difflib
@@ -18,7 +18,7 @@ import torchvision
 from torchvision.transforms.v2.functional import resize
 
 from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save
-from nas.datasets.folders import FOLDER_SIZE, folder
+from nas.datasets.folders import FOLDER_SIZE, folder, test_folder
 from nas.datasets.value import Dataset, hold_out, split
 from nas.errors import UserError
 
@@ -31,6 +31,7 @@ __all__ = [
     "hold_out",
     "in_file",
     "load",
+    "load_test",
     "read",
     "save",
     "split",
@@ -66,9 +67,27 @@ def load(
     raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
 
 
-def _torchvision(name: str, kind: str, share: float, download: bool) -> Dataset:
-    """The training images of `torchvision.datasets.<kind>`, downloaded once. Raises UserError if it fails."""
-    path = cache_directory() / f"{name}.npz"
+def load_test(source: str, data: Dataset, *, download: bool = True) -> Dataset:
+    """The test images of the data set that was loaded from this source, of its size, as `val_images`.
+
+    They are for the last word on one network that is trained: a search, or a training before its end, must not see
+    them. Named sets have their own, a folder has them in test/. Raises UserError where there are none.
+    """
+    if source in KINDS:
+        return _resized(_torchvision(source, download, train=False), data.image_size)
+    path = Path(source).expanduser()
+    if source in LOADERS or not path.is_dir():
+        raise UserError(f"data {source}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
+    return test_folder(Path(os.path.abspath(path)), data)
+
+
+def _torchvision(name: str, download: bool, train: bool = True) -> Dataset:
+    """The training or else the test images of a set in `torchvision.datasets`, downloaded once.
+
+    Raises UserError if that fails.
+    """
+    path = cache_directory() / f"{name}{'' if train else '-test'}.npz"
+    kind, share = KINDS[name]
 
     def build() -> Dataset:
         remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
@@ -78,13 +97,16 @@ def _torchvision(name: str, kind: str, share: float, download: bool) -> Dataset:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A temporary folder: what an interrupted download leaves behind is never taken for the data.
             with TemporaryDirectory(dir=path.parent) as folder:
-                raw = getattr(torchvision.datasets, kind)(folder, train=True, download=True)
+                raw = getattr(torchvision.datasets, kind)(folder, train=train, download=True)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"data {name}: cannot be downloaded ({reason}); {remedy}") from error
         pixels = torch.as_tensor(raw.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        return hold_out(name, images, torch.as_tensor(raw.targets), raw.classes, share, flip=True)
+        labels = torch.as_tensor(raw.targets)
+        if train:
+            return hold_out(name, images, labels, raw.classes, share, flip=True)
+        return Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
 
     return cached(path, FORMAT, build)
 
@@ -101,12 +123,13 @@ def _digits() -> Dataset:
     return hold_out("digits", images, torch.from_numpy(raw.target).long(), classes, 1 / 6, flip=False)
 
 
+# From a name to its class in torchvision.datasets, and the share of its training images to validate with.
+KINDS = {"fashion-mnist": ("FashionMNIST", 1 / 6), "cifar10": ("CIFAR10", 1 / 10), "cifar100": ("CIFAR100", 1 / 10)}
+
 # From a name to a loader; its argument says whether it may download.
 LOADERS: dict[str, Callable[[bool], Dataset]] = {
     DEFAULT: lambda _: read(EMBEDDED),
-    "fashion-mnist": partial(_torchvision, "fashion-mnist", "FashionMNIST", 1 / 6),
-    "cifar10": partial(_torchvision, "cifar10", "CIFAR10", 1 / 10),
-    "cifar100": partial(_torchvision, "cifar100", "CIFAR100", 1 / 10),
+    **{name: partial(_torchvision, name) for name in KINDS},
     "digits": lambda _: _digits(),
 }
 

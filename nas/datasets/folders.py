@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, fits_memory, mapped
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, fits_memory, mapped
 from nas.datasets.value import Dataset, split
 from nas.errors import UserError
 
@@ -65,6 +65,27 @@ def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Da
     key = _content_key(root, train + val, f"{FORMAT} {note}")
     build = partial(_decoded, root, train, val, classes, note=note)
     return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
+
+
+def test_folder(root: Path, data: Dataset) -> Dataset:
+    """The images in test/ as the validation images of a Dataset without others, as `data`, of the same root, is.
+
+    Raises UserError when there are none, or their classes are others.
+    """
+    top = root / "test"
+    if not top.is_dir():
+        raise UserError(f"data {root}: has no test images; they would be in test/CLASS/*")
+    classes, samples, _ = _scan(top)
+    if odd := set(classes) ^ set(data.classes):
+        raise UserError(f"data {top}: class {min(odd)} is not in both train/ and test/")
+    check_memory(len(samples), 3, data.image_size)
+    good = list(_pixels(samples, data.image_size))
+    if len(samples) - len(good) > len(samples) / 100:
+        raise UserError(f"data {top}: {len(samples) - len(good)} of {len(samples)} images cannot be decoded")
+    labels = torch.tensor([samples[i][1] for i, _ in good])
+    images = torch.stack([pixels for _, pixels in good])
+    note = f"the {len(good):,} images of test/"
+    return Dataset(root.name, images[:0], labels[:0], images, labels, classes, data.flip, note)
 
 
 def _scan(top: Path) -> tuple[tuple[str, ...], list[Sample], list[Path]]:

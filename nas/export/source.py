@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas import datasets, study, trained
+from nas import datasets, trained
 from nas.architecture import family_names
 from nas.datasets import Dataset
 from nas.errors import UserError
 from nas.files import read_toml
 from nas.images import resized
+from nas.named import RUNS
 from nas.network import Network
 from nas.trained import Inputs, Trained
 
@@ -97,7 +98,7 @@ def _place(name: str) -> Path:
             "nas.timm.to_arch_def writes an untrained one for timm"
         )
     path = Path(name)
-    run = study.RUNS / name
+    run = RUNS / name
     return run if not path.exists() and path.name == name and run.is_dir() else path
 
 

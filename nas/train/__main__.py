@@ -11,18 +11,22 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from nas import cli, datasets, study
+from nas import cli, datasets, study, trained
+from nas.datasets import Dataset
 from nas.errors import RunFailed, UserError
-from nas.images import images_of
+from nas.files import read_toml
+from nas.images import Images, images_of
 from nas.named import find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, Progress, calm
 from nas.train.display import Display
 from nas.train.loop import CHECKPOINT, Course, Ended, Row, train
+from nas.train.measure import measure
+from nas.train.pretrained import Pretrained, begin_with, read_pretrained
 from nas.train.question import Training, parse_freeze
 from nas.train.ranks import Ranks, joined
-from nas.train.recipe import DEFAULT, Recipe
-from nas.train.results import RESULT, sentences, write_curve, write_network, write_results
+from nas.train.recipe import DEFAULT, TUNING, Recipe
+from nas.train.results import RESULT, sentences, write_curve, write_network, write_results, write_test
 from nas.train.trainee import Trainee
 from nas.units import format_count
 
@@ -39,7 +43,10 @@ def main(
         str | None, typer.Option(help="A data set's name, or a folder train/CLASS/*.  [default: the run's]")
     ] = None,
     run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: network and data]")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A bundled recipe or a .toml file.  [default: default]")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A bundled recipe or a .toml file.  [default: default, or finetune with --pretrained]"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=100_000, help="[default: the recipe's]")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=2, max=1_000_000, help="The learning rate follows.  [default: the recipe's]")
@@ -51,6 +58,20 @@ def main(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels.  [default: the data's; of a folder, the network's resolution at most]")
     ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Start from weights: torchvision, a training's directory, a .safetensors or a .pth file."),
+    ] = None,
+    freeze: Annotated[
+        str, typer.Option(help="Keep as they are: features, or so many of their parts from the stem on, or none.")
+    ] = "none",
+    unfreeze: Annotated[
+        float | None,
+        typer.Option(help="Free them again, the last first, within this share of the epochs.  [default: the recipe's]"),
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make each step faster.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -64,13 +85,20 @@ def main(
     with joined(device) as ranks:
         found = find_network(network)
         source = data or found.facts.get("arguments", {}).get("data", datasets.DEFAULT)
-        chosen = Recipe.load(recipe or DEFAULT)
+        chosen = Recipe.load(recipe or (TUNING if pretrained else DEFAULT))
         chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
+        chosen = chosen if unfreeze is None else replace(chosen, unfreeze=unfreeze)
+        frozen = parse_freeze(freeze, found.architecture)
+        weights = read_pretrained(pretrained, found.architecture) if pretrained else None
         path = run_path(run) if run else None
         images = datasets.load(source, image_size=image_size, largest=found.architecture.resolution)
         path = path or run_path(default_name(found.label, images.name))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
+        if test:
+            datasets.load_test(source, images)  # refuses what has none, before anything is written
         training, validation = images_of(images, None, ranks.where)
+        if weights:
+            training, validation = (normalised_as(part, weights) for part in (training, validation))
         wanted = Training(
             found.architecture,
             found.origin,
@@ -79,29 +107,35 @@ def main(
             tuple(training.std.flatten().tolist()),
             chosen,
             pieces or ranks.world,
-            parse_freeze("none", found.architecture),
+            frozen,
+            weights,
             seed,
             compiled,
         )
         wanted.check(ranks)
         arguments = {
-            **{"data": source, "recipe": recipe or DEFAULT, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
+            **{"data": source, "recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
             **{"pieces": wanted.pieces, "image_size": images.image_size, "compile": compiled or None, "seed": seed},
+            **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
             **{"device": device, "processes": ranks.world},
         }
         course = Course(
             training, validation, images.num_classes, images.flip, chosen, wanted.pieces, wanted.freeze, seed
         )
+        model, said = started(wanted)
         if ranks.first:
             with study.locked(path):
-                perform(wanted, course, ranks, path, facts(wanted, arguments, ranks))
+                begin(wanted, path, facts(wanted, arguments, ranks))
+                introduce(wanted, ranks, path, said)
+                perform(wanted, course, model, ranks, path)
+                conclude(path, source if test else None, images, training, ranks)
         else:
-            perform(wanted, course, ranks, path, {})
+            perform(wanted, course, model, ranks, path)
 
 
 def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the training."""
-    images, recipe = wanted.data, wanted.recipe
+    images, recipe, given = wanted.data, wanted.recipe, wanted.pretrained
     return {
         "arguments": arguments,
         "network": {
@@ -118,44 +152,18 @@ def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[
             "fingerprint": images.fingerprint,
             "note": images.note,
         },
+        "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
         "recipe": recipe.table(),
         "progressive": recipe.progressive.table() if recipe.progressive else None,
         **study.environment(str(ranks.where)),
     }
 
 
-def perform(wanted: Training, course: Course, ranks: Ranks, path: Path, known: Mapping[str, Any]) -> None:
-    """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
-    done = b""
-    if ranks.first:
-        begun = study.check_arguments(path, known)
-        if not begun:
-            study.write_run(path, known)
-            write_network(path, wanted, {})
-        done = bytes([(path / RESULT).exists()])
-        continued = (path / CHECKPOINT).exists()
-        introduce(wanted, ranks, path, "done" if done[0] else "continued" if continued else "new")
-    if not ranks.told(done)[0]:
-        with Display(course.recipe.epochs, ranks.first) as display:
-
-            def published(rows: list[Row]) -> None:
-                display.published(rows[-1])
-                write_curve(path, wanted, rows)
-
-            trainee = Trainee(started(wanted), wanted.recipe, ranks, wanted.compiled)
-            ended = attempt(trainee, course, path / CHECKPOINT, published, display.progressed)
-        if ranks.first:
-            part = f"the {len(course.validation):,} validation images of {wanted.data.name}"
-            write_results(path, wanted, trainee, {part: ended.measured}, ended.rows)
-    if ranks.first:
-        for sentence in sentences(path):
-            cli.say(sentence)
-
-
-def introduce(wanted: Training, ranks: Ranks, path: Path, state: str) -> None:
+def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
     """Say what is going to be trained."""
     arch, images, recipe = wanted.architecture, wanted.data, wanted.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
+    state = "done" if (path / RESULT).exists() else "continued" if (path / CHECKPOINT).exists() else "new"
     cli.say(f"training {path}: {state}")
     cli.say(f"{wanted.origin}: {arch}")
     cli.say(f"data {images.name}: {images.note}")
@@ -171,16 +179,68 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, state: str) -> None:
     )
     if recipe.progressive:
         cli.say(recipe.progressive.sentence(images.image_size))
+    if said:
+        cli.say(said)
+    if wanted.freeze:
+        until = f", part by part free within {recipe.unfreeze:.0%} of the epochs" if recipe.unfreeze else ""
+        cli.say(f"frozen: the first {wanted.freeze} of {len(arch.stages) + 2} parts of the features{until}")
 
 
-def started(wanted: Training) -> Network:
-    """The network as it is before the first step; all that is random follows from the seed."""
+def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
+    """Write what is known before the first step; raises UserError where the training was begun in another way."""
+    if not study.check_arguments(path, known):
+        study.write_run(path, known)
+        write_network(path, wanted, {})
+
+
+def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path) -> None:
+    """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
+    if ranks.told(bytes([(path / RESULT).exists()]))[0]:
+        return
+    with Display(course.recipe.epochs, ranks.first) as display:
+
+        def published(rows: list[Row]) -> None:
+            display.published(rows[-1])
+            write_curve(path, wanted, rows)
+
+        trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
+        ended = attempt(trainee, course, path / CHECKPOINT, published, display.progressed)
+    if ranks.first:
+        write_results(path, wanted, trainee, ended)
+
+
+def conclude(path: Path, source: str | None, images: Dataset, training: Images, ranks: Ranks) -> None:
+    """Say what the network is worth; on the test images of the source, too, which are looked at once."""
+    if source is not None and "test" not in read_toml(path / RESULT):
+        held = datasets.load_test(source, images)
+        pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
+        part = replace(training, pixels=pixels, labels=held.val_labels)
+        model = trained.load(path).to(ranks.where)
+        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)))
+    for sentence in sentences(path):
+        cli.say(sentence)
+
+
+def started(wanted: Training) -> tuple[Network, str]:
+    """The network as it is before the first step, and what is to be said of that; raises UserError.
+
+    All that is random follows from the seed.
+    """
+    images, recipe = wanted.data, wanted.recipe
     with torch.random.fork_rng([]):
         torch.manual_seed(wanted.seed)
-        images, recipe = wanted.data, wanted.recipe
         model = wanted.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
     calm(model)
-    return model
+    return model, begin_with(model, wanted.pretrained, images.classes) if wanted.pretrained else ""
+
+
+def normalised_as(images: Images, weights: Pretrained) -> Images:
+    """The images, normalised as those were that the weights know."""
+    mean, std = (
+        torch.tensor(values, device=images.mean.device)[:, None, None]
+        for values in weights.statistics(len(images.mean))
+    )
+    return replace(images, mean=mean, std=std)
 
 
 def attempt(

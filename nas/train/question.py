@@ -10,6 +10,7 @@ from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.errors import UserError
 from nas.proxy import mixed_dtype
+from nas.train.pretrained import Pretrained
 from nas.train.ranks import Ranks
 from nas.train.recipe import Recipe
 from nas.trained import Inputs
@@ -34,6 +35,7 @@ class Training:
     recipe: Recipe
     pieces: int
     freeze: int
+    pretrained: Pretrained | None
     seed: int
     compiled: bool
 

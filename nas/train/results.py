@@ -13,7 +13,7 @@ from nas import plots, trained
 from nas.files import read_toml, to_toml, write_atomic
 from nas.named import NETWORK
 from nas.train import pictures
-from nas.train.loop import CHECKPOINT, Row
+from nas.train.loop import CHECKPOINT, Ended, Row
 from nas.train.measure import Measured
 from nas.train.question import Training
 from nas.train.trainee import Trainee
@@ -41,37 +41,34 @@ def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -
     return known
 
 
-def write_results(
-    path: Path, wanted: Training, trainee: Trainee, found: dict[str, Measured], rows: Sequence[Row]
-) -> None:
-    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
-
-    found: what was measured, by the images that it was measured on.
-    """
-    recipe = wanted.recipe
+def write_results(path: Path, wanted: Training, trainee: Trainee, ended: Ended) -> None:
+    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more."""
+    recipe, measured = wanted.recipe, ended.measured
     kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
-    about: dict[str, str | float] = {
-        "data": wanted.data.name,
-        "epochs": recipe.epochs,
-        "weights": f"{kind} after the last epoch; none was picked by its accuracy",
-    }
-    figures: dict[str, Any] = {}
-    for name, (part, measured) in zip(("validation", "test"), found.items(), strict=False):
-        figures[name] = _figures(measured, part)
-        about |= {f"{'' if name == 'validation' else 'test_'}{k}": v for k, v in figures[name].items()}
-    write_confusion(path, wanted, *next(iter(found.items())))
-    trained.save(path / trained.WEIGHTS, write_network(path, wanted, about), trainee.averaged.state_dict())
-    made = {"weights": about["weights"], "epochs": recipe.epochs, "steps": trainee.steps, "seconds": rows[-1].seconds}
-    write_atomic(path / RESULT, to_toml({**made, **figures}))
+    weights = f"{kind} after the last epoch; none was picked by its accuracy"
+    figures = _figures(measured, f"the {measured.images:,} validation images of {wanted.data.name}")
+    write_confusion(path, wanted, measured)
+    known = write_network(
+        path, wanted, {"data": wanted.data.name, "epochs": recipe.epochs, "weights": weights, **figures}
+    )
+    trained.save(path / trained.WEIGHTS, known, trainee.averaged.state_dict())
+    made = {"weights": weights, "epochs": recipe.epochs, "steps": trainee.steps, "seconds": ended.rows[-1].seconds}
+    write_atomic(path / RESULT, to_toml({**made, "validation": figures}))
     (path / CHECKPOINT).unlink(missing_ok=True)
 
 
-def write_confusion(path: Path, wanted: Training, part: str, measured: Measured) -> None:
+def write_test(path: Path, data: str, measured: Measured) -> None:
+    """Add to result.toml what the network is worth on test images."""
+    figures = _figures(measured, f"the {measured.images:,} test images of {data}")
+    write_atomic(path / RESULT, to_toml({**read_toml(path / RESULT), "test": figures}))
+
+
+def write_confusion(path: Path, wanted: Training, measured: Measured) -> None:
     """Write confusion.csv (classes by row, what they were taken for by column) and confusion.png."""
     names = list(wanted.data.classes)
     table = pd.DataFrame(measured.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
     write_atomic(path / "confusion.csv", table.to_csv())
-    title = f"{wanted.origin} on {part}"
+    title = f"{wanted.origin} on the {measured.images:,} validation images of {wanted.data.name}"
     subtitle = f"top-1 {100 * measured.top1:.2f} ± {196 * measured.error:.2f} % (95 %, from the number of images)"
     plots.save(pictures.confusion(table, title, subtitle), path / "confusion.png")
 
@@ -89,13 +86,8 @@ def sentences(path: Path) -> list[str]:
 
 
 def _figures(measured: Measured, part: str) -> dict[str, Any]:
-    return {
-        "top1": measured.top1,
-        "top1_error": measured.error,
-        "top5": measured.top5,
-        "loss": measured.loss,
-        "images": part,
-    }
+    shares = {"top1": measured.top1, "top1_error": measured.error, "top5": measured.top5}
+    return {**shares, "loss": measured.loss, "images": part}
 
 
 def _network(wanted: Training) -> str:

@@ -120,8 +120,11 @@ class Trainee:
 
 
 def _groups(model: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's groups, each with the share of the learning rate that it gets."""
+    """The optimizer's groups, each with the share of the learning rate that it gets.
+
+    Each part has groups of its own: torch's fused SGD wants all of a group to take their first step together.
+    """
     groups = []
-    for part, share in ((model.features, recipe.body_rate), (model.classifier, 1.0)):
+    for part, share in (*((part, recipe.body_rate) for part in model.features), (model.classifier, 1.0)):
         groups += [{**group, "share": share} for group in decayed(part.parameters(), recipe.weight_decay)]
     return groups
