@@ -124,7 +124,11 @@ def _digits() -> Dataset:
 
 
 # From a name to its class in torchvision.datasets, and the share of its training images to validate with.
-KINDS = {"fashion-mnist": ("FashionMNIST", 1 / 6), "cifar10": ("CIFAR10", 1 / 10), "cifar100": ("CIFAR100", 1 / 10)}
+KINDS = {
+    "fashion-mnist": ("FashionMNIST", 1 / 6),
+    "cifar10": ("CIFAR10", 1 / 10),
+    "cifar100": ("CIFAR100", 1 / 10),
+}
 
 # From a name to a loader; its argument says whether it may download.
 LOADERS: dict[str, Callable[[bool], Dataset]] = {
