@@ -43,13 +43,22 @@ def timed(command: list[str], folder: Path, awaited: Path) -> tuple[float, float
     return first, time.perf_counter() - started
 
 
+def photograph(page: Path, picture: Path) -> None:
+    """What the top of a page looks like, if there is a chromium to look with."""
+    if browser := shutil.which("chromium"):
+        how = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1280,1010"]
+        subprocess.run([browser, *how, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+
+
 def main() -> None:
     """Run both, and keep what they made."""
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "runs/mnas"
         plot, search = timed(["nas.search", "--space", "mnas"], Path(name), run / "pareto.png")
         grid, scale = timed(["nas.scale", "--phi", "3"], Path(name), run / "scale/grid.png")
+        timed(["nas.report", "mnas"], Path(name), run / "report.html")
         KEPT.mkdir(exist_ok=True)
+        photograph(run / "report.html", KEPT / "report.png")
         for file in FILES:
             shutil.copy(run / file, KEPT / Path(file).name)
     trials = pd.read_csv(KEPT / "trials.csv")

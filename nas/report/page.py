@@ -14,7 +14,16 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-SCRIPTS = ("core.js", "drawing.js", "charts.js", "front.js", "compare.js", "table.js", "page.js")  # in this order
+SCRIPTS = (
+    "core.js",
+    "drawing.js",
+    "charts.js",
+    "scaling.js",
+    "front.js",
+    "compare.js",
+    "table.js",
+    "page.js",
+)  # in this order
 
 
 def page(contents: Mapping[str, Any]) -> str:

@@ -29,7 +29,12 @@ const known = (value) => value !== null && value !== undefined;
 /** A count with a unit, as the commands print it: 385814752 -> 385.8M. */
 function count(value, digits = 4) {
   if (!known(value)) return "–";
-  for (const [unit, size] of [["T", 1e12], ["G", 1e9], ["M", 1e6], ["K", 1e3]])
+  for (const [unit, size] of [
+    ["T", 1e12],
+    ["G", 1e9],
+    ["M", 1e6],
+    ["K", 1e3],
+  ])
     if (Math.abs(value) >= size) return Number((value / size).toPrecision(digits)) + unit;
   return String(Number(value.toPrecision(digits)));
 }
@@ -50,7 +55,9 @@ function accuracyText(trial) {
   if (!known(accuracy(trial))) return "no accuracy";
   if (trial.state === "PRUNED") return `${percent(trial.accuracy)} when stopped after epoch ${trial.epochs}`;
   const spread = known(trial.mean_error) ? ` ± ${(100 * trial.mean_error).toFixed(1)}` : "";
-  return `${(100 * accuracy(trial)).toFixed(1)}${spread} %` + (trial.runs > 1 ? `, mean of ${trial.runs}` : ", one training");
+  return (
+    `${(100 * accuracy(trial)).toFixed(1)}${spread} %` + (trial.runs > 1 ? `, mean of ${trial.runs}` : ", one training")
+  );
 }
 
 /** The trials, from columns to one object each. */
@@ -111,8 +118,19 @@ async function copy(text, what) {
 }
 
 const copyButton = (text, what, small = true) =>
-  el("button", { type: "button", class: small ? "quiet small" : "quiet", "aria-label": `Copy ${what}`,
-    onclick: (event) => { event.stopPropagation(); copy(text, what); } }, "copy");
+  el(
+    "button",
+    {
+      type: "button",
+      class: small ? "quiet small" : "quiet",
+      "aria-label": `Copy ${what}`,
+      onclick: (event) => {
+        event.stopPropagation();
+        copy(text, what);
+      },
+    },
+    "copy",
+  );
 
 /** Pin a network or unpin it; everything that shows pins is drawn anew. */
 function togglePin(number) {
@@ -129,7 +147,19 @@ function letter(number) {
 
 function pinButton(trial, attributes = {}) {
   const pinned = page.pins.includes(trial.trial);
-  return el("button", { type: "button", class: "pin", "aria-pressed": String(pinned),
-    "aria-label": `${pinned ? "Unpin" : "Pin"} trial ${trial.trial}`, ...attributes,
-    onclick: (event) => { event.stopPropagation(); togglePin(trial.trial); } }, letter(trial.trial));
+  return el(
+    "button",
+    {
+      type: "button",
+      class: "pin",
+      "aria-pressed": String(pinned),
+      "aria-label": `${pinned ? "Unpin" : "Pin"} trial ${trial.trial}`,
+      ...attributes,
+      onclick: (event) => {
+        event.stopPropagation();
+        togglePin(trial.trial);
+      },
+    },
+    letter(trial.trial),
+  );
 }

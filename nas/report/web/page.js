@@ -8,32 +8,77 @@ function drawWords() {
   const best = baseline();
   fill("name", data.name);
   fill("status", data.texts.status);
-  if (best) fill("headline", el("em", {}, percent(accuracy(best))), ` accuracy with ${amount(data.cost, best[data.cost])} ${costText(data.cost).short}`);
+  if (best)
+    fill(
+      "headline",
+      el("em", {}, percent(accuracy(best))),
+      ` accuracy with ${amount(data.cost, best[data.cost])} ${costText(data.cost).short}`,
+    );
   else fill("headline", data.family.length ? "A scaled family" : "No network is trained yet");
-  fill("reason", best ? `The picked baseline, trial ${best.trial}: ${data.texts.why || "picked by its reward"}.` : data.texts.scaling);
-  const figures = best ? [
-    ["accuracy", percent(accuracy(best)), known(best.mean_error) ? `± ${(100 * best.mean_error).toFixed(1)}, ${best.runs} trainings` : "one training"],
-    ...data.costs.filter((cost) => ["madds", "params", "latency"].includes(cost.key))
-      .map((cost) => [cost.short, amount(cost.key, best[cost.key]), ""]),
-    ["on the front", String(page.trials.filter((t) => t.front).length), `of ${page.trials.length}`],
-  ] : [];
-  fill("figures", ...figures.map(([name, value, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, " ", el("small", {}, more)))));
+  fill(
+    "reason",
+    best
+      ? `The picked baseline, trial ${best.trial}: ${data.texts.why || "picked by its reward"}.`
+      : data.texts.scaling,
+  );
+  const figures = best
+    ? [
+        [
+          "accuracy",
+          percent(accuracy(best)),
+          known(best.mean_error) ? `± ${(100 * best.mean_error).toFixed(1)}, ${best.runs} trainings` : "one training",
+        ],
+        ...data.costs
+          .filter((cost) => ["madds", "params", "latency"].includes(cost.key))
+          .map((cost) => [cost.short, amount(cost.key, best[cost.key]), ""]),
+        ["on the front", String(page.trials.filter((t) => t.front).length), `of ${page.trials.length}`],
+      ]
+    : [];
+  fill(
+    "figures",
+    ...figures.map(([name, value, more]) =>
+      el("div", {}, el("dt", {}, name), el("dd", {}, value, " ", el("small", {}, more))),
+    ),
+  );
   const [word, ...rest] = data.texts.confirmed.split(/(?=:| by)/);
   fill("confirmed", el("b", {}, word.charAt(0).toUpperCase() + word.slice(1)), rest.join(""), rest.length ? "." : "");
   $("confirmed").hidden = !data.texts.confirmed;
   $("confirmed").classList.toggle("unsure", data.texts.confirmed.startsWith("unconfirmed"));
+  fill("basis", best ? data.texts.basis : "");
   $("baseline").hidden = !best;
   if (best) drawTrial("baseline", best, `The baseline, trial ${best.trial}`, false);
-  fill("front-notes", ...[data.texts.basis, data.texts.bars, data.texts.counted, ...data.texts.notes].filter(Boolean).map((text) => el("p", {}, text)));
-  fill("commands", ...data.commands.map(({ what, command }) => el("div", { class: "command" }, el("span", {}, what),
-    el("pre", { class: "code" }, command), copyButton(command, "the command", false))));
+  fill(
+    "front-notes",
+    ...[data.texts.basis, data.texts.bars, data.texts.counted, ...data.texts.notes]
+      .filter(Boolean)
+      .map((text) => el("p", {}, text)),
+  );
+  fill(
+    "commands",
+    ...data.commands.map(({ what, command }) =>
+      el(
+        "div",
+        { class: "command" },
+        el("span", {}, what),
+        el("pre", { class: "code" }, command),
+        copyButton(command, "the command", false),
+      ),
+    ),
+  );
   fill("origin", ...data.origin.flatMap(({ name, value }) => [el("dt", {}, name), el("dd", {}, value)]));
   fill("foot", `${data.name} · made ${data.made} by compound-nas ${data.version}`);
 }
 
 function drawNav() {
-  const links = [["front", "Front"], ["compare", "Side by side"], ["search", "Search"], ["choices", "Choices"], ["scaling", "Family"],
-    ["trials", "Table"], ["again", "Repeat"]];
+  const links = [
+    ["front", "Front"],
+    ["compare", "Side by side"],
+    ["search", "Search"],
+    ["choices", "Choices"],
+    ["scaling", "Family"],
+    ["trials", "Table"],
+    ["again", "Repeat"],
+  ];
   fill("nav", ...links.filter(([id]) => !$(id).hidden).map(([id, text]) => el("a", { href: `#${id}` }, text)));
 }
 
@@ -46,7 +91,12 @@ function drawRunning() {
 
 /** All that pins change. */
 function drawPins() {
-  if (page.trials.length) { drawFront(); drawChips(); drawDetail(); drawTable(); }
+  if (page.trials.length) {
+    drawFront();
+    drawChips();
+    drawDetail();
+    drawTable();
+  }
   drawCompare();
 }
 
@@ -89,30 +139,53 @@ async function poll(seen) {
     else drawRunning();
   } catch (error) {
     $("live").classList.add("lost");
-    fill("live", error instanceof TypeError ? "● no longer served: python -m nas.report was ended" : `● ${error.message}`);
+    fill(
+      "live",
+      error instanceof TypeError ? "● no longer served: python -m nas.report was ended" : `● ${error.message}`,
+    );
   }
   setTimeout(poll, POLL, next);
 }
 
 function setTheme(theme, keep = true) {
   document.documentElement.dataset.theme = theme;
-  if (keep) try { localStorage.setItem("theme", theme); } catch { /* a browser that keeps nothing of files */ }
+  if (keep)
+    try {
+      localStorage.setItem("theme", theme);
+    } catch {
+      /* a browser that keeps nothing of files */
+    }
 }
 
 function bootTheme() {
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   let kept = null;
-  try { kept = localStorage.getItem("theme"); } catch { /* as above */ }
+  try {
+    kept = localStorage.getItem("theme");
+  } catch {
+    /* as above */
+  }
   setTheme(["light", "dark"].includes(kept) ? kept : system.matches ? "dark" : "light", false);
   $("theme").addEventListener("click", () => {
     kept = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
     setTheme(kept);
     drawAll();
   });
-  system.addEventListener("change", () => { if (!kept) { setTheme(system.matches ? "dark" : "light", false); drawAll(); } });
+  system.addEventListener("change", () => {
+    if (!kept) {
+      setTheme(system.matches ? "dark" : "light", false);
+      drawAll();
+    }
+  });
   let before = null;
-  window.addEventListener("beforeprint", () => { before = document.documentElement.dataset.theme; setTheme("light", false); if (before !== "light") drawAll(); });
-  window.addEventListener("afterprint", () => { if (before && before !== "light") { setTheme(before, false); drawAll(); } });
+  const print = (on) => {
+    if (on) before = document.documentElement.dataset.theme;
+    setTheme(on ? "light" : before, false);
+    document.documentElement.classList.toggle("printing", on);
+    drawAll();
+  };
+  window.addEventListener("beforeprint", () => print(true));
+  window.addEventListener("afterprint", () => print(false));
 }
 
 function boot() {
@@ -120,13 +193,19 @@ function boot() {
   bootTheme();
   bootFront();
   bootTable();
-  $("unpin").addEventListener("click", () => { page.pins = []; drawPins(); });
+  $("unpin").addEventListener("click", () => {
+    page.pins = [];
+    drawPins();
+  });
   $("all-choices").addEventListener("click", () => {
     $("all-choices").setAttribute("aria-expanded", String($("all-choices").getAttribute("aria-expanded") !== "true"));
     drawEffects();
   });
   const best = baseline();
-  if (best) { page.pins = [best.trial]; page.shown = best.trial; }
+  if (best) {
+    page.pins = [best.trial];
+    page.shown = best.trial;
+  }
   drawAll();
   if (page.data.live) poll(page.data.live);
 }

@@ -8,18 +8,58 @@ function columnsOf() {
   const { costs } = page.data;
   return [
     { key: "trial", title: "trial", get: (t) => t.trial, show: (t) => [String(t.trial), ...tags(t)] },
-    { key: "accuracy", title: "accuracy", falls: true, get: accuracy, show: (t) => [known(accuracy(t)) ? percent(accuracy(t))
-      + (known(t.mean_error) && t.state === "COMPLETE" ? ` ± ${(100 * t.mean_error).toFixed(1)}` : "") : "–"] },
-    ...costs.filter((cost) => cost.main).map((cost) => ({ key: cost.key, title: cost.short, get: (t) => t[cost.key], show: (t) => [amount(cost.key, t[cost.key])] })),
-    { key: "runs", title: "trainings", falls: true, get: (t) => t.runs, show: (t) => [known(t.runs) ? String(t.runs) : "–"] },
-    { key: "epochs", title: "epochs", falls: true, get: (t) => t.epochs, show: (t) => [known(t.epochs) ? String(t.epochs) : "–"] },
+    {
+      key: "accuracy",
+      title: "accuracy",
+      falls: true,
+      get: accuracy,
+      show: (t) => [
+        known(accuracy(t))
+          ? percent(accuracy(t)) +
+            (known(t.mean_error) && t.state === "COMPLETE" ? ` ± ${(100 * t.mean_error).toFixed(1)}` : "")
+          : "–",
+      ],
+    },
+    ...costs
+      .filter((cost) => cost.main)
+      .map((cost) => ({
+        key: cost.key,
+        title: cost.short,
+        get: (t) => t[cost.key],
+        show: (t) => [amount(cost.key, t[cost.key])],
+      })),
+    {
+      key: "runs",
+      title: "trainings",
+      falls: true,
+      get: (t) => t.runs,
+      show: (t) => [known(t.runs) ? String(t.runs) : "–"],
+    },
+    {
+      key: "epochs",
+      title: "epochs",
+      falls: true,
+      get: (t) => t.epochs,
+      show: (t) => [known(t.epochs) ? String(t.epochs) : "–"],
+    },
   ];
 }
 
 /** What a trial's row can be found by. */
-const searchText = (trial) => (trial.found ??= [trial.trial, networkOf(trial.network).text, trial.hash, trial.note,
-  trial.baseline ? "baseline" : "", trial.front ? "front" : "", { COMPLETE: "", FAIL: "failed", PRUNED: "stopped" }[trial.state] ?? trial.state]
-  .join(" ").toLowerCase().replace(/_/g, " ") + " ");
+const searchText = (trial) =>
+  (trial.found ??=
+    [
+      trial.trial,
+      networkOf(trial.network).text,
+      trial.hash,
+      trial.note,
+      trial.baseline ? "baseline" : "",
+      trial.front ? "front" : "",
+      { COMPLETE: "", FAIL: "failed", PRUNED: "stopped" }[trial.state] ?? trial.state,
+    ]
+      .join(" ")
+      .toLowerCase()
+      .replace(/_/g, " ") + " ");
 
 /** Whether a row has all words of a filter; a number alone is a trial's, or a whole word. */
 function matches(trial, words) {
@@ -33,7 +73,9 @@ function filtered() {
   const column = columnsOf().find((one) => one.key === table.sort) || columnsOf()[0];
   const side = table.falling ? -1 : 1;
   return page.trials
-    .filter((t) => (!front || t.front) && (!pinned || page.pins.includes(t.trial)) && (!words.length || matches(t, words)))
+    .filter(
+      (t) => (!front || t.front) && (!pinned || page.pins.includes(t.trial)) && (!words.length || matches(t, words)),
+    )
     .map((trial) => [trial, column.get(trial)])
     .sort(([a, x], [b, y]) => !known(x) - !known(y) || (known(x) && side * (x - y)) || a.trial - b.trial)
     .map(([trial]) => trial);
@@ -45,35 +87,81 @@ function drawTable() {
   const shown = rows.slice(table.start, table.start + ROWS);
   const columns = columnsOf();
   const node = $("table");
-  const held = node.contains(document.activeElement) ? document.activeElement.closest("[data-key], [data-trial]") : null;
+  const held = node.contains(document.activeElement)
+    ? document.activeElement.closest("[data-key], [data-trial]")
+    : null;
   const [key, number] = [held?.dataset.key, held?.dataset.trial];
-  fill(node.tHead, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "hidden" }, "pin")),
-    ...columns.map((column) => el("th", { scope: "col", class: column.key === "trial" ? null : "number",
-      "aria-sort": column.key === table.sort ? (table.falling ? "descending" : "ascending") : null },
-    el("button", { type: "button", "data-key": column.key, onclick: () => sortBy(column) },
-      `${column.title}${column.key === table.sort ? (table.falling ? " ↓" : " ↑") : ""}`))),
-    el("th", { scope: "col" }, "block strings")));
+  fill(
+    node.tHead,
+    el(
+      "tr",
+      {},
+      el("th", { scope: "col" }, el("span", { class: "hidden" }, "pin")),
+      ...columns.map((column) =>
+        el(
+          "th",
+          {
+            scope: "col",
+            class: column.key === "trial" ? null : "number",
+            "aria-sort": column.key === table.sort ? (table.falling ? "descending" : "ascending") : null,
+          },
+          el(
+            "button",
+            { type: "button", "data-key": column.key, onclick: () => sortBy(column) },
+            `${column.title}${column.key === table.sort ? (table.falling ? " ↓" : " ↑") : ""}`,
+          ),
+        ),
+      ),
+      el("th", { scope: "col" }, "block strings"),
+    ),
+  );
   fill(node.tBodies[0], ...shown.map((trial, i) => tableRow(trial, columns, i)));
   const all = page.trials.length;
   fill("count", rows.length === all ? `${all} trials` : `${rows.length} of ${all} trials`);
   const last = Math.max(1, Math.ceil(rows.length / ROWS));
-  const turn = (text, start, off) => el("button", { type: "button", class: "quiet", disabled: off, onclick: () => turnTo(start) }, text);
-  fill("pages", ...(last > 1 ? [turn("‹ earlier", table.start - ROWS, table.start === 0),
-    el("span", {}, `page ${table.start / ROWS + 1} of ${last}`),
-    turn("later ›", table.start + ROWS, table.start + ROWS >= rows.length)] : []));
+  const turn = (text, start, off) =>
+    el("button", { type: "button", class: "quiet", disabled: off, onclick: () => turnTo(start) }, text);
+  fill(
+    "pages",
+    ...(last > 1
+      ? [
+          turn("‹ earlier", table.start - ROWS, table.start === 0),
+          el("span", {}, `page ${table.start / ROWS + 1} of ${last}`),
+          turn("later ›", table.start + ROWS, table.start + ROWS >= rows.length),
+        ]
+      : []),
+  );
   if (key) node.querySelector(`button[data-key="${key}"]`)?.focus({ preventScroll: true });
   if (number) focusRow(node.querySelector(`tr[data-trial="${number}"]`), true);
 }
 
 function tableRow(trial, columns, i) {
   const network = networkOf(trial.network);
-  return el("tr", { tabindex: i ? -1 : 0, "data-trial": trial.trial, "aria-selected": String(page.pins.includes(trial.trial)),
-    title: trial.note || null, onclick: () => togglePin(trial.trial), onmouseenter: () => show(trial.trial), onfocus: () => show(trial.trial) },
-  el("td", {}, pinButton(trial, { tabindex: -1 })),
-  ...columns.map((column) => el("td", { class: column.key === "trial" ? null : "number" }, ...column.show(trial))),
-  el("td", { class: "blocks" }, el("div", {}, drawMini(network),
-    copyButton(network.text, `the block strings of trial ${trial.trial}`), el("code", { title: network.text }, network.short),
-  )));
+  return el(
+    "tr",
+    {
+      tabindex: i ? -1 : 0,
+      "data-trial": trial.trial,
+      "aria-selected": String(page.pins.includes(trial.trial)),
+      title: trial.note || null,
+      onclick: () => togglePin(trial.trial),
+      onmouseenter: () => show(trial.trial),
+      onfocus: () => show(trial.trial),
+    },
+    el("td", {}, pinButton(trial, { tabindex: -1 })),
+    ...columns.map((column) => el("td", { class: column.key === "trial" ? null : "number" }, ...column.show(trial))),
+    el(
+      "td",
+      { class: "blocks" },
+      el(
+        "div",
+        {},
+        drawMini(network),
+        copyButton(network.text, `the block strings of trial ${trial.trial}`),
+        el("code", { title: network.text }, network.short),
+      ),
+    ),
+  );
 }
 
 function sortBy(column) {
@@ -94,7 +182,11 @@ function focusRow(row, still = false) {
 }
 
 function bootTable() {
-  for (const [id, event] of [["filter", "input"], ["only-front", "change"], ["only-pinned", "change"]])
+  for (const [id, event] of [
+    ["filter", "input"],
+    ["only-front", "change"],
+    ["only-pinned", "change"],
+  ])
     $(id).addEventListener(event, () => turnTo(0));
   $("table").addEventListener("keydown", (event) => {
     const row = event.target;
@@ -107,7 +199,8 @@ function bootTable() {
       turnTo(table.start + (event.key === "PageDown" ? ROWS : -ROWS));
       focusRow($("table").tBodies[0].firstElementChild);
     } else if (event.key === "Enter" || event.key === " ") togglePin(number);
-    else if (event.key === "c") copy(networkOf(page.byNumber.get(number).network).text, `the block strings of trial ${number}`);
+    else if (event.key === "c")
+      copy(networkOf(page.byNumber.get(number).network).text, `the block strings of trial ${number}`);
     else return;
     event.preventDefault();
   });

@@ -1,0 +1,324 @@
+"use strict";
+// The scaled family, and how its coefficients were found: the family, the grid of α, β, γ, the rules.
+
+function drawGrid() {
+  const rows = page.data.grid.filter((row) => known(row.accuracy));
+  $("grid").hidden = !rows.length;
+  if (!rows.length) return;
+  fill("grid-note", page.data.texts.grid);
+  const logs = (row) => [Math.log(row.alpha), 2 * Math.log(row.beta), 2 * Math.log(row.gamma)];
+  const said = (row) => `α ${row.alpha} · β ${row.beta} · γ ${row.gamma}`;
+  const hover = (row) =>
+    `<b>${said(row)}</b>${row.picked ? " · picked" : ""}${row.paper ? " · the paper's" : ""}<br>` +
+    `${percent(row.accuracy, 2)} after ${row.epochs} epochs, seeds: ${row.trainings}<br>` +
+    `MAdds × ${row.product.toFixed(2)} nominal, × ${row.counted_ratio.toFixed(2)} counted<extra></extra>`;
+  const ordered = [...rows].sort((a, b) => a.first_accuracy - b.first_accuracy);
+  const ternary = (some, marker, name) => ({
+    type: "scatterternary",
+    mode: "markers",
+    name,
+    a: some.map((r) => logs(r)[2]),
+    b: some.map((r) => logs(r)[0]),
+    c: some.map((r) => logs(r)[1]),
+    hovertemplate: some.map(hover),
+    marker,
+    cliponaxis: false,
+  });
+  const axis = (text) => ({
+    title: { text, font: { size: 13 } },
+    showticklabels: false,
+    ticks: "",
+    gridcolor: colour("line"),
+    linecolor: colour("soft"),
+    min: 0,
+  });
+  const corner = (name) => (narrow() ? name : `all into ${name}`);
+  const epochs = rows.find((row) => row.stage === 1)?.epochs;
+  const bar = narrow() ? { orientation: "h", y: -0.24, len: 0.9 } : { len: 0.75 };
+  chart(
+    "grid-chart",
+    [
+      ternary(
+        ordered,
+        {
+          size: 15,
+          color: ordered.map((r) => 100 * r.first_accuracy),
+          colorscale: "Viridis",
+          showscale: true,
+          line: { width: 0.5, color: colour("ink") },
+          colorbar: {
+            title: { text: `accuracy (%)${epochs ? `<br>after ${epochs} ep.` : ""}`, font: { size: 11 } },
+            thickness: 10,
+            outlinewidth: 0,
+            ...bar,
+          },
+        },
+        "triples",
+      ),
+      ternary(
+        rows.filter((r) => r.paper),
+        { symbol: "diamond-open", size: 24, color: colour("ink"), line: { width: 1.5 } },
+        "the paper's",
+      ),
+      ternary(
+        rows.filter((r) => r.picked),
+        { symbol: "star-open", size: 30, color: colour("pick"), line: { width: 2 } },
+        "picked",
+      ),
+    ],
+    {
+      height: 430,
+      margin: { l: 50, r: 30, t: 50, b: narrow() ? 140 : 60 },
+      ternary: {
+        bgcolor: "rgba(0,0,0,0)",
+        aaxis: axis(corner("resolution")),
+        baxis: axis(corner("depth")),
+        caxis: axis(corner("width")),
+      },
+      legend: { orientation: "h", y: narrow() ? -0.5 : -0.1 },
+    },
+    `The triples of α, β and γ by how they share the growth between depth, width and resolution.`,
+  );
+  const seen = new Set();
+  const best = [...rows]
+    .sort((a, b) => b.stage - a.stage || b.accuracy - a.accuracy || b.picked - a.picked)
+    .filter((row) => !seen.has(row.hash) && seen.add(row.hash))
+    .slice(0, 16)
+    .reverse();
+  const last = Math.max(...best.map((row) => row.stage));
+  const tint = (row) => (row.picked ? colour("pick") : row.stage === last ? colour("front") : colour("pale"));
+  chart(
+    "grid-ranking",
+    [false, true].map((final) => {
+      const some = best.map((row, i) => [row, i]).filter(([row]) => (row.stage === last) === final);
+      return {
+        type: "scatter",
+        mode: "markers",
+        x: some.map(([row]) => 100 * row.accuracy),
+        y: some.map(([, i]) => i),
+        name: final
+          ? `the last stage: ${some[0]?.[0].epochs} epochs, ${some[0]?.[0].trainings} seeds`
+          : "earlier stages",
+        marker: { size: 10, color: some.map(([row]) => tint(row)) },
+        hovertemplate: some.map(([row]) => hover(row)),
+        error_x: {
+          type: "data",
+          array: some.map(([row]) => 100 * (row.accuracy_error || 0)),
+          thickness: 1.2,
+          width: 3,
+          color: colour("pale"),
+        },
+      };
+    }),
+    {
+      height: 430,
+      hovermode: "closest",
+      legend: { orientation: "h", y: -0.22 },
+      xaxis: { title: { text: "proxy accuracy (%)" } },
+      yaxis: {
+        tickvals: best.map((_, i) => i),
+        ticktext: best.map(
+          (row) => `${row.alpha} / ${row.beta} / ${row.gamma}${row.paper ? " ◇" : ""}${row.picked ? " ☆" : ""}`,
+        ),
+        range: [-0.7, best.length - 0.3],
+      },
+    },
+    `The triples by proxy accuracy: the best is ${said(best.at(-1))}.`,
+  );
+}
+
+function drawRules() {
+  const rows = page.data.rules.filter((row) => known(row.accuracy)).sort((a, b) => a.accuracy - b.accuracy);
+  $("rules").hidden = !rows.length;
+  if (!rows.length) return;
+  chart(
+    "rules-chart",
+    [
+      {
+        type: "scatter",
+        mode: "markers",
+        x: rows.map((r) => 100 * r.accuracy),
+        y: rows.map((r) => plain(r.rule)),
+        error_x: {
+          type: "data",
+          array: rows.map((r) => 100 * (r.accuracy_error || 0)),
+          color: colour("pale"),
+          thickness: 1.4,
+          width: 4,
+        },
+        marker: { size: 12, color: rows.map((r) => (r.picked ? colour("pick") : colour("front"))) },
+        hovertemplate: rows.map(
+          (r) =>
+            `<b>${plain(r.rule)}</b>: ${percent(r.accuracy, 2)}, ${r.trainings} trainings<br>${count(r.madds)} MAdds, ` +
+            `${count(r.params)} parameters<extra></extra>`,
+        ),
+      },
+    ],
+    {
+      height: 120 + 40 * rows.length,
+      xaxis: { title: { text: "proxy accuracy (%), bars: 95 % intervals between seeds" } },
+      yaxis: { type: "category" },
+    },
+    `Scaling rules by proxy accuracy: the best is ${rows.at(-1).rule}.`,
+  );
+}
+
+function drawFamily() {
+  const { family, published, texts } = page.data;
+  fill("scaling-lead", texts.scaling);
+  for (const place of ["family", "family-charts", "family-table", "family-note"]) $(place).hidden = !family.length;
+  if (!family.length) return;
+  const networks = family.map((row) => networkOf(row.network));
+  const scale = Math.max(...networks.map(extent));
+  fill(
+    "family",
+    el(
+      "div",
+      { class: "members" },
+      ...family.map((row, i) =>
+        el(
+          "figure",
+          { class: "card drawn" },
+          el(
+            "header",
+            {},
+            el("h3", {}, `φ = ${row.phi}`),
+            copyButton(networks[i].text, `the block strings of φ = ${row.phi}`),
+          ),
+          el("p", { class: "said" }, `${row.pixels} px · ${count(row.madds)} MAdds · ${count(row.params)} parameters`),
+          drawNetwork(networks[i], scale),
+        ),
+      ),
+    ),
+    drawLegend(),
+  );
+  const series = [...new Set(published.map((row) => row.series))];
+  const line = (some, name, tint, marker, more) => ({
+    type: "scatter",
+    mode: "lines+markers",
+    name: plain(name),
+    x: some.map((r) => r.madds),
+    y: some.map((r) => r.params),
+    line: { color: tint, width: 1.4 },
+    marker: { color: tint, size: 7, symbol: marker },
+    hovertemplate: some.map(
+      (r) =>
+        `<b>${plain(r.name || `φ = ${r.phi}`)}</b><br>${count(r.madds)} MAdds<br>${count(r.params)} parameters<extra></extra>`,
+    ),
+    ...more,
+  });
+  const all = [...family, ...published];
+  chart(
+    "family-chart",
+    [
+      ...series.map((name, i) =>
+        line(
+          published.filter((r) => r.series === name).sort((a, b) => a.madds - b.madds),
+          name,
+          colour(`op-${["ds", "er", "cn"][i % 3]}`),
+          ["circle", "triangle-up", "diamond"][i % 3],
+        ),
+      ),
+      line(family, "this family", colour("pick"), "square", {
+        marker: { color: colour("pick"), size: 10, symbol: "square" },
+        mode: "lines+markers+text",
+        text: family.map((r) => `φ ${r.phi}`),
+        textposition: "top left",
+        textfont: { color: colour("pick") },
+      }),
+    ],
+    {
+      height: 420,
+      hovermode: "closest",
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      xaxis: logAxis(
+        all.map((r) => r.madds),
+        "multiply-adds per image",
+      ),
+      yaxis: logAxis(
+        all.map((r) => r.params),
+        "parameters",
+      ),
+    },
+    "Parameters against MAdds of the family beside published networks.",
+  );
+  drawFamilyAccuracy(family.filter((row) => known(row.accuracy)));
+  drawFamilyTable(family);
+}
+
+function drawFamilyAccuracy(done) {
+  $("family-accuracy").hidden = !done.length;
+  $("family-charts").style.gridTemplateColumns = done.length ? "" : "minmax(0, 1fr)";
+  if (!done.length) return;
+  chart(
+    "family-accuracy",
+    [
+      {
+        type: "scatter",
+        mode: "lines+markers+text",
+        x: done.map((r) => r.madds),
+        y: done.map((r) => 100 * r.accuracy),
+        text: done.map((r) => `φ ${r.phi}`),
+        textposition: "bottom right",
+        line: { color: colour("pick") },
+        marker: { size: 9 },
+        error_y: {
+          type: "data",
+          array: done.map((r) => 100 * (r.accuracy_error || 0)),
+          thickness: 1.2,
+          color: colour("pick"),
+        },
+        hovertemplate: done.map(
+          (r) =>
+            `<b>φ = ${r.phi}</b>: ${percent(r.accuracy, 2)}, ${r.trainings} trainings at ${r.image_size} px<extra></extra>`,
+        ),
+      },
+    ],
+    {
+      height: 420,
+      xaxis: logAxis(
+        done.map((r) => r.madds),
+        "multiply-adds per image",
+      ),
+      yaxis: { title: { text: "proxy accuracy (%), 95 % intervals between seeds" } },
+    },
+    "Proxy accuracy of the family against MAdds.",
+  );
+}
+
+function drawFamilyTable(family) {
+  const columns = [
+    ["φ", (r) => String(r.phi)],
+    ["depth ×", (r) => r.depth.toFixed(2)],
+    ["width ×", (r) => r.width.toFixed(2)],
+    ["pixels", (r) => String(r.pixels)],
+    ["MAdds", (r) => count(r.madds)],
+    ["counted ×", (r) => r.counted_ratio.toFixed(2)],
+    ["nominal ×", (r) => r.nominal_ratio.toFixed(2)],
+    ["parameters", (r) => count(r.params)],
+    ["activations", (r) => count(r.activations)],
+    ["training memory", (r) => `${count(r.train_memory, 3)}B`],
+    ...(family.some((r) => known(r.latency)) ? [["latency", (r) => seconds(r.latency)]] : []),
+    ...(family.some((r) => known(r.accuracy)) ? [["proxy accuracy", (r) => percent(r.accuracy, 2)]] : []),
+  ];
+  const timed = family.find((r) => known(r.latency))?.latency_source;
+  fill(
+    "family-note",
+    `Counted, nominal: MAdds relative to φ = 0, as counted and as (α·β²·γ²)^φ. Training memory: ${
+      family[0].train_memory_source || "predicted"
+    }, for ${family[0].train_memory_batch} images.${timed ? ` Latency, ${timed}.` : ""} Published networks at their own resolutions.`,
+  );
+  fill(
+    "family-table",
+    el(
+      "table",
+      {},
+      el("thead", {}, el("tr", {}, ...columns.map(([name]) => el("th", { class: "number", scope: "col" }, name)))),
+      el(
+        "tbody",
+        {},
+        ...family.map((row) => el("tr", {}, ...columns.map(([, text]) => el("td", { class: "number" }, text(row))))),
+      ),
+    ),
+  );
+}
