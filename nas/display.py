@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from nas import proxy
+from nas.study import lost
 from nas.units import format_count, format_duration
 
 
@@ -32,7 +33,7 @@ class Display:
         self.console = Console(highlight=False, soft_wrap=True)
         self.total, self.done, self.after, self.name = total, done, after, name
         self.before, self.since = done, time.monotonic()
-        self.state = ""
+        self.state, self.idle = "", False
         self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
         self.bar = Progress(
             BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}")
@@ -81,10 +82,21 @@ class Display:
             f"accuracy so far {so_far}",
         )
 
+    def waiting(self) -> None:
+        """Say so when there is nothing to train here for the first time."""
+        if not self.idle:
+            self.console.print("waiting for the trials of other processes")
+        self.idle = True
+
     def finished(self, trial: FrozenTrial) -> None:
         """Say one line about a finished trial."""
-        self.done += 1
         self.trials.pop(trial.number, None)
+        if lost(trial):
+            self.console.print(
+                f"{self.name(trial)}  was given to another worker: this one was not heard of", markup=False
+            )
+            return
+        self.done += 1
         known = trial.user_attrs
         self.state = self.after(trial)
         if trial.state == TrialState.COMPLETE:

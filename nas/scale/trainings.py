@@ -15,6 +15,7 @@ from nas.display import Display
 from nas.evaluate import Job, Proxy, load_data
 
 Accuracies = Mapping[Job, float | None]  # of finished trainings; None where one failed
+_JOB = "job"  # the attribute that names a trial's job, and what else has to be the same
 Plan = Callable[[Accuracies], Sequence[Job]]
 
 
@@ -52,16 +53,13 @@ class Trainings:
 
         def ask() -> Trial | None:
             taken = self._jobs(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
-            job = next((job for job in plan(self.accuracies()) if job not in taken), None)
-            if job is None:
-                return None
-            trial = self.study.ask()
-            trial.set_user_attr("job", {**asdict(job), "key": key})
-            return trial
+            return self.study.ask() if any(job not in taken for job in plan(self.accuracies())) else None
 
         def prepare(trial: Trial) -> Job | None:
+            due = plan(self.accuracies())
+            named = study.claim(self.study, trial, _JOB, ({**asdict(job), "key": key} for job in due))
             job = _job(trial.user_attrs, key)
-            if job is None or job not in plan(self.accuracies()):  # left over from a scaling with other options
+            if not named or job is None or job not in due:  # left over from a scaling with other options
                 return None
             study.describe_trial(trial, Architecture.parse(job.architecture), job)
             return job
@@ -74,11 +72,12 @@ class Trainings:
 
     def _jobs(self, *states: TrialState) -> dict[Job, FrozenTrial]:
         key = self.key
-        found = {_job(t.user_attrs, key): t for t in self.study.get_trials(deepcopy=False, states=states)}
-        return {job: trial for job, trial in found.items() if job is not None}
+        found = self.study.get_trials(deepcopy=False, states=states)
+        named = {_job(t.user_attrs, key): t for t in found if not study.lost(t)}
+        return {job: trial for job, trial in named.items() if job is not None}
 
 
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
     """The job that a trial's attributes name, if it was trained with this key."""
-    named = dict(attrs.get("job", {}))
+    named = dict(attrs.get(_JOB, {}))
     return Job(**named) if named.pop("key", None) == key else None

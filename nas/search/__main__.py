@@ -23,7 +23,7 @@ from nas.named import run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search import again
-from nas.search.proposals import ask, make_sampler, prepare
+from nas.search.proposals import ask, make_sampler, prepare, time_spent
 from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
@@ -72,7 +72,7 @@ def main(
     workers: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
+    storage: Annotated[str | None, typer.Option(help="A database URL instead of study.db, for many machines.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     like: Annotated[
@@ -116,6 +116,7 @@ def main(
         workers or default_workers(where),
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
+        shared=storage is not None,
     )
     path = run_path(run or _default_name(found, images, data))
     arguments = {
@@ -179,19 +180,22 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
 
 def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
-    with study.locked(path):
-        begun = study.check_arguments(path, known)
+    shown = study.shown_url(storage) if storage else None
+    with study.locked(path, wanted.shared):
+        begun = study.check_arguments(path, known, storage)
         if "latency" in wanted.objectives:
             file = path / "latency.csv"
             wanted = replace(wanted, latencies=latency.kept(file, wanted.space, wanted.proxy.device, begun, cli.say))
-        trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun)
+        trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun, known)
         if not begun:
             if trials.get_trials(deepcopy=False) and not storage:
                 raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
-            study.write_run(path, known)
+            study.write_run(path, {"storage": shown, **known})
         repeats = open_repeats(path, storage) if wanted.confirm else None
         done = len(study.finished(trials))
         cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {wanted.trials} trials done")
+        if shown:
+            cli.say(f"storage {shown}: the same command on other machines joins in")
         cli.say(f"space {wanted.space.name}: {wanted.space.size:,} networks")
         cli.say(f"data {images.name}: {images.note}")
         cli.say(
@@ -212,7 +216,11 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 f"this machine with {wanted.workers} trials side by side: it compares within this run only"
             )
 
+        def patient() -> bool:
+            return not time_spent(wanted, study.finished(trials))
+
         def after(_: FrozenTrial) -> str:
+            display.done = len(study.finished(trials))
             return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 
         with Display(wanted.trials, done, after) as display:
@@ -224,9 +232,10 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 wanted.proxy,
                 wanted.workers,
                 display,
-                wanted.lag,
+                wanted.pace,
+                patient,
             )
-        if repeats:
+        if repeats and (patient() or not study.underway(trials)):  # else those still at work will do it
             make(wanted, study.table(trials, wanted.columns), repeats, after)
         found = publish(wanted, path, images, trials, repeats)
         insight(wanted, path, trials, repeats)

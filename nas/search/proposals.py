@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ REFUSALS = 50  # proposals of a foreign sampler refused in a row before a unifor
 def ask(wanted: Search, trials: optuna.Study) -> Trial | None:
     """The next trial, or None when there are enough, the time is spent, or no new network is left."""
     known = trials.get_trials(deepcopy=False)
-    counted = [t for t in known if t.state != TrialState.WAITING and not study.refused(t)]
+    counted = [t for t in known if t.state != TrialState.WAITING and not (study.refused(t) or study.lost(t))]
     if len(counted) >= wanted.trials or time_spent(wanted, counted):
         return None
     refused = next((i for i, t in enumerate(reversed(known)) if not study.refused(t)), len(known))
@@ -35,18 +36,24 @@ def ask(wanted: Search, trials: optuna.Study) -> Trial | None:
         if code is None:
             return None
         if wanted.sampler == "random" or refused >= REFUSALS:
-            trials.enqueue_trial(wanted.space.params(code))
+            trials.enqueue_trial(wanted.space.params(code), {"hash": wanted.space.decode(code).hash})
     if wanted.sampler != "auto":  # seeded anew by each trial, they propose the same in a run that was continued
         trials.sampler = make_sampler(wanted, len(known))
     return trials.ask()
 
 
 def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
-    """Complete a trial's parameters; None for a network over the budget or known already (foreign samplers)."""
+    """Complete a trial's parameters; None for a network over the budget or known already (foreign samplers).
+
+    With other processes at work, the trial of the lower number has the network, and the last place as well.
+    """
     params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in wanted.distributions.items()}
     arch = wanted.network(params)
-    others = (t for t in trials.get_trials(deepcopy=False) if t.number != trial.number)
-    if not wanted.feasible(params) or arch.hash in _hashes(others):
+    if not wanted.feasible(params):
+        return None
+    trial.set_user_attr("hash", arch.hash)
+    before = study.earlier(trials, trial, "hash")
+    if len(before) >= wanted.trials or arch.hash in _hashes(before):
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
     study.describe_trial(trial, arch, job, wanted.others(params))
@@ -60,8 +67,8 @@ def stop_rule(wanted: Search, trials: optuna.Study, trial: Trial) -> Stop:
     first, and in a run that was interrupted.
     """
     assert wanted.stopper
-    lag = int(wanted.lag)
-    before = [t.user_attrs for t in study.finished(trials) if t.number < trial.number - lag and "curve" in t.user_attrs]
+    past = trial.number - wanted.lag
+    before = [t.user_attrs for t in study.finished(trials) if t.number < past and "curve" in t.user_attrs]
     costs = [name for name in wanted.columns if name != "accuracy"]
     peers = {
         rung: [[-a["curve"][rung - 1], *(a[name] for name in costs)] for a in before if len(a["curve"]) >= rung]
@@ -89,7 +96,7 @@ def make_sampler(wanted: Search, number: int) -> BaseSampler:
                 search_space=dict(wanted.distributions),
                 key=lambda params: wanted.network(params).hash,
                 draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
-                lag=int(wanted.lag),
+                lag=wanted.lag,
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -116,6 +123,11 @@ def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
 
 
 def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
-    """Whether these trials have used up the time budget, with the workers side by side."""
-    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials)
-    return wanted.time_budget is not None and spent / wanted.workers >= wanted.time_budget
+    """Whether these trials have used up the time budget, with the workers side by side.
+
+    Where other processes are at work, each has a time budget of its own, from its beginning on.
+    """
+    if wanted.time_budget is None:
+        return False
+    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / wanted.workers
+    return (time.monotonic() - wanted.began if wanted.shared else spent) >= wanted.time_budget

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import inf
 from typing import Any
@@ -27,7 +28,8 @@ OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
 class Search:
     """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained.
 
-    confirm: how many times the front and what is near it are trained again.
+    confirm: how many times the front and what is near it are trained again. shared: whether other processes may be at
+    work on it as well. began: when this one did, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -44,11 +46,21 @@ class Search:
     stopper: Stopper | None = None
     confirm: int = 0
     latencies: latency.Table | None = None
+    shared: bool = False
+    began: float = field(default_factory=time.monotonic)
 
     @property
-    def lag(self) -> float:
-        """How many trials before the next may be in training still: each other worker overtakes the slowest twice."""
-        return 2 * (self.workers - 1) if self.sampler == "auto" or self.stopper else inf
+    def lag(self) -> int:
+        """How many trials before the next may be in training still: each other worker overtakes the slowest twice.
+
+        So what is proposed does not depend on which worker is first. With other processes it does: 0.
+        """
+        return 0 if self.shared else 2 * (self.workers - 1)
+
+    @property
+    def pace(self) -> float:
+        """The lag that has to be kept: none where nothing depends on it."""
+        return inf if self.shared or not (self.sampler == "auto" or self.stopper) else self.lag
 
     @property
     def directions(self) -> list[study.Direction]:

