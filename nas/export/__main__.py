@@ -47,35 +47,27 @@ def main(
 
 def tell(source: Source, folder: Path, rows: list[Row]) -> None:
     """Say what was written and how it was checked."""
-    names = (
-        "format",
-        "files",
-        "size",
-        "max difference",
-        "on real images",
-        "tolerated",
-        "top-1",
-        "trained",
-        "same",
-        "images",
-    )
+    names = "format", "files", "size", "difference, random images", "real images", "images", "top-1", "trained", "same"
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for column in table.columns[2:]:
         column.justify = "right"
     for row in rows:
-        differences = (row.max_difference_random, row.max_difference_real, row.tolerated)
         shares = (row.top1, row.trained_top1, row.same_class)
         table.add_row(
             row.format,
             ", ".join(row.files),
             f"{format_count(row.bytes, 3)}B",
-            *("" if value is None else f"{value:.1e}" for value in differences),
-            *("" if value is None else f"{100 * value:.2f} %" for value in shares),
+            _within(row.max_difference_random, row.tolerated_random),
+            _within(row.max_difference_real, row.tolerated_real),
             str(row.images or ""),
+            *("" if value is None else f"{100 * value:.2f} %" for value in shares),
         )
     cli.show(table)
     inputs, real = source.inputs, source.real
-    cli.say(f"max difference: of logits from the trained network's (fp32, CPU) on {1 + BATCH} images of random pixels")
+    cli.say(
+        f"difference: the largest, of logits from the trained network's (fp32, CPU), on {1 + BATCH} images of random"
+    )
+    cli.say("  pixels and on real ones; in brackets what of it rounding may make")
     if real:
         cli.say(
             f"images: real ones, of the {real.among:,} validation images of {real.name}; top-1: of the file and of the"
@@ -89,6 +81,12 @@ def tell(source: Source, folder: Path, rows: list[Row]) -> None:
     if any(row.format in ("onnx", "int8") for row in rows):
         cli.say(f"ONNX: input {INPUT}, output {OUTPUT}, opset {OPSET}; classes, mean and std are in its metadata")
     cli.say(f"files: {folder}")
+
+
+def _within(gap: float | None, tolerated: float | None) -> str:
+    if gap is None:
+        return ""
+    return f"{gap:.1e}" if tolerated is None else f"{gap:.1e} (≤ {tolerated:.1e})"
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from nas.errors import RunFailed, UserError
-from nas.export.check import Answers, answers, difference, share, tolerance
+from nas.export.check import ENOUGH, Expected, answers, difference, expect, share
 from nas.export.formats import Format
 from nas.export.source import Source
 from nas.files import write_atomic
 
 TABLE = "export.csv"
-ENOUGH = 128  # real images that tell whether a file is exact; of INT8 the accuracy is measured, which takes more
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,10 @@ class Row:
     files: tuple[str, ...]
     bytes: int
     max_difference_random: float
-    max_difference_real: float | None = None
+    tolerated_random: float | None
     images: int = 0
-    tolerated: float | None = None
+    max_difference_real: float | None = None
+    tolerated_real: float | None = None
     top1: float | None = None
     trained_top1: float | None = None
     same_class: float | None = None
@@ -43,11 +43,13 @@ class Row:
 
 def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
     """Write files of all these formats to a folder, or none; raises RunFailed where one is not the network."""
+    for form in formats:
+        form.check(source)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: no folder can be made there ({error.strerror or error})") from None
-    expected = answers(source.model, source, max(_count(form, source) for form in formats))
+    expected = expect(source, max(_count(form, source) for form in formats))
     with TemporaryDirectory(dir=out, prefix=".export.") as name:
         folder = Path(name)
         rows = [verified(form, source, expected, folder) for form in formats]
@@ -59,27 +61,28 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
     return rows
 
 
-def verified(form: Format, source: Source, expected: Answers, folder: Path) -> Row:
+def verified(form: Format, source: Source, expected: Expected, folder: Path) -> Row:
     """Write one format to a folder, load it and ask it; raises RunFailed where it does not answer as it should."""
     form.write(source, folder)
     count = _count(form, source)
     found = answers(form.load(source, folder), source, count)
-    expected = expected[0], *(logits[:count] for logits in expected[1:])
-    gaps = [difference(theirs, ours) for theirs, ours in zip(found, expected, strict=True)]
-    most = tolerance(expected) if form.exact else sys.float_info.max
-    if not all(gap <= most for gap in gaps):  # NaN fails every comparison
-        raise RunFailed(
-            f"{form.name}: does not answer as the trained network does: logits differ by {max(gaps):.2g}, of which "
-            f"rounding explains {tolerance(expected):.2g}; no file was written"
-        )
+    wanted = expected.answers[0], *(logits[:count] for logits in expected.answers[1:])
+    gaps = [difference(theirs, ours) for theirs, ours in zip(found, wanted, strict=True)]
+    for gap, tolerated in zip(gaps, expected.tolerated, strict=True):
+        if not gap <= (tolerated if form.exact else sys.float_info.max):  # NaN fails every comparison
+            raise RunFailed(
+                f"{form.name}: does not answer as the trained network does: logits differ by {gap:.2g}, of which "
+                f"rounding explains {tolerated:.2g}; no file was written"
+            )
+    tolerances = expected.tolerated if form.exact else (None, None)
     size = sum((folder / file).stat().st_size for file in form.files)
-    row = Row(form.name, form.files, size, gaps[0], tolerated=most if form.exact else None)
+    row = Row(form.name, form.files, size, gaps[0], tolerances[0])
     if source.real is None:
         return row
-    row = replace(row, max_difference_real=gaps[1], images=len(found[1]))
+    row = replace(row, images=len(found[1]), max_difference_real=gaps[1], tolerated_real=tolerances[1])
     if form.exact:
         return row
-    labels, theirs, ours = source.real.labels, found[1], expected[1]
+    labels, theirs, ours = source.real.labels, found[1], wanted[1]
     return replace(
         row,
         top1=share(theirs, labels),

@@ -17,7 +17,8 @@ from nas.units import nearest
 class Format:
     """One format. files: their names, the one with the weights first.
 
-    write: writes them to a folder; raises UserError. load: the network in them, as users of the format load it.
+    write: writes them to a folder. load: the network in them, as users of the format load it. check: raises UserError
+    where the format cannot hold a network, before anything is written.
     exact: whether it answers as the trained network does, but for rounding in fp32. needs: packages of the extra.
     """
 
@@ -25,6 +26,7 @@ class Format:
     files: tuple[str, ...]
     write: Callable[[Source, Path], None]
     load: Callable[[Source, Path], Answer]
+    check: Callable[[Source], object] = lambda source: None
     exact: bool = True
     needs: tuple[str, ...] = ()
 
@@ -34,8 +36,8 @@ FORMATS = (
     Format("safetensors", weights.FILES, weights.write, weights.load),
     Format("pt2", program.FILES, program.write, program.load),
     Format("onnx", onnx.FILES, onnx.write, onnx.load, needs=_ONNX),
-    Format("int8", int8.FILES, int8.write, int8.load, exact=False, needs=_ONNX),
-    Format("timm", timm.FILES, timm.write, timm.load, needs=("timm",)),
+    Format("int8", int8.FILES, int8.write, int8.load, int8.check, exact=False, needs=_ONNX),
+    Format("timm", timm.FILES, timm.write, timm.load, timm.definition, needs=("timm",)),
 )
 
 

@@ -38,12 +38,16 @@ class Calibration:
         return iter(self.get_next, None)
 
 
-def write(source: Source, folder: Path) -> None:
-    """Quantize the network and write it; raises UserError without images to calibrate it with."""
+def check(source: Source) -> None:
+    """Raise a UserError if there are no images to calibrate with."""
     if source.real is None:
         raise UserError(
             "--to int8: needs images to calibrate with; say --data NAME or --data FOLDER, or leave int8 out"
         )
+
+
+def write(source: Source, folder: Path) -> None:
+    """Quantize the network and write it."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 

@@ -18,7 +18,7 @@ FILES = ("timm.safetensors", "timm.json")
 
 
 def write(source: Source, folder: Path) -> None:
-    """Write both files; raises UserError where timm cannot build the network."""
+    """Write both files."""
     known = definition(source)
     (folder / FILES[1]).write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     # Both list the same layers in the order in which images pass them.
@@ -36,7 +36,10 @@ def load(source: Source, folder: Path) -> Answer:
 
 
 def definition(source: Source) -> dict[str, Any]:
-    """All that timm needs to build the network; mean and std are of pixel values 0 to 1, as timm has them."""
+    """All that timm needs to build the network; mean and std are of pixel values 0 to 1, as timm has them.
+
+    Raises UserError for what timm cannot build.
+    """
     arch, inputs = source.trained.architecture, source.inputs
     try:
         arch_def = to_arch_def(arch)
