@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,9 +24,7 @@ from nas.errors import RunFailed
 from nas.export import formats, timm
 from nas.export.files import export
 from nas.export.source import Source, open_source
-from nas.images import images_of
 from nas.network import Network
-from nas.proxy import Recipe, Stepper, schedule
 from nas.timm import to_arch_def
 from nas.trained import Inputs, Trained
 from tests.conftest import Command
@@ -41,26 +40,6 @@ ARCH = Architecture.parse(
     "28px stem8 ds_r1_k3_s1_e1_c8 ir_r2_k3_s2_e3_c16_se0.25 er_r1_k3_s2_e4_c24_nhs head32 eps0.001"
 )
 INPUTS = Inputs(("cat", "dog"), 3, 16, (120.5, 110.25, 99.1), (60.0, 61.0, 62.0))
-
-
-def train(folder: Path, steps: int = 120) -> Path:
-    """A run directory with a network that was trained briefly on the embedded images."""
-    data, cpu = datasets.load(), torch.device("cpu")
-    training, validation = images_of(data, None, cpu)
-    torch.manual_seed(0)
-    own = torch.Generator().manual_seed(0)
-    model = ARCH.build(data.num_classes, data.channels, 0, 0)
-    stepper = Stepper(model, Recipe(), cpu)
-    for step, chosen in enumerate(torch.randint(len(training), (steps, 64), generator=own)):
-        pixels, labels = training.drawn(chosen, 0, True, own)
-        stepper.step(training.normalised(pixels), labels, 4e-3 * schedule(step, steps, 0.2))
-    stepper.settle_norms(training, own)
-    mean, std = (tuple(values.flatten().tolist()) for values in (training.mean, training.std))
-    known = Trained(ARCH, Inputs(data.classes, 1, 28, mean, std), {"top1": stepper.accuracy(validation)})
-    folder.mkdir(parents=True)
-    trained.save(folder / trained.WEIGHTS, known, model.state_dict())
-    (folder / "run.toml").write_text(f'[arguments]\ndata = "{datasets.DEFAULT}"\n')
-    return folder
 
 
 def stirred(arch: Architecture, inputs: Inputs) -> Network:
@@ -79,10 +58,11 @@ def saved(path: Path, arch: Architecture = ARCH, inputs: Inputs = INPUTS) -> Pat
     return path
 
 
-def test_every_format_answers_as_the_trained_network(tmp_path: Path) -> None:
-    run = train(tmp_path / "a")
-    out = tmp_path / "out"
-    rows = {row.format: row for row in export(open_source(str(run), None, 2000), list(formats.FORMATS), out)}
+def test_every_format_answers_as_the_trained_network(command: Command, here: Path) -> None:
+    ended = command("train", str(ARCH), "--data", datasets.DEFAULT, "--epochs", "1", "--run", "a", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    run, out = here / "runs/a", here / "out"
+    rows = {row.format: row for row in export(open_source("a", None, 2000), list(formats.FORMATS), out)}
     files = {"model.safetensors", "model.toml", "model.pt2", "model.onnx", "model_int8.onnx"}
     assert {file.name for file in out.iterdir()} == files | {"timm.safetensors", "timm.json", "export.csv"}
 
@@ -92,6 +72,7 @@ def test_every_format_answers_as_the_trained_network(tmp_path: Path) -> None:
     with torch.no_grad():
         logits = model(images)
     right = float((logits.argmax(1) == data.val_labels).double().mean())
+    assert right == pytest.approx(tomllib.loads((run / "result.toml").read_text())["validation"]["top1"], abs=0.002)
     assert right > 0.5
     for row in rows.values():
         assert row.bytes == sum((out / file).stat().st_size for file in row.files)
@@ -124,9 +105,13 @@ def test_every_format_answers_as_the_trained_network(tmp_path: Path) -> None:
         assert str(ROOT).encode() not in content
         assert b"site-packages" not in content
     archive = ZipFile(out / "model.pt2")
-    pickles = [name for name in archive.namelist() if archive.read(name)[:1] == b"\x80" or name.endswith(".pkl")]
-    assert not [name for name in pickles if "/weights/" not in name]
-    assert '"use_pickle": true' not in "".join(archive.read(n).decode() for n in archive.namelist() if "config" in n)
+    images_pickled, configs = (
+        [n for n in archive.namelist() if word in n] for word in ("sample_inputs", "config.json")
+    )
+    assert [archive.read(name) for name in images_pickled] == [b""]
+    assert len(configs) == 2
+    assert not any(b'"use_pickle": true' in archive.read(name) for name in configs)
+    assert any(b'"use_pickle": false' in archive.read(name) for name in configs)
 
     int8 = onnx.load(out / "model_int8.onnx")
     described(int8, known)

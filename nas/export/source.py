@@ -11,11 +11,8 @@ from torch import Tensor
 
 from nas import datasets, trained
 from nas.architecture import family_names
-from nas.datasets import Dataset
 from nas.errors import UserError
-from nas.files import read_toml
-from nas.images import resized
-from nas.named import RUNS
+from nas.named import RUNS, facts_of
 from nas.network import Network
 from nas.trained import Inputs, Trained
 
@@ -67,22 +64,24 @@ def open_source(name: str, data: str | None, count: int) -> Source:
 
 def draw(name: str, inputs: Inputs, count: int) -> Real:
     """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
-    folder = Path(name).expanduser().is_dir()
-    data = datasets.load(name, image_size=inputs.image_size if folder else None)
+    data = datasets.load(name, image_size=inputs.image_size)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(
             f"--data {name}: {_what(data.channels, data.classes)}; the network was trained on "
             f"{_what(inputs.channels, inputs.classes)}"
         )
-    training, _ = _some(data, data.train_images, CALIBRATION, inputs.image_size)
-    validation, chosen = _some(data, data.val_images, count, inputs.image_size)
-    return Real(data.name, training, validation, data.val_labels[chosen], len(data.val_labels))
+    training, validation = _some(len(data.train_labels), CALIBRATION), _some(len(data.val_labels), count)
+    return Real(
+        data.name,
+        data.train_images[training].contiguous(),
+        data.val_images[validation].contiguous(),
+        data.val_labels[validation],
+        len(data.val_labels),
+    )
 
 
-def _some(data: Dataset, images: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    chosen = order[:count]
-    return resized(images[chosen].contiguous(), size), chosen
+def _some(among: int, count: int) -> Tensor:
+    return torch.randperm(among, generator=torch.Generator().manual_seed(0))[:count]
 
 
 def _what(channels: int, classes: tuple[str, ...]) -> str:
@@ -104,6 +103,5 @@ def _place(name: str) -> Path:
 
 def _trained_on(file: Path) -> str | None:
     """The data that a run's run.toml names, beside its weights."""
-    path = file.with_name("run.toml")
-    data = read_toml(path).get("arguments", {}).get("data") if path.is_file() else None
+    data = facts_of(file.parent).get("arguments", {}).get("data")
     return data if isinstance(data, str) else None
