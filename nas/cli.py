@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,11 @@ def _fail(message: str, code: int) -> int:
 def say(text: str) -> None:
     """Print a line for the user."""
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def say_json(value: Any) -> None:
+    """Print a value for a script."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def show(table: Table) -> None:

@@ -1,6 +1,7 @@
 """The commands from end to end, in an empty directory, on a few real images and a space of small networks."""
 
 import itertools
+import json
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -392,6 +394,19 @@ def test_counting_a_network(command: Command) -> None:
     assert ended.out.endswith("fvcore on the built network: 0 flops, 0 params\n")
 
 
+def test_counting_for_a_script(command: Command) -> None:
+    told = json.loads(command("cost", "mobilenet_v2", "--json", "--check", "--resolution", "96", "--classes", "7").out)
+    arch = Architecture.parse(told["architecture"])
+    names = ("madds", "flops", "params", "activations")
+    assert {name: told[name] for name in names} == asdict(arch.cost(96, 7))
+    assert (told["resolution"], told["classes"], told["channels"]) == (96, 7, 3)
+    for name in names:
+        assert sum(part[name] for part in told["parts"]) == told[name]
+    assert told["fvcore"] == {"flops": told["flops"], "params": told["params"]}
+    told = json.loads(command("cost", "ds_r1_k3_s1_c8 32px", "--json", "--latency").out)
+    assert 0 < told["latency"]["low"] <= told["latency"]["median"] <= told["latency"]["high"]
+
+
 def test_counting_a_space_within_a_budget(command: Command, here: Path) -> None:
     space = SearchSpace.load(here / "small.toml")
     madds = sorted(arch.cost(48).madds for arch in space.enumerate())
@@ -483,6 +498,7 @@ BAD = [
     ("cost", "give one of a network, --space NAME or --families"),
     ("cost efficientnet_b0 --families", "given were a network and --families"),
     ("cost efficientnet_b0 --max-madds 400M", "--max-madds does not go with a network"),
+    ("cost --families --json", "--json does not go with --families"),
     ("cost --families --resolution 240", "--resolution does not go with --families"),
     ("cost --space mnass", "nearest is 'mnas'"),
     ("cost --space small.toml --max-madds much", "--max-madds: 'much' is not a positive count"),

@@ -4,6 +4,7 @@ holds within a budget; what the published families cost."""
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def main(
     batch: Annotated[int, typer.Option(help="Images in a batch, for --latency.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads, for --latency.  [default: torch's own]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, for --latency.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a network's figures as JSON, for a script.")] = False,
 ) -> None:
     """Count multiply-adds, fvcore flops, parameters and activations, for one image.
 
@@ -58,6 +60,7 @@ def main(
         raise UserError(f"give one of a network, --space NAME or --families{said}")
     budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
     of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
+    of_network["--json"] = as_json
     of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto"}
     if any(value not in (None, False) for value in of_latency.values()) and not latency:
         raise UserError(f"{', '.join(of_latency)} go with --latency; add it, or leave them out")
@@ -73,9 +76,9 @@ def main(
         arch = find_network(network).architecture
         arch = arch if resolution is None else arch.at(resolution)
         if latency:
-            say_latency(arch, device, threads, batch)
+            say_latency(arch, device, threads, batch, as_json)
         else:
-            show_network(arch, classes, channels, check)
+            show_network(arch, classes, channels, check, as_json)
     elif space is not None:
         numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
         show_space(View(SearchSpace.load(space), bounds(*numbers), resolution), out)
@@ -83,14 +86,25 @@ def main(
         show_families()
 
 
-def show_network(arch: Architecture, classes: int, channels: int, check: bool) -> None:
+def show_network(arch: Architecture, classes: int, channels: int, check: bool, as_json: bool) -> None:
     """Print what a network costs, part by part."""
     counted = parts(arch, None, classes, channels)
     everything = total(arch, None, classes, channels)
-    cli.say(str(arch))
-    cli.say(f"at {arch.resolution} px, {channels} channels, {classes} classes; MAdds are what papers print as FLOPs")
     built = fvcore_counts(arch, classes, channels) if check else None
     rows = [*counted, Part("total", 1, everything)]
+    if as_json:
+        cli.say_json(
+            {
+                "architecture": str(arch),
+                **{"resolution": arch.resolution, "channels": channels, "classes": classes},
+                **asdict(everything.cost),
+                "parts": [{"part": part.name, "output_px": part.size, **asdict(part.counts.cost)} for part in counted],
+                "fvcore": dict(zip(("flops", "params"), built["total"], strict=True)) if built else None,
+            }
+        )
+        return
+    cli.say(str(arch))
+    cli.say(f"at {arch.resolution} px, {channels} channels, {classes} classes; MAdds are what papers print as FLOPs")
     cli.show(cost_table(arch, rows, built))
     if built:
         flops = everything.cost.flops - built["total"][0]
@@ -124,12 +138,15 @@ def show_families() -> None:
         cli.say(f"- {sentence}")
 
 
-def say_latency(arch: Architecture, device: str, threads: int | None, batch: int) -> None:
+def say_latency(arch: Architecture, device: str, threads: int | None, batch: int, as_json: bool) -> None:
     """Measure a network on this device, and say under what conditions; raises UserError."""
     from nas.latency import WARM_UP, Conditions, measure
 
     conditions = Conditions.here(device, threads, batch)
     found = measure(arch, conditions)
+    if as_json:
+        cli.say_json({"architecture": str(arch), "latency": asdict(found)})
+        return
     low, median, high = (f"{1000 * seconds:.4g} ms" for seconds in (found.low, found.median, found.high))
     cli.say(str(arch))
     cli.say(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +39,7 @@ def main(
     folder = out or opened.file.parent / "export"
     rows = export(opened, formats, folder)
     if as_json:
-        print(json.dumps({"folder": str(folder), "files": [asdict(row) for row in rows]}, indent=1))
+        cli.say_json({"folder": str(folder), "files": [asdict(row) for row in rows]})
     else:
         tell(opened, folder, rows)
 
