@@ -133,7 +133,7 @@ def begin_with(model: Network, found: Pretrained, classes: tuple[str, ...]) -> s
     said = "its classifier too, for the classes are the same" if keep else "a new classifier"
     if found.architecture and found.architecture.at(model.architecture.resolution) != model.architecture:
         check_family(found.architecture, model.architecture, found.origin)
-        model.load_state_dict(grown(weights, model, found.architecture))
+        model.load_state_dict(grown(weights, model))
         return f"weights grown from {found.origin} ({found.architecture}); {said}"
     _check_shapes(weights, {name: t for name, t in own.items() if keep or not name.startswith(_CLASSIFIER)}, found)
     model.load_state_dict({**own, **weights})
