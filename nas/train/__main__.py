@@ -80,7 +80,7 @@ def main(
 
     Results are in runs/NAME: weights.safetensors (nas.load("runs/NAME") gives the network), network.toml, curve.csv,
     curve.png, confusion.csv, confusion.png, result.toml. The same command again continues a training that was
-    interrupted, to the same weights. Several GPUs: torchrun --nproc-per-node 8 -m nas.train and the same arguments.
+    interrupted, to the same weights. Several GPUs: torchrun --nproc-per-node 8 -m -- nas.train and the same arguments.
     """
     with joined(device) as ranks:
         found = find_network(network)

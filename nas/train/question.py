@@ -72,7 +72,7 @@ class Training:
             raise UserError(
                 f"--batch-size {self.recipe.batch_size}: {piece} images of {self.data.image_size} px at a time need "
                 f"more than {format_count(need)}B to train on, {format_count(free)}B are free on {where}; "
-                f"cut batches into pieces (--pieces {2 * self.pieces} or more), or make them smaller"
+                f"cut batches into pieces (--pieces {self.pieces * -(-need // max(free, 1))} or more), or make them smaller"
             )
 
 

@@ -50,7 +50,7 @@ class Trainee:
         self.forward: nn.Module = self.model
         if self.ranks.world > 1:
             own = [self.ranks.where] if self.ranks.where.type == "cuda" else None
-            self.forward = DistributedDataParallel(self.model, own, broadcast_buffers=False)
+            self.forward = DistributedDataParallel(self.model, own)
         if self.compiled:
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
 
