@@ -210,36 +210,44 @@ def started(folder: Path, told: list[str], environment: dict[str, str] | None = 
     return process  # type: ignore[return-value]
 
 
+def finished(process: multiprocessing.Process) -> int | None:
+    process.join()
+    return process.exitcode
+
+
 def weights(folder: Path, run: str) -> bytes:
     return (folder / f"runs/{run}/weights.safetensors").read_bytes()
 
 
 @forking
-def test_a_killed_training_ends_with_the_same_weights(command: Command, here: Path, images: Path) -> None:
+def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) -> None:
+    """Killed while it starts, and again and again a random while after a checkpoint."""
     (here / "r.toml").write_text(RECIPE)
     began = time.perf_counter()
-    process = started(here, arguments(images, "--run", "whole"))
-    process.join()
+    assert finished(started(here, arguments(images, "--run", "whole"))) == 0
     whole = time.perf_counter() - began
     rng = random.Random(0)
+    told, checkpoint = arguments(images, "--run", "killed"), here / "runs/killed/checkpoint.pt"
     seen = set()
-    for run in range(2):
-        told = arguments(images, "--run", f"k{run}")
-        ended = None
-        while ended is None:
-            process = started(here, told)
-            process.join(rng.uniform(0, whole))
-            ended = process.exitcode
-            process.kill()
-            process.join()
-            checkpoint = here / f"runs/k{run}/checkpoint.pt"
-            if ended is None and checkpoint.exists():
-                seen.add(torch.load(checkpoint, weights_only=True)["trainee"]["steps"])
-        assert ended == 0, (here / "log").read_text()
-        assert weights(here, f"k{run}") == weights(here, "whole")
-        curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", f"k{run}")]
-        assert curves[0].equals(curves[1])
+    for kill in range(7):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = started(here, told)
+        if kill:
+            while process.is_alive() and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.05))
+        else:
+            process.join(rng.uniform(0, whole / 2))
+        process.kill()
+        process.join()
+        if checkpoint.exists():
+            seen.add(torch.load(checkpoint, weights_only=True)["trainee"]["steps"])
     assert len(seen) >= 3  # it was killed here and there
+    assert finished(started(here, told)) == 0, (here / "log").read_text()
+    assert weights(here, "killed") == weights(here, "whole")
+    curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", "killed")]
+    assert curves[0].equals(curves[1])
+    assert not checkpoint.exists()
 
 
 @forking

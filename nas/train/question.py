@@ -69,10 +69,11 @@ class Training:
         half = 2 if mixed_dtype(ranks.where) else 1  # of what is saved for the backward pass, most is half as wide
         need = memory.training_memory(arch, piece) // half
         if need > free:
+            enough = self.pieces * -(-need // max(free, 1))
             raise UserError(
                 f"--batch-size {self.recipe.batch_size}: {piece} images of {self.data.image_size} px at a time need "
                 f"more than {format_count(need)}B to train on, {format_count(free)}B are free on {where}; "
-                f"cut batches into pieces (--pieces {self.pieces * -(-need // max(free, 1))} or more), or make them smaller"
+                f"cut batches into pieces (--pieces {enough} or more), or make them smaller"
             )
 
 
