@@ -6,7 +6,7 @@ Tan & Le 2021 (EfficientNetV2, arXiv 2104.00298), section 4: small images early 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from itertools import pairwise
 from typing import Any
@@ -42,10 +42,6 @@ class Stage:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.dropout
-
-    def without_mixup(self) -> Stage:
-        """The same, for who mixes images in another way."""
-        return replace(self, mixup=0)
 
     def augmented(self, pixels: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """A batch as this stage trains on it: uint8 [n, h, w, c], int64 [n] -> float [n, size, size, c], labels.

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -51,6 +52,18 @@ class Dataset:
             for piece in torch.split(part, 1000):
                 digest.update(piece.contiguous().view(-1).numpy().data)
         return digest.hexdigest()[:16]
+
+    def table(self) -> dict[str, Any]:
+        """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
+        return {
+            "name": self.name,
+            "train": len(self.train_labels),
+            "val": len(self.val_labels),
+            "classes": self.num_classes,
+            "image_size": self.image_size,
+            "fingerprint": self.fingerprint,
+            "note": self.note,
+        }
 
 
 def split(keys: Sequence[str], labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:

@@ -157,15 +157,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
             "size": str(space.size),
             "fingerprint": space.fingerprint,
         },
-        "data": {
-            "name": images.name,
-            "train": len(images.train_labels),
-            "val": len(images.val_labels),
-            "classes": images.num_classes,
-            "image_size": images.image_size,
-            "fingerprint": images.fingerprint,
-            "note": images.note,
-        },
+        "data": images.table(),
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {
             **asdict(replace(recipe, progressive=None)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,9 @@ from nas.files import read_toml
 from nas.images import Images, images_of
 from nas.named import find_network, run_path
 from nas.network import Network
-from nas.proxy import Diverged, Progress, calm
+from nas.proxy import Diverged, calm
 from nas.train.display import Display
-from nas.train.loop import CHECKPOINT, Course, Ended, Row, train
+from nas.train.loop import CHECKPOINT, Course, Row, train
 from nas.train.measure import measure
 from nas.train.pretrained import Pretrained, begin_with, read_pretrained
 from nas.train.question import Training, parse_freeze
@@ -94,8 +95,7 @@ def main(
         images = datasets.load(source, image_size=image_size, largest=found.architecture.resolution)
         path = path or run_path(default_name(found.label, images.name))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
-        if test:
-            datasets.load_test(source, images)  # refuses what has none, before anything is written
+        held = datasets.load_test(source, images) if test else None  # refused before anything is written
         training, validation = images_of(images, None, ranks.where)
         if weights:
             training, validation = (normalised_as(part, weights) for part in (training, validation))
@@ -128,7 +128,7 @@ def main(
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 perform(wanted, course, model, ranks, path)
-                conclude(path, source if test else None, images, training, ranks)
+                conclude(path, held, images, training, ranks)
         else:
             perform(wanted, course, model, ranks, path)
 
@@ -143,15 +143,7 @@ def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[
             "architecture": str(wanted.architecture),
             "fingerprint": wanted.architecture.hash,
         },
-        "data": {
-            "name": images.name,
-            "train": len(images.train_labels),
-            "val": len(images.val_labels),
-            "classes": images.num_classes,
-            "image_size": images.image_size,
-            "fingerprint": images.fingerprint,
-            "note": images.note,
-        },
+        "data": images.table(),
         "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
         "recipe": recipe.table(),
         "progressive": recipe.progressive.table() if recipe.progressive else None,
@@ -204,15 +196,15 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
             write_curve(path, wanted, rows)
 
         trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
-        ended = attempt(trainee, course, path / CHECKPOINT, published, display.progressed)
+        with excused(course, ranks.where):
+            ended = train(trainee, course, path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(path, wanted, trainee, ended)
 
 
-def conclude(path: Path, source: str | None, images: Dataset, training: Images, ranks: Ranks) -> None:
-    """Say what the network is worth; on the test images of the source, too, which are looked at once."""
-    if source is not None and "test" not in read_toml(path / RESULT):
-        held = datasets.load_test(source, images)
+def conclude(path: Path, held: Dataset | None, images: Dataset, training: Images, ranks: Ranks) -> None:
+    """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
+    if held and "test" not in read_toml(path / RESULT):
         pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
         part = replace(training, pixels=pixels, labels=held.val_labels)
         model = trained.load(path).to(ranks.where)
@@ -243,22 +235,17 @@ def normalised_as(images: Images, weights: Pretrained) -> Images:
     return replace(images, mean=mean, std=std)
 
 
-def attempt(
-    trainee: Trainee,
-    course: Course,
-    file: Path,
-    published: Callable[[list[Row]], None],
-    progress: Callable[[Progress], None],
-) -> Ended:
-    """Train; raises RunFailed where the training diverges, UserError where the device's memory does not suffice."""
+@contextmanager
+def excused(course: Course, where: torch.device) -> Iterator[None]:
+    """Raises RunFailed where a training diverges, UserError where the device's memory does not suffice."""
     try:
-        return train(trainee, course, file, published, progress)
+        yield
     except Diverged as error:
         raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise UserError(
-                f"--batch-size {course.recipe.batch_size}: out of memory on {trainee.ranks.where}; cut batches into "
+                f"--batch-size {course.recipe.batch_size}: out of memory on {where}; cut batches into "
                 f"pieces (--pieces {2 * course.pieces} or more), or make them smaller"
             ) from None
         raise

@@ -11,7 +11,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +153,7 @@ def _pieces(course: Course, trainee: Trainee, chosen: Tensor, own: range) -> Ite
         pixels, labels = images.drawn(cut[i], recipe.shift, recipe.flip and course.flip, generator)
         if recipe.crop < 1:
             pixels = cropped(pixels, recipe.crop, generator)
-        pixels, labels = stage.without_mixup().augmented(pixels, labels, course.classes)
+        pixels, labels = replace(stage, mixup=0).augmented(pixels, labels, course.classes)  # `mixed` does that
         x = images.normalised(pixels)
         if recipe.erase:
             x = erased(x, recipe.erase, generator)

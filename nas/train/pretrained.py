@@ -70,7 +70,7 @@ def read_pretrained(source: str, arch: Architecture) -> Pretrained:
     if path.suffix in (".pth", ".pt"):
         return _state_dict(path)
     known = trained.read(path)
-    weights = load_file(path / trained.WEIGHTS if path.is_dir() else path)
+    weights = load_file(trained.find(path))
     inputs = known.inputs
     return Pretrained(f"{path}", weights, known.architecture, inputs.classes, inputs.mean, inputs.std)
 
