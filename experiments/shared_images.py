@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,3 +25,19 @@ def pixels(files: Sequence[bytes]) -> torch.Tensor:
     """The images decoded in RGB: uint8 [n, 3, h, w]."""
     images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def write_cifar10(folder: Path, parts: Mapping[str, int], places: Mapping[str, str]) -> None:
+    """Write so many images of each part as PNG files, PLACE/CLASS/*; those of a part without a place are left out.
+
+    Parts take their images one after the other, so the same ones wherever these go.
+    """
+    names = (FOLDER / "cifar10/classes.txt").read_text().split()
+    files, labels = jpegs("cifar10", "train")
+    order = iter(np.random.default_rng(0).permutation(len(labels)).tolist())
+    for part, count in parts.items():
+        for i in [next(order) for _ in range(count)]:
+            if part in places:
+                file = folder / places[part] / names[labels[i]] / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.open(io.BytesIO(files[i])).save(file)

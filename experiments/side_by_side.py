@@ -15,7 +15,6 @@ hypervolume.csv, side_by_side.png, RESULT.md; what is in the first two is not re
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import platform
 import signal
@@ -35,9 +34,8 @@ import optuna
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from rows import append
-from shared_images import FOLDER, jpegs
+from shared_images import write_cifar10
 
 from nas import Architecture, SearchSpace, datasets, plots
 from nas.datasets import Dataset
@@ -51,20 +49,6 @@ PARTS = {"train": 12_000, "val": 3_000, "test": 5_000}
 JUDGE = Recipe(epochs=4, shift=0.125)
 JUDGE_SEEDS = (100, 101)
 OURS, PEER = "nas.search", "NSGA-II + timm + plain loop"
-
-
-def write_images(folder: Path) -> None:
-    """CIFAR-10 as folders of PNG files: train/CLASS, val/CLASS and, apart from both, test/CLASS."""
-    classes = (FOLDER / "cifar10/classes.txt").read_text().split()
-    files, labels = jpegs("cifar10", "train")
-    order = iter(np.random.default_rng(0).permutation(len(labels)).tolist())
-    for part, count in PARTS.items():
-        for name in classes:
-            (folder / part / name).mkdir(parents=True)
-        for _ in range(count):
-            i = next(order)
-            picture = Image.open(io.BytesIO(files[i]))
-            picture.save(folder / part / classes[labels[i]] / f"{i}.png")
 
 
 # --- the peer -------------------------------------------------------------------------------------------------
@@ -180,7 +164,7 @@ def search(minutes: float, seeds: int) -> pd.DataFrame:
                 continue
             with tempfile.TemporaryDirectory() as place:
                 os.environ["XDG_CACHE_HOME"] = place  # no decoded images from an earlier run
-                write_images(Path(place) / "images")
+                write_cifar10(Path(place) / "images", PARTS, {"train": "train", "val": "val"})
                 table = find(Path(place), 60 * minutes, seed).assign(search=name, seed=seed)
             table = table[table["second"] <= 60 * minutes]
             table["madds"] = [Architecture.parse(text).cost().madds for text in table["architecture"]]
@@ -212,12 +196,9 @@ def judge(architectures: Sequence[str]) -> pd.DataFrame:
     known = {(row["architecture"], row["seed"]) for row in rows}
     with tempfile.TemporaryDirectory() as place:
         os.environ["XDG_CACHE_HOME"] = place
-        write_images(Path(place))
-        train_part, test = Path(place) / "both", Path(place) / "test"
-        train_part.mkdir()
-        (Path(place) / "train").rename(train_part / "train")
-        test.rename(train_part / "val")  # the searches' validation images stay out
-        data: Dataset = datasets.load(str(train_part))
+        images = Path(place) / "images"
+        write_cifar10(images, PARTS, {"train": "train", "test": "val"})  # the searches' validation images stay out
+        data: Dataset = datasets.load(str(images))
     for text in architectures:
         for seed in JUDGE_SEEDS:
             if (text, seed) not in known:

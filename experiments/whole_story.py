@@ -15,7 +15,6 @@ the second; `train` repeats no row that is there.
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import shutil
@@ -34,13 +33,13 @@ import numpy as np
 import pandas as pd
 import rows
 from matplotlib.figure import Figure
-from PIL import Image
-from shared_images import FOLDER, jpegs
+from shared_images import write_cifar10
 
 from nas import Architecture, scaling
 from nas.datasets import cache_directory
 from nas.errors import UserError
 from nas.files import read_toml
+from nas.scale.halving import margin, noise
 from nas.scale.question import SMALLEST
 from nas.scaling import EQUAL, Coefficients
 from nas.units import format_count
@@ -67,17 +66,10 @@ def images(whole: bool) -> Path:
     folder = cache_directory() / "whole_story" / ("whole" if whole else "search")
     if folder.exists():
         return folder
-    names = (FOLDER / "cifar10/classes.txt").read_text().split()
-    files, labels = jpegs("cifar10", "train")
-    order = iter(np.random.default_rng(0).permutation(len(labels)).tolist())
     made = folder.with_name(f"{folder.name}.{os.getpid()}")
-    for part, count in PARTS.items():
-        place = {"train": "train", "val": "train" if whole else "val", "test": "val" if whole else None}[part]
-        for i in [next(order) for _ in range(count)]:
-            if place:
-                target = made / place / names[labels[i]] / f"{i}.png"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Image.open(io.BytesIO(files[i])).save(target)
+    write_cifar10(
+        made, PARTS, {"train": "train", "val": "train", "test": "val"} if whole else {"train": "train", "val": "val"}
+    )
     made.rename(folder)
     return folder
 
@@ -176,15 +168,17 @@ def report() -> None:
     """Write table.csv, whole_story.png and RESULT.md of what is there."""
     trained = rows.kept(KEPT, "trainings_*.csv").sort_values(["phi", "seed"], kind="stable")
     cells = trained.groupby(["phi", "whose"], sort=False)
+    scores = {key: part["accuracy"].tolist() for key, part in cells}
     table = cells[["madds", "params", "pixels", "architecture"]].first()
-    table = table.assign(accuracy=cells["accuracy"].mean(), trainings=cells.size(), seconds=cells["seconds"].median())
-    freedom = int((cells.size() - 1).sum())
-    squares = (cells["accuracy"].var().fillna(0) * (cells.size() - 1)).sum()
-    deviation = float(np.sqrt(squares / freedom)) if freedom else float("nan")
-    table["margin"] = 1.96 * deviation / np.sqrt(table["trainings"])
+    table = table.assign(
+        accuracy=cells["accuracy"].mean(),
+        trainings=cells.size(),
+        seconds=cells["seconds"].median(),
+        margin=[margin(scores, key) for key in table.index],
+    )
     table.to_csv(KEPT / "table.csv", float_format="%.6g")
     picture(table.reset_index())
-    (KEPT / "RESULT.md").write_text(result(table.reset_index(), deviation, freedom))
+    (KEPT / "RESULT.md").write_text(result(table.reset_index(), *noise(scores)))
 
 
 def picture(table: pd.DataFrame) -> None:
@@ -193,7 +187,7 @@ def picture(table: pd.DataFrame) -> None:
     axes = figure.subplots()
     colours = ("#1f6fb4", "#d1495b", "#2a9d5c", "#8a63b5")
     for (whose, line), colour in zip(table.groupby("whose", sort=False), colours, strict=False):
-        bars = 100 * line["margin"] if line["margin"].notna().all() else None
+        bars = 100 * line["margin"] if np.isfinite(line["margin"]).all() else None
         width = 2.4 if whose == OURS else 1.2
         label = "found here" if whose == OURS else str(whose)
         axes.errorbar(
