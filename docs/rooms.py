@@ -27,7 +27,7 @@ WAYS = {
     "a trial, from the sampler to the study": ("sampler", "search", "study", "workers", "evaluate", "proxy"),
 }
 COLOURS = ("#d1495b", "#2a9d5c", "#1f6fb4")
-ROW, LANE, LEFT, WIDTH = 26, 40, 24, 1280  # pixels
+ROW, LANE, LEFT, WIDTH = 26, 40, 24, 1340  # pixels
 
 
 def layers() -> list[list[str]]:

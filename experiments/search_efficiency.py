@@ -433,7 +433,8 @@ def draw(table: pd.DataFrame, problems: list[str], what: str) -> None:
             values = rows.loc[rows["search"] == search, [f"at_{n}" for n in at]].to_numpy()
             if len(values):
                 mean, error = values.mean(axis=0), values.std(axis=0) / np.sqrt(len(values))
-                axes.plot(at, mean, color=f"C{colour}", label=search, lw=2.5 if search == OURS else 1.2)
+                label = search if len(values) == SEEDS else f"{search} ({len(values)} of {SEEDS} seeds)"
+                axes.plot(at, mean, color=f"C{colour}", label=label, lw=2.5 if search == OURS else 1.2)
                 axes.fill_between(at, mean - error, mean + error, color=f"C{colour}", alpha=0.15, lw=0)
         axes.legend(fontsize="x-small")
     figure.savefig(OUT / f"{what}.png", dpi=110)
