@@ -19,7 +19,7 @@ from nas import cli, plots
 from nas.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
 from nas.errors import UserError
 from nas.files import read_toml
-from nas.named import run_path
+from nas.named import find_run
 from nas.units import format_count
 
 LEAST = 5  # networks of a distribution
@@ -37,7 +37,7 @@ class Sample:
 
 
 def main(
-    runs: Annotated[list[str], typer.Argument(help="Names of runs under runs/, of --sampler random.")],
+    runs: Annotated[list[str], typer.Argument(help="Runs of --sampler random, by name or directory.")],
     out: Annotated[str, typer.Option(help="Where the picture goes.")] = "compare.png",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffles of the test.")] = 0,
 ) -> None:
@@ -81,9 +81,9 @@ def main(
 
 def sample_of(name: str) -> Sample:
     """A run's networks; raises UserError for one that is no sample of a space."""
-    path = run_path(name)
-    if not (path / "run.toml").exists() or not (path / "trials.csv").exists():
-        raise UserError(f"{path}: no run of this name")
+    path = find_run(name)
+    if path is None or not (path / "run.toml").exists() or not (path / "trials.csv").exists():
+        raise UserError(f"{name[:100]!r}: no run of this name that has trials")
     facts = read_toml(path / "run.toml")
     sampler = facts.get("arguments", {}).get("sampler")
     if sampler != "random":
@@ -104,7 +104,7 @@ def sample_of(name: str) -> Sample:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):
         cli.say(f"{name}: {len(table) - len(done)} trials that failed are left out")
-    return Sample(name, errors, madds, facts)
+    return Sample(path.absolute().name, errors, madds, facts)
 
 
 def check_alike(one: Sample, other: Sample) -> None:

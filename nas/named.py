@@ -5,6 +5,7 @@ Torch is not needed here, so that a command can refuse a wrong name in a moment.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,15 +54,17 @@ def find_network(text: str | None, where: str = "network") -> Named:
     path = Path(text)
     if text in family_names():
         return Named(Architecture.load(text), text, text)
-    if "/" in text and path.is_dir():
-        return _of_run(path, text, where)
-    if "/" in text or path.suffix == ".toml":
+    if path.suffix == ".toml":
         return _of_file(path)
-    name, colon, trial = text.partition(":")
+    if run := find_run(text):
+        return _of_run(run, text, where)
+    name, colon, trial = text.rpartition(":")
     if colon and trial.isdecimal():
-        return _of_trial(_known_run(name, text, where), name, int(trial), where)
-    if _is_run_name(text) and (RUNS / text).is_dir():
-        return _of_run(RUNS / text, text, where)
+        if run := find_run(name):
+            return _of_trial(run, name, int(trial), where)
+        raise UserError(_unknown(name, where, text))
+    if "/" in text:
+        return _of_file(path)
     if re.search(r"[\s,]", text) or text.split("_")[0] in OPS or "_k" in text:
         arch = Architecture.parse(text)
         return Named(arch, f"network {arch.hash}", arch.hash)
@@ -76,6 +79,13 @@ def run_path(name: str) -> Path:
             "a digit or '_'"
         )
     return RUNS / name
+
+
+def find_run(text: str) -> Path | None:
+    """The directory of a run by its name, or else by its path; None if there is neither."""
+    if _is_run_name(text) and (RUNS / text).is_dir():
+        return RUNS / text
+    return Path(text) if os.path.isdir(text) else None  # Path.is_dir raises for a text too long for a path
 
 
 def newest_run() -> Path | None:
@@ -97,13 +107,6 @@ def _runs_with(file: str) -> list[Path]:
     return [found.parent for found in RUNS.glob(f"*/{file}")] if RUNS.is_dir() else []
 
 
-def _known_run(name: str, text: str, where: str) -> Path:
-    """The directory of a run that is there; raises UserError."""
-    if not _is_run_name(name) or not (RUNS / name).is_dir():
-        raise UserError(_unknown(name, where, text))
-    return RUNS / name
-
-
 def _unknown(name: str, where: str, text: str | None = None) -> str:
     """The message about a name that stands for nothing."""
     known = {run.name for file in (BASELINE, NETWORK) for run in _runs_with(file)}
@@ -115,9 +118,10 @@ def _unknown(name: str, where: str, text: str | None = None) -> str:
 
 def _of_run(run: Path, origin: str, where: str) -> Named:
     """A run's baseline, or the network that it trained; raises UserError."""
-    for file, label in ((BASELINE, run.name), (NETWORK, f"{run.name}-again")):
+    name = run.absolute().name
+    for file, label in ((BASELINE, name), (NETWORK, f"{name}-again")):
         if (run / file).exists():
-            return Named(Architecture.load(run / file), f"run {run.name}", label, run, facts_of(run))
+            return Named(Architecture.load(run / file), f"run {name}", label, run, facts_of(run))
     raise UserError(f"{where} {origin[:60]!r}: the run has no front yet, so no baseline; continue its search first")
 
 
@@ -142,4 +146,4 @@ def _of_trial(run: Path, name: str, trial: int, where: str) -> Named:
         said = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
         raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {said}")
     arch = Architecture.parse(str(known[trial]))
-    return Named(arch, f"trial {trial} of run {name}", f"{name}-{trial}", run, facts_of(run))
+    return Named(arch, f"trial {trial} of run {name}", f"{run.absolute().name}-{trial}", run, facts_of(run))

@@ -91,7 +91,7 @@ def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> Non
         (["a", "nobody"], "no run of this name"),
         (["a", "a"], "name each run once"),
         (["a", "b", "--out", "no/such.png"], "--out no/such.png"),
-        (["../a"], "--run '../a'"),
+        (["../a"], "'../a': no run of this name"),
     ):
         ended = command("compare", *arguments)
         assert ended.code == 2

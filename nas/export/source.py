@@ -12,7 +12,7 @@ from torch import Tensor
 from nas import datasets, trained
 from nas.architecture import family_names
 from nas.errors import UserError
-from nas.named import RUNS, facts_of
+from nas.named import facts_of, find_run
 from nas.network import Network
 from nas.trained import Inputs, Trained
 
@@ -96,9 +96,7 @@ def _place(name: str) -> Path:
             f"{name[:200]}: is an architecture without trained weights; python -m nas.train trains it, and "
             "nas.timm.to_arch_def writes an untrained one for timm"
         )
-    path = Path(name)
-    run = RUNS / name
-    return run if not path.exists() and path.name == name and run.is_dir() else path
+    return find_run(name) or Path(name)
 
 
 def _trained_on(file: Path) -> str | None:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from nas import study
 from nas.errors import UserError
 from nas.files import read_toml
-from nas.named import RUNS, run_path
+from nas.named import RUNS, find_run
 from nas.units import nearest
 
 # The tables of a run, and the columns of each that hold numbers and must be there.
@@ -87,9 +87,8 @@ def table_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 def find(text: str) -> Path:
     """The directory of a run named by its name under runs/ or by its path; raises UserError."""
-    named = None if any(sign in text for sign in "/\\") or text in ("", ".", "..") else run_path(text)
-    path = named if named and named.is_dir() else Path(text)
-    if not text or not path.is_dir():
+    path = find_run(text)
+    if path is None:
         known = {folder.name for folder in RUNS.iterdir() if folder.is_dir()} if RUNS.is_dir() else set()
         hint = nearest(text, known) if known else f"there are no runs in {RUNS}/ here"
         raise UserError(f"{text[:100]!r}: no run of this name and no directory; {hint}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from nas import trained
 from nas.architecture import Architecture, family_names
 from nas.errors import UserError
+from nas.named import find_run
 from nas.network import Network
 from nas.train.grow import check_family, grown
 
@@ -66,7 +67,7 @@ def read_pretrained(source: str, arch: Architecture) -> Pretrained:
     """The weights that --pretrained names, for this network; raises UserError."""
     if source == TORCHVISION:
         return _torchvision(arch)
-    path = Path(source)
+    path = find_run(source) or Path(source)
     if path.suffix in (".pth", ".pt"):
         return _state_dict(path)
     known = trained.read(path)
