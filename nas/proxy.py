@@ -238,13 +238,7 @@ class Stepper:
             self.pieces *= 2
             if self.where.type == "cuda":
                 torch.cuda.empty_cache()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if self.recipe.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        descend(self.optimizer, self.scaler, rate, self.recipe.clip)
         return loss
 
     def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -357,6 +351,20 @@ def make_optimizer(groups: list[dict[str, Any]], name: str, rate: float) -> torc
         case "rmsprop":
             return torch.optim.RMSprop(groups, rate, alpha=0.9, eps=0.001**0.5, momentum=0.9)
     raise ValueError(name)
+
+
+def descend(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float) -> None:
+    """Take the step that the gradients point to, at this learning rate: a group with a `share` gets so much of it.
+
+    clip: the largest norm of all gradients together, 0 for any.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("share", 1.0)
+    if clip:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 class Watch:

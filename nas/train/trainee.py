@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nas.convolutions import quicken
 from nas.network import Network
-from nas.proxy import decayed, make_optimizer, mixed_dtype
+from nas.proxy import decayed, descend, make_optimizer, mixed_dtype
 from nas.train.ranks import Ranks
 from nas.train.recipe import Recipe
 
@@ -72,13 +72,7 @@ class Trainee:
                 # Gradients come out as means over processes; what is wanted are sums.
                 torch.autograd.backward(self.scaler.scale(loss * self.ranks.world))
             total += loss.detach()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        if self.recipe.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        descend(self.optimizer, self.scaler, rate, self.recipe.clip)
         self.steps += 1
         if self.recipe.ema:
             self._average()
