@@ -51,7 +51,7 @@ PARTS = {"train": 12_000, "val": 3_000, "test": 5_000}
 NATIVE, CLASSES = 32, 10
 BUDGET = ("--min-madds", "150M", "--max-madds", "300M")
 PHIS = (0, 1, 2)
-EPOCHS, SEEDS = 15, 3
+EPOCHS, SEEDS = 10, 3
 OURS = "ours"
 PEERS = {  # and the rule that makes them smaller or larger
     "EfficientNet-B0": ("efficientnet_b0", "compound"),
