@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from nas.named import find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, calm
 from nas.train.display import Display
+from nas.train.events import Events, check_tensorboard, write_events
 from nas.train.loop import CHECKPOINT, Course, Row, train
 from nas.train.measure import measure
 from nas.train.pretrained import Pretrained, begin_with, read_pretrained
@@ -73,6 +74,9 @@ def main(
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the curve for TensorBoard too: tensorboard --logdir runs.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make each step faster.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -80,9 +84,12 @@ def main(
     """Train a network in full and measure it on the validation images.
 
     Results are in runs/NAME: weights.safetensors (nas.load("runs/NAME") gives the network), network.toml, curve.csv,
-    curve.png, confusion.csv, confusion.png, result.toml. The same command again continues a training that was
-    interrupted, to the same weights. Several GPUs: torchrun --nproc-per-node 8 -m -- nas.train and the same arguments.
+    curve.png, confusion.csv, confusion.png, result.toml; with --tensorboard event files of TensorBoard. The same
+    command again continues a training that was interrupted, to the same weights. Several GPUs: torchrun
+    --nproc-per-node 8 -m -- nas.train and the same arguments.
     """
+    if tensorboard:
+        check_tensorboard()
     with joined(device) as ranks:
         found = find_network(network)
         source = data or found.facts.get("arguments", {}).get("data", datasets.DEFAULT)
@@ -127,10 +134,10 @@ def main(
             with study.locked(path):
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
-                perform(wanted, course, model, ranks, path)
+                perform(wanted, course, model, ranks, path, tensorboard)
                 conclude(path, held, images, training, ranks)
         else:
-            perform(wanted, course, model, ranks, path)
+            perform(wanted, course, model, ranks, path, tensorboard)
 
 
 def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
@@ -185,15 +192,21 @@ def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
         write_network(path, wanted, {})
 
 
-def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path) -> None:
+def perform(
+    wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path, tensorboard: bool = False
+) -> None:
     """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
     if ranks.told(bytes([(path / RESULT).exists()]))[0]:
+        if tensorboard and ranks.first:
+            write_events(path)
         return
-    with Display(course.recipe.epochs, ranks.first) as display:
+    with Display(course.recipe.epochs, ranks.first) as display, closing(Events(path)) as events:
 
         def published(rows: list[Row]) -> None:
             display.published(rows[-1])
             write_curve(path, wanted, rows)
+            if tensorboard:
+                events.published(rows)
 
         trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
         with excused(course, ranks.where):
