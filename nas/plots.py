@@ -44,15 +44,17 @@ LABELS = {
     "params": "parameters",
     "activations": "activations per image",
     "latency": "latency of a batch, predicted from measured blocks (s)",
+    "latency_measured": "latency of a batch, measured on the whole network (s)",
     "step_seconds": "training step as measured (s)",
 }
 
 
 def short_name(cost: str) -> str:
     """A cost as a title names it."""
-    return {"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"}.get(
-        cost, cost.replace("_", " ")
-    )
+    return {
+        **{"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"},
+        "latency_measured": "measured latency",
+    }.get(cost, cost.replace("_", " "))
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -19,14 +19,14 @@ from nas.report import sentences
 from nas.report.drawing import drawings
 from nas.report.run import Run
 
-COSTS = ("madds", "params", "flops", "activations", "latency", "step_seconds")
+COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
 _COLUMNS = (*("trial", "accuracy", "mean_accuracy", "mean_error", "runs", "epochs", "seconds", "resolution"), *COSTS)
 
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
     places = _places(run)
-    main = {"madds", "params", *sentences.objectives(run)}
+    main = {"madds", "params", "latency_measured", *sentences.objectives(run)}
     network = {text: number for number, text in enumerate(places)}
     return {
         "name": run.name,
@@ -47,9 +47,9 @@ def contents(run: Run) -> dict[str, Any]:
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
-        "grid": _rows(run.grid),
+        "grid": _rows(_drawn(run.grid, network)),
         "rules": _rows(run.rules),
-        "family": _rows(run.family.assign(network=run.family["architecture"].map(network))),
+        "family": _rows(_drawn(run.family, network)),
         "published": _rows(published()) if len(run.family) else [],
     }
 
@@ -64,6 +64,9 @@ def _places(run: Run) -> dict[str, str]:
         places.setdefault(str(text), f"{run.path / 'trials.csv'}, trial {number:g}")
     for phi, text in zip(run.family["phi"], run.family["architecture"], strict=True):
         places.setdefault(str(text), f"{run.path / 'scale/family.csv'}, φ = {phi:g}")
+    for row in run.grid.itertuples() if "architecture" in run.grid else ():
+        triple = f"α = {row.alpha:g}, β = {row.beta:g}, γ = {row.gamma:g}"
+        places.setdefault(str(row.architecture), f"{run.path / 'scale/grid.csv'}, {triple}")
     return places
 
 
@@ -132,6 +135,13 @@ def shares(points: pareto.Floats) -> list[float]:
         front = np.vstack([front[(front < point).any(axis=1)], point])
         shares.append(round(pareto.hypervolume(front, corner), 6))
     return shares
+
+
+def _drawn(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
+    """A table with the numbers of its networks' drawings in place of their block strings, if it has these."""
+    if "architecture" not in table:  # grid.csv had none before
+        return table
+    return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
 
 
 def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:

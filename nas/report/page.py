@@ -18,6 +18,7 @@ SCRIPTS = (
     "core.js",
     "drawing.js",
     "charts.js",
+    "grid.js",
     "scaling.js",
     "front.js",
     "compare.js",

@@ -46,6 +46,7 @@ TEXTS: dict[str, Sequence[str]] = {
     "scale/rules.csv": ("rule", "picked", "architecture"),
     "scale/family.csv": ("architecture",),
 }
+MORE = ("latency", "latency_measured")  # numbers too, where a table has them
 FACTS = ("run.toml", "scale/scale.toml")
 
 
@@ -54,7 +55,7 @@ class Run:
     """What is known of a run; a table that it has not is empty, facts that it has not are an empty mapping.
 
     studied: the trials of its study, with what no table holds: curves, and trials in training. unread: why there are
-    none though there is a study, "" where nothing is wrong.
+    none though there is a study, "" where nothing is wrong. trials: with the latency_measured of those on the front.
     """
 
     path: Path
@@ -114,6 +115,9 @@ def read(path: Path) -> Run:
     except UserError as error:  # the tables say nearly all of it
         unread = str(error)
     trials, front, effects, grid, rules, family = tables
+    if "latency_measured" in front:
+        whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
+        trials = trials.assign(latency_measured=trials["trial"].map(whole))
     return Run(path, facts, scaling, trials, front, effects, grid, rules, family, studied, unread)
 
 
@@ -125,7 +129,8 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
         table = pd.read_csv(file)
         if missing := [name for name in (*numbers, *texts) if name not in table]:
             raise ValueError(f"column {missing[0]!r} is missing")
-        table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in numbers})
+        known = (*numbers, *(name for name in MORE if name in table))
+        table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in known})
         if not np.isfinite(table[numbers[0]]).all():
             raise ValueError(f"{numbers[0]} is missing in a row")
         return table

@@ -31,6 +31,7 @@ def all_of(run: Run) -> dict[str, Any]:
         "effects": effects(run),
         "scaling": scaling(run),
         "grid": grid(run),
+        "rules": rules(run),
     }
 
 
@@ -44,11 +45,14 @@ def status(run: Run) -> str:
     """How far the run is."""
     if not run.facts:
         return "no search in this run, only a scaling"
-    trained = int((run.trials["state"] == "COMPLETE").sum())
+    ended, states = len(run.trials), run.trials["state"].value_counts()
     wanted, space = run.fact("arguments", "trials", "?"), run.fact("space", "name", "?")
     spent = format_duration(float(run.trials["seconds"].fillna(0).sum()))
-    tried = f"{trained} of {wanted} networks" if trained != wanted else f"{trained} networks"
-    return f"{tried} of the space {space} trained on {run.fact('data', 'name', '?')}, {spent} of training"
+    tried = f"{ended} of {wanted} networks" if ended != wanted else f"{ended} networks"
+    words = {"PRUNED": "stopped early", "FAIL": "failed"}
+    among = ", ".join(f"{states[state]} {word}" for state, word in words.items() if state in states)
+    trained = f"trained on {run.fact('data', 'name', '?')}" + (f" ({among})" if among else "")
+    return f"{tried} of the space {space} {trained}, {spent} of training"
 
 
 def confirmed(run: Run) -> str:
@@ -127,7 +131,10 @@ def notes(run: Run) -> list[str]:
             f"The front is that of accuracy, {_costs(run)}: against one cost alone some members lie below others."
         )
     if stopped := int(states.get("PRUNED", 0)):
-        said.append(f"{plural(stopped, 'trial')} stopped early: a partial accuracy, on no front.")
+        said.append(
+            f"{plural(stopped, 'trial')} stopped early: a partial accuracy, on no front; a click on their name in the "
+            "legend draws them."
+        )
     if failed := int(states.get("FAIL", 0)):
         causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
         why_not = f": {'; '.join(sorted(set(causes)))[:300]}" if len(causes) else ""
@@ -175,7 +182,9 @@ def scaling(run: Run) -> str:
         return "The family of the baseline."
     found = table_of(run.scaling, "coefficients")
     signs = {"alpha": "α", "beta": "β", "gamma": "γ"}
-    chosen = ", ".join(f"{sign} = {found[key]}" for key, sign in signs.items() if key in found)
+    chosen = ", ".join(
+        f"{sign} = {found[key]:.4g}" for key, sign in signs.items() if isinstance(found.get(key), int | float)
+    )
     origin = table_of(run.scaling, "arguments").get("baseline", "the baseline")
     return f"From {origin} by the rule {run.scaling.get('rule', '?')}" + (f": {chosen}." if chosen else ".")
 
@@ -189,6 +198,17 @@ def grid(run: Run) -> str:
         f"{len(run.grid)} triples with α·β²·γ² near the target, {run.grid['hash'].nunique()} networks of φ = 1; proxy "
         f"accuracy on validation images of {data}. Half of them went on from stage to stage, the last are means over "
         "several seeds; bars are 95 % intervals, and stages do not compare with each other."
+    )
+
+
+def rules(run: Run) -> str:
+    """What the comparison of the rules is."""
+    if run.rules.empty:
+        return ""
+    low, high = (format_count(bound) for bound in (run.rules["madds"].min(), run.rules["madds"].max()))
+    return (
+        f"One network a rule, of {low} to {high} counted MAdds; proxy accuracy is the mean over several seeds, bars "
+        "are 95 % intervals between them."
     )
 
 

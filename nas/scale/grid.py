@@ -109,6 +109,7 @@ class Contest:
                     "paper": one == self.paper,
                     "picked": leader is not None and one == self.candidate(leader),
                     "hash": one.architecture.hash,
+                    "architecture": network.architecture,
                 }
             )
         floats = dict.fromkeys(["accuracy", "first_accuracy", "accuracy_error"], float)

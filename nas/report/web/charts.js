@@ -26,6 +26,7 @@ function chart(place, traces, layout, label, handlers = {}) {
       font: { color: colour("ink"), size: 13 },
       align: "left",
     },
+    uirevision: place, // zoom and hidden entries of the legend are the reader's and stay
     dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
     ...layout,
   };

@@ -1,8 +1,9 @@
 "use strict";
 // What all parts of the page share: its data and state, elements, numbers, colours, copying.
 
-// shown: the trial that is drawn beside the front; pins: numbers of pinned trials, in order.
-const page = { data: {}, trials: [], byNumber: new Map(), pins: [], shown: null, cost: null };
+// shown: the trial that is drawn beside the front; pins: numbers of pinned trials, in order; triple: the α, β, γ
+// whose network is drawn beside the grid.
+const page = { data: {}, trials: [], byNumber: new Map(), pins: [], shown: null, triple: null, cost: null };
 
 const $ = (id) => document.getElementById(id);
 
@@ -44,8 +45,12 @@ const percent = (share, digits = 1) => (known(share) ? `${(100 * share).toFixed(
 const seconds = (value) =>
   !known(value) ? "–" : value < 1 ? `${Number((1000 * value).toPrecision(3))} ms` : `${Number(value.toPrecision(3))} s`;
 
+const isTime = (key) => ["latency", "latency_measured", "step_seconds"].includes(key);
+
 /** A cost as people read it. */
-const amount = (key, value) => (key === "latency" || key === "step_seconds" ? seconds(value) : count(value));
+const amount = (key, value) => (isTime(key) ? seconds(value) : count(value));
+
+const epochsText = (number) => `${number} ${number === 1 ? "epoch" : "epochs"}`;
 
 /** The accuracy a trial is judged by: the mean over its trainings; its own where it was stopped. */
 const accuracy = (trial) => (known(trial.mean_accuracy) ? trial.mean_accuracy : trial.accuracy);

@@ -90,7 +90,9 @@ function drawLegend() {
 function drawTrial(place, trial, title, tasks = true) {
   if (!trial) return fill(place, el("p", { class: "note" }, "No network is trained yet."));
   const network = networkOf(trial.network);
-  const costs = page.data.costs.slice(0, 2).map((cost) => `${amount(cost.key, trial[cost.key])} ${cost.short}`);
+  const costs = page.data.costs
+    .filter((cost) => cost.main && known(trial[cost.key]))
+    .map((cost) => `${amount(cost.key, trial[cost.key])} ${cost.short}`);
   const sure = known(trial.probability) ? ` · non-dominated with probability ${trial.probability.toFixed(2)}` : "";
   const curve = (trial.curve || []).map((value) => (100 * value).toFixed(1)).join(" → ");
   const pinned = page.pins.includes(trial.trial);

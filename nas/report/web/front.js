@@ -6,16 +6,18 @@ const WEBGL = Boolean(document.createElement("canvas").getContext("webgl")); // 
 
 const costText = (key) => page.data.costs.find((cost) => cost.key === key);
 const baseline = () => page.trials.find((trial) => trial.baseline) || null;
-const frontOf = (key) => page.trials.filter((trial) => trial.front).sort((a, b) => a[key] - b[key]);
+const frontOf = (key) =>
+  page.trials.filter((trial) => trial.front && known(trial[key])).sort((a, b) => a[key] - b[key]);
 
 function drawFront() {
   const key = page.cost;
-  const done = page.trials.filter((trial) => trial.state === "COMPLETE");
+  const drawn = page.trials.filter((trial) => known(trial[key]));
+  const done = drawn.filter((trial) => trial.state === "COMPLETE");
   const front = frontOf(key);
   const repeated = done.some((trial) => trial.runs > 1);
   const near = done.filter((trial) => trial.runs > 1 && !trial.front);
   const rest = done.filter((trial) => trial.runs <= 1 && !trial.front);
-  const stopped = page.trials.filter((trial) => trial.state === "PRUNED");
+  const stopped = drawn.filter((trial) => trial.state === "PRUNED");
   const kind = WEBGL && page.trials.length > MANY ? "scattergl" : "scatter";
   const points = (trials, name, marker, more = {}) => ({
     type: kind,
@@ -38,12 +40,12 @@ function drawFront() {
   const traces = [];
   if (stopped.length)
     traces.push(
-      points(stopped, `stopped early (${stopped.length})`, {
-        symbol: "x-thin",
-        size: 6,
-        line: { color: colour("pale"), width: 1.4 },
-        color: colour("pale"),
-      }),
+      points(
+        stopped,
+        `stopped early (${stopped.length})`,
+        { symbol: "x-thin", size: 6, line: { color: colour("pale"), width: 1.4 }, color: colour("pale") },
+        { visible: done.length ? "legendonly" : true },
+      ),
     );
   if (rest.length)
     traces.push(
@@ -81,7 +83,7 @@ function drawFront() {
       { error_y: bars(front, colour("front")) },
     ),
   );
-  const picked = page.trials.filter((trial) => trial.baseline);
+  const picked = drawn.filter((trial) => trial.baseline);
   traces.push(
     points(picked, "baseline", {
       symbol: "star",
@@ -90,7 +92,7 @@ function drawFront() {
       line: { color: colour("card"), width: 1.5 },
     }),
   );
-  const pins = page.pins.map((pin) => page.byNumber.get(pin)).filter((t) => t && known(accuracy(t)));
+  const pins = page.pins.map((pin) => page.byNumber.get(pin)).filter((t) => t && known(accuracy(t)) && known(t[key]));
   traces.push({
     type: kind,
     mode: "markers+text",
@@ -100,6 +102,7 @@ function drawFront() {
     textposition: "top center",
     showlegend: false,
     hoverinfo: "skip",
+    cliponaxis: false,
     textfont: { color: colour("ink"), size: 13 },
     marker: { symbol: "circle-open", size: 20, color: colour("ink"), line: { width: 1.8 } },
   });
@@ -109,10 +112,11 @@ function drawFront() {
     traces,
     {
       height: narrow() ? 400 : 500,
+      uirevision: key,
       xaxis: logAxis(
         traces.flatMap((trace) => trace.x),
-        label.label,
-        key === "latency" || key === "step_seconds",
+        narrow() ? label.short : label.label,
+        isTime(key),
       ),
       yaxis: {
         title: { text: repeated ? "proxy accuracy (%), mean over trainings" : "proxy accuracy (%), one training each" },

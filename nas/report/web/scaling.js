@@ -1,136 +1,11 @@
 "use strict";
-// The scaled family, and how its coefficients were found: the family, the grid of α, β, γ, the rules.
-
-function drawGrid() {
-  const rows = page.data.grid.filter((row) => known(row.accuracy));
-  $("grid").hidden = !rows.length;
-  if (!rows.length) return;
-  fill("grid-note", page.data.texts.grid);
-  const logs = (row) => [Math.log(row.alpha), 2 * Math.log(row.beta), 2 * Math.log(row.gamma)];
-  const said = (row) => `α ${row.alpha} · β ${row.beta} · γ ${row.gamma}`;
-  const hover = (row) =>
-    `<b>${said(row)}</b>${row.picked ? " · picked" : ""}${row.paper ? " · the paper's" : ""}<br>` +
-    `${percent(row.accuracy, 2)} after ${row.epochs} epochs, seeds: ${row.trainings}<br>` +
-    `MAdds × ${row.product.toFixed(2)} nominal, × ${row.counted_ratio.toFixed(2)} counted<extra></extra>`;
-  const ordered = [...rows].sort((a, b) => a.first_accuracy - b.first_accuracy);
-  const ternary = (some, marker, name) => ({
-    type: "scatterternary",
-    mode: "markers",
-    name,
-    a: some.map((r) => logs(r)[2]),
-    b: some.map((r) => logs(r)[0]),
-    c: some.map((r) => logs(r)[1]),
-    hovertemplate: some.map(hover),
-    marker,
-    cliponaxis: false,
-  });
-  const axis = (text) => ({
-    title: { text, font: { size: 13 } },
-    showticklabels: false,
-    ticks: "",
-    gridcolor: colour("line"),
-    linecolor: colour("soft"),
-    min: 0,
-  });
-  const corner = (name) => (narrow() ? name : `all into ${name}`);
-  const epochs = rows.find((row) => row.stage === 1)?.epochs;
-  const bar = narrow() ? { orientation: "h", y: -0.24, len: 0.9 } : { len: 0.75 };
-  chart(
-    "grid-chart",
-    [
-      ternary(
-        ordered,
-        {
-          size: 15,
-          color: ordered.map((r) => 100 * r.first_accuracy),
-          colorscale: "Viridis",
-          showscale: true,
-          line: { width: 0.5, color: colour("ink") },
-          colorbar: {
-            title: { text: `accuracy (%)${epochs ? `<br>after ${epochs} ep.` : ""}`, font: { size: 11 } },
-            thickness: 10,
-            outlinewidth: 0,
-            ...bar,
-          },
-        },
-        "triples",
-      ),
-      ternary(
-        rows.filter((r) => r.paper),
-        { symbol: "diamond-open", size: 24, color: colour("ink"), line: { width: 1.5 } },
-        "the paper's",
-      ),
-      ternary(
-        rows.filter((r) => r.picked),
-        { symbol: "star-open", size: 30, color: colour("pick"), line: { width: 2 } },
-        "picked",
-      ),
-    ],
-    {
-      height: 430,
-      margin: { l: 50, r: 30, t: 50, b: narrow() ? 140 : 60 },
-      ternary: {
-        bgcolor: "rgba(0,0,0,0)",
-        aaxis: axis(corner("resolution")),
-        baxis: axis(corner("depth")),
-        caxis: axis(corner("width")),
-      },
-      legend: { orientation: "h", y: narrow() ? -0.5 : -0.1 },
-    },
-    `The triples of α, β and γ by how they share the growth between depth, width and resolution.`,
-  );
-  const seen = new Set();
-  const best = [...rows]
-    .sort((a, b) => b.stage - a.stage || b.accuracy - a.accuracy || b.picked - a.picked)
-    .filter((row) => !seen.has(row.hash) && seen.add(row.hash))
-    .slice(0, 16)
-    .reverse();
-  const last = Math.max(...best.map((row) => row.stage));
-  const tint = (row) => (row.picked ? colour("pick") : row.stage === last ? colour("front") : colour("pale"));
-  chart(
-    "grid-ranking",
-    [false, true].map((final) => {
-      const some = best.map((row, i) => [row, i]).filter(([row]) => (row.stage === last) === final);
-      return {
-        type: "scatter",
-        mode: "markers",
-        x: some.map(([row]) => 100 * row.accuracy),
-        y: some.map(([, i]) => i),
-        name: final
-          ? `the last stage: ${some[0]?.[0].epochs} epochs, ${some[0]?.[0].trainings} seeds`
-          : "earlier stages",
-        marker: { size: 10, color: some.map(([row]) => tint(row)) },
-        hovertemplate: some.map(([row]) => hover(row)),
-        error_x: {
-          type: "data",
-          array: some.map(([row]) => 100 * (row.accuracy_error || 0)),
-          thickness: 1.2,
-          width: 3,
-          color: colour("pale"),
-        },
-      };
-    }),
-    {
-      height: 430,
-      hovermode: "closest",
-      legend: { orientation: "h", y: -0.22 },
-      xaxis: { title: { text: "proxy accuracy (%)" } },
-      yaxis: {
-        tickvals: best.map((_, i) => i),
-        ticktext: best.map(
-          (row) => `${row.alpha} / ${row.beta} / ${row.gamma}${row.paper ? " ◇" : ""}${row.picked ? " ☆" : ""}`,
-        ),
-        range: [-0.7, best.length - 0.3],
-      },
-    },
-    `The triples by proxy accuracy: the best is ${said(best.at(-1))}.`,
-  );
-}
+// The scaled family, and the rules it may be scaled by.
 
 function drawRules() {
   const rows = page.data.rules.filter((row) => known(row.accuracy)).sort((a, b) => a.accuracy - b.accuracy);
   $("rules").hidden = !rows.length;
   if (!rows.length) return;
+  fill("rules-note", page.data.texts.rules);
   chart(
     "rules-chart",
     [
@@ -156,7 +31,7 @@ function drawRules() {
     ],
     {
       height: 120 + 40 * rows.length,
-      xaxis: { title: { text: "proxy accuracy (%), bars: 95 % intervals between seeds" } },
+      xaxis: { title: { text: "proxy accuracy (%)" } },
       yaxis: { type: "category" },
     },
     `Scaling rules by proxy accuracy: the best is ${rows.at(-1).rule}.`,
@@ -223,8 +98,9 @@ function drawFamily() {
         marker: { color: colour("pick"), size: 10, symbol: "square" },
         mode: "lines+markers+text",
         text: family.map((r) => `φ ${r.phi}`),
-        textposition: "top left",
+        textposition: "top center",
         textfont: { color: colour("pick") },
+        cliponaxis: false,
       }),
     ],
     {
