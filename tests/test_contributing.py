@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: each recipe is carried out on a copy of the source; the drawing of the rooms is up to date."""
+"""CONTRIBUTING.md: each recipe is carried out on a copy of the source; what docs/ holds of the source is up to date."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import nas
 from nas import datasets
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +53,10 @@ def test_a_recipe_works(name: str, tmp_path: Path, images: Path) -> None:
 def test_the_drawing_of_the_rooms_is_up_to_date() -> None:
     rooms = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
     assert rooms["DRAWING"].read_text(encoding="utf-8") == rooms["drawing"](), "python docs/rooms.py draws it anew"
+
+
+def test_the_page_of_the_library_is_up_to_date() -> None:
+    api = runpy.run_path(str(ROOT / "docs" / "api.py"))
+    assert api["PAGE"].read_text(encoding="utf-8") == api["page"](), "python docs/api.py writes it anew"
+    for name in nas.__all__:
+        assert f"\n## nas.{name}\n" in api["page"]()

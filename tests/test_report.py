@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
@@ -26,7 +27,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas import SearchSpace
+from nas import Architecture, SearchSpace, scaling
 from nas.report.contents import contents, shares
 from nas.report.live import server
 from nas.report.page import SCRIPTS, embedded, page
@@ -216,6 +217,10 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
     (run / "run.toml").write_text(three)
     found = contents(read(run))
     said = " ".join(found["texts"]["notes"])
+    assert (
+        "12 of 40 networks of the space small trained on three classes (1 stopped early, 1 failed)"
+        in (found["texts"]["status"])
+    )
     for words in (
         "1 trial failed: diverged <b>",
         "1 trial stopped early",
@@ -226,6 +231,18 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
     assert found["trials"]["state"][:2] == ["FAIL", "PRUNED"]
     assert found["trials"]["accuracy"][0] is None
     assert found["cost"] == "latency"
+    assert "latency_measured" not in found["trials"]
+    page(found)
+
+    front = pd.read_csv(run / "pareto.csv")
+    measured = {int(trial): 0.001 * i for i, trial in enumerate(front["trial"], 1)}
+    front.assign(latency_measured=measured.values()).to_csv(run / "pareto.csv", index=False)
+    found = contents(read(run))
+    expected = [measured.get(trial) for trial in found["trials"]["trial"]]
+    assert found["trials"]["latency_measured"] == expected
+    assert [cost["key"] for cost in found["costs"] if cost["main"]] == [
+        *("madds", "params", "latency", "latency_measured", "step_seconds")
+    ]
     page(found)
 
     (run / "pareto.csv").unlink()
@@ -240,6 +257,35 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
     assert "only a scaling" in found["texts"]["status"]
     assert len(found["family"]) == len(pd.read_csv(run / "scale/family.csv"))
     page(found)
+
+
+def with_a_grid(run: Path) -> pd.DataFrame:
+    """Add the grid of a scaling to a run: the φ = 1 network of each triple, with made-up accuracies."""
+    best = pd.read_csv(run / "pareto.csv").query("baseline")["architecture"].iloc[0]
+    baseline = Architecture.parse(best)
+    rows = []
+    for i, triple in enumerate(scaling.grid(step=0.2)):
+        arch = baseline.scale(*triple.factors(1))
+        known = {**asdict(triple), "product": triple.product, "counted_ratio": 2.0, **vars(arch.cost())}
+        known |= {"accuracy": 0.9 - 0.01 * i, "first_accuracy": 0.9 - 0.01 * i, "accuracy_error": 0.02, "epochs": 1}
+        known |= {"resolution": arch.resolution, "image_size": 28, "stage": 1, "trainings": 1, "paper": i == 2}
+        rows.append({**known, "picked": i == 0, "hash": arch.hash, "architecture": str(arch)})
+    (run / "scale").mkdir()
+    table = pd.DataFrame(rows)
+    table.to_csv(run / "scale/grid.csv", index=False)
+    return table
+
+
+def test_the_grid_s_networks_are_drawn(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    table = with_a_grid(run)
+    found = contents(read(run))
+    assert [network_of(found, row["network"]) for row in found["grid"]] == table["architecture"].tolist()
+    assert found["texts"]["scaling"] == "The grid is being searched; the family follows."
+    table.drop(columns="architecture").to_csv(run / "scale/grid.csv", index=False)  # as it was written before
+    found = contents(read(run))
+    assert len(found["grid"]) == len(table)
+    assert not any("network" in row for row in found["grid"])
 
 
 def test_wrong_input_is_one_line(command: Command, here: Path) -> None:

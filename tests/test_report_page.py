@@ -11,7 +11,7 @@ import pytest
 from nas.report.contents import contents
 from nas.report.page import page
 from nas.report.run import read
-from tests.test_report import served, written
+from tests.test_report import served, with_a_grid, written
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
 
@@ -122,6 +122,62 @@ def test_pointing_clicking_and_comparing(browser: Browser, opened: Open, tmp_pat
     assert marked == expected
     browser.find_element(By.ID, "unpin").send_keys(Keys.ENTER)
     until(browser, "return !document.querySelector('.pairs')")
+
+
+def test_pointing_at_a_triple_draws_its_network(browser: Browser, opened: Open, tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    table = with_a_grid(run)
+    opened(saved(run))
+    picked = table[table["picked"]].iloc[0]
+    assert drawn(browser, "grid-detail") == stages_of(picked["architecture"])
+    last = len(table) - 1  # the lowest of the ranking
+    place = """const plot = document.getElementById('grid-ranking'), full = plot._fullLayout, { l, t } = full._size;
+        plot.scrollIntoView({ behavior: 'instant', block: 'center' });
+        const box = plot.getBoundingClientRect(), trace = plot.data.find((one) => one.x.length);
+        return [box.x + l + full.xaxis.d2p(trace.x[0]), box.y + t + full.yaxis.d2p(trace.y[0])];"""
+    point_at(browser, *map(round, browser.execute_script(place)))
+    chosen = table.iloc[last]
+    name = f"α {chosen['alpha']:g} · β {chosen['beta']:g} · γ {chosen['gamma']:g}"
+    until(browser, f"return document.getElementById('triple').value === '{name}'")
+    assert drawn(browser, "grid-detail") == stages_of(chosen["architecture"])
+    browser.find_element(By.ID, "triple").send_keys(Keys.HOME)  # the same by the keyboard
+    until(browser, f"return document.getElementById('triple').value !== '{name}'")
+    assert drawn(browser, "grid-detail") == stages_of(picked["architecture"])
+
+
+def drawn(browser: Browser, place: str) -> list[str]:
+    """The block strings of the network that is drawn somewhere."""
+    label = browser.find_element(By.CSS_SELECTOR, f"#{place} svg").get_attribute("aria-label")
+    return [word for word in str(label).replace(",", " ").split() if "_" in word]
+
+
+def stages_of(text: str) -> list[str]:
+    return [word for word in text.split() if "_" in word]
+
+
+def test_zoom_and_hidden_networks_stay_the_readers(browser: Browser, opened: Open, tmp_path: Path) -> None:
+    """Trials stopped early are drawn when they are asked for; a pin changes neither that nor the zoom."""
+    run = written(tmp_path / "r")
+    trials = pd.read_csv(run / "trials.csv")
+    rest = trials.index[~trials["trial"].isin(pd.read_csv(run / "pareto.csv")["trial"])]
+    trials.loc[rest[:2], "state"] = "PRUNED"
+    trials.to_csv(run / "trials.csv", index=False)
+    opened(saved(run))
+    shown = "return document.getElementById('front-chart')._fullData[0].visible"
+    zoom = "return document.getElementById('front-chart')._fullLayout.yaxis.range"
+    assert browser.execute_script(shown) == "legendonly"
+    browser.execute_script("document.getElementById('front').scrollIntoView({ behavior: 'instant' })")
+    browser.find_element(By.CSS_SELECTOR, "#front-chart .legendtoggle").click()
+    until(browser, f"{shown} === true")
+    whole = browser.execute_script(f"return String({zoom.removeprefix('return ')})")
+    plot = browser.find_element(By.CSS_SELECTOR, "#front-chart .nsewdrag")
+    drag = ActionChains(browser, duration=50).move_to_element(plot).click_and_hold()
+    drag.move_by_offset(120, 120).release().perform()
+    until(browser, f"return String({zoom.removeprefix('return ')}) !== '{whole}'")
+    nearer = browser.execute_script(zoom)
+    browser.execute_script(f"togglePin({rest[3]})")
+    assert browser.execute_script(shown) is True
+    assert browser.execute_script(zoom) == nearer
 
 
 def test_the_table_sorts_filters_and_answers_keys(browser: Browser, opened: Open, tmp_path: Path) -> None:

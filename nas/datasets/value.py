@@ -33,14 +33,17 @@ class Dataset:
 
     @property
     def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
         return self.train_images.shape[1]
 
     @property
     def image_size(self) -> int:
+        """The side of the images in pixels."""
         return self.train_images.shape[2]
 
     @property
     def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
         return len(self.classes)
 
     @cached_property

@@ -177,7 +177,8 @@ def effects(run: Run) -> str:
 def scaling(run: Run) -> str:
     """How the baseline was scaled, or that it was not."""
     if run.family.empty:
-        return "Not scaled yet." if run.grid.empty else "The grid is being searched; the family follows."
+        doing = "The grid is being searched" if run.rules.empty else "The rules are being compared"
+        return "Not scaled yet." if run.grid.empty else f"{doing}; the family follows."
     if not run.scaling:
         return "The family of the baseline."
     found = table_of(run.scaling, "coefficients")
@@ -196,8 +197,12 @@ def grid(run: Run) -> str:
     data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
     return (
         f"{len(run.grid)} triples with α·β²·γ² near the target, {run.grid['hash'].nunique()} networks of φ = 1; proxy "
-        f"accuracy on validation images of {data}. Half of them went on from stage to stage, the last are means over "
-        "several seeds; bars are 95 % intervals, and stages do not compare with each other."
+        f"accuracy on validation images of {data}; bars are 95 % intervals."
+    ) + (
+        " Half of them went on from stage to stage, the last are means over several seeds; stages do not compare with "
+        "each other."
+        if run.grid["stage"].max() > 1
+        else ""
     )
 
 

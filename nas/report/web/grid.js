@@ -121,7 +121,7 @@ function drawGrid() {
       };
     }),
     {
-      height: 430,
+      height: Math.min(430, 160 + 36 * best.length),
       hovermode: "closest",
       legend: { orientation: "h", y: -0.22 },
       xaxis: { title: { text: "proxy accuracy (%)" } },

@@ -29,7 +29,7 @@ function drawWords() {
           known(best.mean_error) ? `± ${(100 * best.mean_error).toFixed(1)}, ${best.runs} trainings` : "one training",
         ],
         ...data.costs
-          .filter((cost) => ["madds", "params", "latency", "latency_measured"].includes(cost.key))
+          .filter((cost) => cost.main)
           .map((cost) => [cost.short, amount(cost.key, best[cost.key]), ""]),
         ["on the front", String(page.trials.filter((t) => t.front).length), `of ${page.trials.length}`],
       ]
