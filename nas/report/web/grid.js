@@ -35,15 +35,16 @@ function drawGrid() {
   const axis = (text) => ({
     title: { text, font: { size: 13 } },
     showticklabels: false,
-    ticks: "",
+    ticks: "outside", // unseen: they keep a corner's name clear of a marker there
+    ticklen: 14,
+    tickcolor: "rgba(0,0,0,0)",
     gridcolor: colour("line"),
     linecolor: colour("soft"),
     min: 0,
   });
   const corner = (name) => (narrow() ? name : `all into ${name}`);
-  const below = (name) => ` <br>${corner(name)}`; // clear of a marker in the corner
   const epochs = rows.find((row) => row.stage === 1)?.epochs;
-  const bar = narrow() ? { orientation: "h", y: -0.24, len: 0.9 } : { len: 0.75 };
+  const bar = narrow() ? { orientation: "h", y: -0.36, len: 0.9 } : { len: 0.75 };
   chart(
     "grid-chart",
     [
@@ -80,9 +81,9 @@ function drawGrid() {
       margin: { l: 50, r: 30, t: 50, b: narrow() ? 140 : 60 },
       ternary: {
         bgcolor: "rgba(0,0,0,0)",
-        aaxis: axis(`${corner("resolution")}<br> `),
-        baxis: axis(below("depth")),
-        caxis: axis(below("width")),
+        aaxis: axis(corner("resolution")),
+        baxis: axis(corner("depth")),
+        caxis: axis(corner("width")),
       },
       legend: { orientation: "h", y: narrow() ? -0.5 : -0.1 },
     },
