@@ -34,7 +34,7 @@ from nas import Architecture, SearchSpace, datasets
 from nas.evaluate import Job, Proxy, Result
 from nas.images import images_of
 from nas.proxy import Recipe, Stepper, decayed, make_optimizer, pick_device
-from nas.workers import Submit, pool
+from nas.workers.processes import Submit, pool
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
 SIZES = 32, 64  # pixels

@@ -29,9 +29,9 @@ def least_memory(arch: Architecture) -> int:
 
 
 def available(device: str) -> int:
-    """Bytes of free memory on a device."""
+    """Bytes of free memory on a device; without limit on GPUs that only other machines have."""
     if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int(torch.cuda.mem_get_info(device)[0]) if torch.cuda.is_available() else 2**62
     return available_memory()
 
 

@@ -20,9 +20,10 @@ from optuna.trial import TrialState
 
 import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
 from experiments import survival
-from nas import plots, study, workers
+from nas import plots, study
 from nas.evaluate import Job, Result, evaluate
 from nas.study import database, trials
+from nas.workers import Workers, processes
 from tests.conftest import Command
 
 MACHINES, TRIALS = 8, 7
@@ -51,7 +52,7 @@ def start(home: Path, folder: Path, arguments: list[str], kills: Path | None = N
         setattr(plots, "save", lambda figure, path: None)  # noqa: B010 - pictures take most of the time
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         if kills:
-            setattr(workers, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
+            setattr(processes, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
         os.chdir(folder)
         for name in ("images", "space.toml"):
             if not Path(name).exists():
@@ -131,9 +132,9 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
     def interrupted(proxy: Any, job: Job, report: Any) -> Result:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers, "evaluate", interrupted)
+    monkeypatch.setattr(processes, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), 1, Mock())
+        study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), Workers(1, "cpu"), Mock())
     assert [t.state for t in given.get_trials()] == [TrialState.WAITING]
     assert given.ask().number == 0
 

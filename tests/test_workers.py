@@ -12,7 +12,7 @@ from PIL import Image
 
 from nas.evaluate import Failed, Job, Proxy
 from nas.proxy import Outcome, Progress, Recipe
-from nas.workers import pool
+from nas.workers.processes import pool
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
 OTHER = "28px stem8 ds_r1_k5_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"

@@ -19,7 +19,7 @@ from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients
 from nas.units import format_count, nearest, parse_count, parse_duration
-from nas.workers import default_workers, shared_device
+from nas.workers import hire
 
 PHI = "3"
 
@@ -55,7 +55,19 @@ def main(
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="[default: the run's]")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores, what --ray has room for]",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
@@ -70,7 +82,11 @@ def main(
     budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
     given = given_coefficients(rule, coefficients, target)
     found = find_baseline(baseline, run, data, epochs, seed)
-    where = shared_device(device)
+    hired = hire(device, workers, ray, gpus_per_trial)
+    if latency is not None:
+        hired.check_here("--latency")
+    elif measure:
+        hired.check_here("--measure (--no-measure leaves it out)")
     wanted = Scaling(
         found,
         rule,
@@ -82,8 +98,8 @@ def main(
         () if budget else tuple(scaling.parse_phis(PHI if phi is None else phi)),
         budget,
         seeds,
-        Proxy(found.data, found.recipe, where),
-        workers or default_workers(where),
+        Proxy(found.data, found.recipe, hired.device),
+        hired,
     )
     wanted.check()
     arguments = {
@@ -117,8 +133,11 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
             comparison = Comparison(wanted, chosen, epochs)
             rule = best_rule(comparison, trainings, folder)
             chosen = comparison.coefficients[rule]
-        facts = {"arguments": arguments, "rule": rule, "coefficients": asdict(chosen)}
-        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(wanted.proxy.device)}))
+        facts = {"arguments": arguments, "rule": rule, "coefficients": asdict(chosen), "ray": wanted.workers.table()}
+        write_atomic(
+            folder / "scale.toml",
+            to_toml({**facts, "ray": wanted.workers.table(), **study.environment(wanted.proxy.device)}),
+        )
         family = Family(wanted, chosen, rule, wanted.members(chosen))
         write_family(family, trainings if train else None, measure, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")

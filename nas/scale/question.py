@@ -13,6 +13,7 @@ from nas.evaluate import Proxy, load_data
 from nas.scale.baseline import Baseline
 from nas.scaling import Candidate, Coefficients, Member
 from nas.units import format_count
+from nas.workers import Workers
 
 SMALLEST = 8  # pixels of a proxy's images
 MATCHES = ("nominal", "counted")
@@ -61,7 +62,7 @@ class Scaling:
     budget: Budget | None
     seeds: int
     proxy: Proxy
-    workers: int
+    workers: Workers
 
     @property
     def aim(self) -> float | None:

@@ -13,6 +13,7 @@ from nas import study
 from nas.architecture import Architecture
 from nas.display import Display
 from nas.evaluate import Job, Proxy, load_data
+from nas.workers import Workers
 
 Accuracies = Mapping[Job, float | None]  # of finished trainings; None where one failed
 _JOB = "job"  # the attribute that names a trial's job, and what else has to be the same
@@ -29,7 +30,7 @@ class Trainings:
 
     study: optuna.Study
     proxy: Proxy
-    workers: int
+    workers: Workers
 
     @property
     def key(self) -> str:

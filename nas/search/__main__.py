@@ -30,7 +30,7 @@ from nas.search.results import conclude, insight, measured, publish
 from nas.space import SearchSpace, budget
 from nas.stopping import Stopper
 from nas.units import nearest, parse_count, parse_duration
-from nas.workers import default_workers, shared_device
+from nas.workers import hire
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
@@ -70,7 +70,19 @@ def main(
     target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores]")
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores, what --ray has room for]",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]"),
     ] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of study.db, for many machines.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
@@ -89,7 +101,6 @@ def main(
     """
     found = SearchSpace.load(space)
     recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
-    where = shared_device(device)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -100,8 +111,11 @@ def main(
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
     if reward not in REWARDS:
         raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
-    images = load_data(data)
     wanted_objectives = _objectives(objectives)
+    images = load_data(data)
+    hired = hire(device, workers, ray, gpus_per_trial)
+    if "latency" in wanted_objectives:
+        hired.check_here("--objectives latency")
     wanted = Search(
         found,
         bounds,
@@ -112,8 +126,8 @@ def main(
         trials,
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
-        Proxy(data, recipe, where),
-        workers or default_workers(where),
+        Proxy(data, recipe, hired.device),
+        hired,
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
@@ -136,7 +150,7 @@ def main(
         "target_madds": wanted.target_madds,
         "sampler": sampler,
         "seed": seed,
-        "workers": wanted.workers,
+        "workers": hired.count,
         "device": device,
     }
     known = facts(wanted, arguments, images)
@@ -166,6 +180,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         },
         "progressive": recipe.progressive.table() if recipe.progressive else None,
         "latency": asdict(latency.Conditions.here(wanted.proxy.device)) if "latency" in wanted.objectives else None,
+        "ray": wanted.workers.table(),
         **study.environment(wanted.proxy.device),
     }
 
@@ -193,7 +208,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         cli.say(
             f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
-            f"on {wanted.proxy.device}, workers: {wanted.workers}"
+            f"{wanted.workers}"
         )
         if schedule := wanted.proxy.recipe.progressive:
             cli.say(schedule.sentence(images.image_size))
@@ -204,8 +219,8 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             )
         if "train_time" in wanted.objectives:
             cli.say(
-                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
-                f"this machine with {wanted.workers} trials side by side: it compares within this run only"
+                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured "
+                f"with {wanted.workers.count} trials side by side: it compares within this run only"
             )
 
         def patient() -> bool:

@@ -129,5 +129,5 @@ def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
     """
     if wanted.time_budget is None:
         return False
-    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / wanted.workers
+    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / wanted.workers.count
     return (time.monotonic() - wanted.began if wanted.shared else spent) >= wanted.time_budget

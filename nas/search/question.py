@@ -18,6 +18,7 @@ from nas.cost import Cost
 from nas.evaluate import Proxy
 from nas.space import SearchSpace
 from nas.stopping import Stopper
+from nas.workers import Workers
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
@@ -42,7 +43,7 @@ class Search:
     time_budget: float | None
     seed: int
     proxy: Proxy
-    workers: int
+    workers: Workers
     stopper: Stopper | None = None
     confirm: int = 0
     latencies: latency.Table | None = None
@@ -55,7 +56,7 @@ class Search:
 
         So what is proposed does not depend on which worker is first. With other processes it does: 0.
         """
-        return 0 if self.shared else 2 * (self.workers - 1)
+        return 0 if self.shared else 2 * (self.workers.count - 1)
 
     @property
     def pace(self) -> float:

@@ -109,13 +109,15 @@ def environment(device: str) -> dict[str, Any]:
     """What a run's result may depend on beside its arguments: versions, machine, commit."""
     packages = ("torch", "torchvision", "optuna", "numpy", "compound-nas")
     versions = {name: metadata.version(name) for name in packages}
+    where = torch.device(device)
+    here = where.type != "cuda" or torch.cuda.is_available()  # else the nodes of a Ray cluster have it
     return {
         "versions": {"python": platform.python_version(), **versions, "commit": _commit()},
         "machine": {
             "system": platform.platform(),
             "device": device,
             "threads": torch.get_num_threads(),
-            "arithmetic": str(mixed_dtype(torch.device(device)) or torch.float32).removeprefix("torch."),
+            "arithmetic": str(mixed_dtype(where) or torch.float32).removeprefix("torch.") if here else None,
         },
     }
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.evaluate import Failed, Job, Proxy, Result
 from nas.proxy import Progress
 from nas.study.sharing import Heart, fail_lost, hearing, settled
-from nas.workers import pool
+from nas.workers import Workers
 
 POLL = 3.0  # seconds between looks at what other processes have done
 
@@ -47,7 +47,7 @@ def run_trials(
     prepare: Prepare,
     values: Values,
     proxy: Proxy,
-    workers: int,
+    workers: Workers,
     observer: Observer,
     lag: float = inf,
     patient: Callable[[], bool] = lambda: True,
@@ -75,10 +75,10 @@ def run_trials(
     def progressed(job: Job, progress: Progress) -> None:
         observer.progressed(numbers[job], progress)
 
-    with Heart(study) as heart, pool(proxy, workers, progressed) as submit:
+    with Heart(study) as heart, workers.pool(proxy, progressed) as submit:
         while True:
             before = None if alone else settled(study)
-            if len(running) < workers and (trial := next_trial()) is not None:
+            if len(running) < workers.count and (trial := next_trial()) is not None:
                 heart.begin(trial)
                 if job := _prepared(study, trial, prepare):
                     numbers[job] = trial.number
@@ -93,7 +93,7 @@ def run_trials(
                     return
                 observer.waiting()
                 time.sleep(POLL)
-            done, _ = wait(running, None if alone or len(running) == workers else POLL, FIRST_COMPLETED)
+            done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
                 observer.finished(_tell(study, trial, future, values))

@@ -1,4 +1,4 @@
-"""Trainings side by side: each in a process of its own, which may die without harm to the others."""
+"""Workers on this machine: this process alone, or spawned ones side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from threading import Event, Thread
 import torch
 
 from nas.evaluate import Failed, Job, Proxy, Report, Result, evaluate
-from nas.proxy import Outcome, Progress, pick_device
+from nas.proxy import Progress, pick_device
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 ATTEMPTS = 2  # trainings of a job whose worker dies
@@ -79,6 +79,13 @@ def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
             worker.stop()
 
 
+def trained_again(result: Result, cause: str) -> Result:
+    """The result of a job that was trained again, with a note that says so."""
+    if isinstance(result, Failed):
+        return result
+    return replace(result, note="; ".join(filter(None, (result.note, f"trained again, for {cause}"))))
+
+
 def _ended(result: Result) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_result(result)
@@ -130,10 +137,7 @@ class Worker:
             future.set_exception(error)
         else:
             result = inner.result()
-            if attempt > 1 and isinstance(result, Outcome):
-                notes = [result.note] * bool(result.note) + ["trained again, for its worker process died"]
-                result = replace(result, note="; ".join(notes))
-            future.set_result(result)
+            future.set_result(trained_again(result, "its worker process died") if attempt > 1 else result)
 
     def stop(self, wait: bool = True) -> None:
         """End the process, when its job is done."""
