@@ -61,7 +61,7 @@ MUTANTS = (
         "convolutions.py", "reach = padding = min(radius, side - 1)", "reach = padding = min(radius, 1)", "convolutions"
     ),
     Mutant("evaluate.py", "except Diverged as error:", "except KeyError as error:", "commands"),
-    Mutant("workers.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
+    Mutant("workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("stopping.py", "len(points) // eta)", "len(points) - 1)", "stopping"),
     Mutant("sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant("sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),

@@ -12,6 +12,8 @@ from hypothesis import settings
 from PIL import Image
 
 from nas import datasets
+from nas.evaluate import Proxy
+from nas.proxy import Recipe
 
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
 settings.register_profile("project", deadline=None, derandomize=True)
@@ -61,6 +63,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "small.toml").write_text(SPACE)
     return tmp_path
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """Two epochs on a few images that tell dark from light."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(30):
+            shade = 100 * label + i
+            Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
+    return Proxy(str(tmp_path / "images"), Recipe(epochs=2, batch_size=16), "cpu")
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
-from PIL import Image
 
 from nas.evaluate import Failed, Job, Proxy
-from nas.proxy import Outcome, Progress, Recipe
+from nas.proxy import Outcome, Progress
 from nas.workers.processes import pool
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
@@ -31,17 +29,6 @@ class Die:
         if len(self.file.read_text()) <= self.times:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
-
-
-@pytest.fixture
-def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for label, name in enumerate(("dark", "light")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(30):
-            shade = 100 * label + i
-            Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
-    return Proxy(str(tmp_path / "images"), Recipe(epochs=2, batch_size=16), "cpu")
 
 
 def results(proxy: Proxy, workers: int, jobs: list[Job]) -> tuple[list[Outcome | Failed], list[tuple[Job, Progress]]]:

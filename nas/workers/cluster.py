@@ -6,14 +6,12 @@ room. Data goes by its name or path: a node decodes or downloads it once, and ea
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import platform
 import re
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -108,7 +106,9 @@ def _connected(address: str) -> str:
         with _unheard():
             ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # of many kinds: no cluster, other versions, no node on this machine
-        raise UserError(f"--ray {address}: no Ray cluster can be joined ({_brief(error)}); {remedy}") from None
+        raise UserError(
+            f"--ray {address}: no Ray cluster can be joined ({' '.join(str(error).split())[:300]}); {remedy}"
+        ) from None
     return str(ray.get_runtime_context().gcs_address)
 
 
@@ -126,20 +126,15 @@ def _unheard() -> Iterator[None]:
         os.close(kept)
 
 
-def _heard(data: Mapping[str, Any], *_: object) -> None:
-    """Say what Ray tells of a node that is lost, which goes on with pages of the node's log."""
+def _heard(data: Mapping[str, Any], **_: object) -> None:
+    """Say what Ray tells of a node or process that is lost, but for the advice and the pages of logs that follow."""
     for text in data["lines"]:
-        print(f"Ray: {text.splitlines()[0]}", file=sys.stderr, flush=True)
+        print(f"Ray: {text.splitlines()[0].split('. ')[0][:200]}", file=sys.stderr, flush=True)
 
 
 def _nodes() -> list[dict[str, float]]:
     """The resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _brief(error: BaseException) -> str:
-    """The first lines of what Ray has to say, in one."""
-    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
@@ -177,11 +172,11 @@ def _anywhere(data: str) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """A job, and where its result goes. attempt: counted from 1."""
+    """A job, and where its result goes. lost: how many trainings of it have lost their worker."""
 
     job: Job
     future: Future[Result]
-    attempt: int = 1
+    lost: int = 0
 
 
 class _Place(Thread):
@@ -213,7 +208,10 @@ class _Place(Thread):
                 except RayError as error:
                     lost += 1
                     if lost > ATTEMPTS and not self.closing:
-                        raise RunFailed(f"Ray cannot start a worker process: {_brief(error)}") from None
+                        raise RunFailed(
+                            f"Ray cannot start a process for trials ({str(error).splitlines()[-1][:200]}); "
+                            "every node needs the same compound-nas, its packages and memory for it"
+                        ) from None
         except Exception as error:
             if work := self.waiting.get():
                 work.future.set_exception(error)
@@ -243,30 +241,26 @@ class _Place(Thread):
 
     def train(self, work: _Work) -> None:
         """Train a job and set its future's result. Raises RayError if the actor is lost; the job waits again once."""
-        result: Result = Failed(
-            f"its worker was lost {ATTEMPTS} times (out of memory, a crash, or a node that is gone)"
-        )
+        lost = work.lost
         try:
+            ray.get(self.trainer.__ray_ready__.remote())  # one that was lost while it was idle is no loss of the job's
+            lost += 1
             for answer in self.trainer.train.remote(work.job):
                 told = ray.get(answer)
                 if isinstance(told, Progress):
                     self.report(work.job, told)
-                else:
-                    result = told
+            work.future.set_result(trained_again(told, "its worker was lost") if work.lost else told)
         except RayTaskError as error:
             work.future.set_exception(error.cause)
         except RayError:
             if self.closing:
                 work.future.cancel()
-            elif work.attempt < ATTEMPTS:
-                self.waiting.put(replace(work, attempt=work.attempt + 1))
+            elif lost < ATTEMPTS:
+                self.waiting.put(replace(work, lost=lost))
             else:
-                work.future.set_result(result)
+                cause = "out of memory, a crash, or a node that is gone"
+                work.future.set_result(Failed(f"its worker was lost {ATTEMPTS} times ({cause})"))
             raise
-        else:
-            if work.attempt > 1:
-                result = trained_again(result, "its worker was lost")
-            work.future.set_result(result)
 
     def dismiss(self) -> None:
         """End the actor, if there is one, whatever it does."""
@@ -293,12 +287,15 @@ class Trainer:
 
         Raises UserError where the data is not there, or is not that of this fingerprint.
         """
-        lock = FileLock(Path(tempfile.gettempdir()) / f"compound-nas-{getpass.getuser()}.lock")
+        lock = FileLock(datasets.cache_directory() / "ray.lock")
+        with suppress(OSError):  # what cannot be cached is of no use to others anyhow
+            lock.acquire()
         try:
-            with lock:
-                data = load_data(self.proxy.data)
+            data = load_data(self.proxy.data)
         except UserError as error:
             raise UserError(f"on the Ray node {platform.node()}: {error}") from None
+        finally:
+            lock.release()
         if data.fingerprint != fingerprint:
             raise UserError(
                 f"on the Ray node {platform.node()}: data {self.proxy.data} is not what it is where the command was "
