@@ -134,10 +134,7 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
             rule = best_rule(comparison, trainings, folder)
             chosen = comparison.coefficients[rule]
         facts = {"arguments": arguments, "rule": rule, "coefficients": asdict(chosen), "ray": wanted.workers.table()}
-        write_atomic(
-            folder / "scale.toml",
-            to_toml({**facts, "ray": wanted.workers.table(), **study.environment(wanted.proxy.device)}),
-        )
+        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(wanted.proxy.device)}))
         family = Family(wanted, chosen, rule, wanted.members(chosen))
         write_family(family, trainings if train else None, measure, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")
