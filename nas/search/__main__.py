@@ -219,8 +219,9 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             )
         if "train_time" in wanted.objectives:
             cli.say(
-                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured "
-                f"with {wanted.workers.count} trials side by side: it compares within this run only"
+                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
+                f"{wanted.workers.place} with {wanted.workers.count} trials side by side: it compares within this run "
+                "only"
             )
 
         def patient() -> bool:

@@ -51,6 +51,11 @@ class Workers:
         where = f", {self.share}" if self.share else ""
         return f"on {self.device}, workers: {self.count}{where}"
 
+    @property
+    def place(self) -> str:
+        """Where they are."""
+        return "the nodes of the Ray cluster" if self.share else "this machine"
+
     def table(self) -> dict[str, Any] | None:
         """What run.toml says of the Ray cluster; None without."""
         return asdict(self.share) if self.share else None
