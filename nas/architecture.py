@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,7 @@ class Stage:
         return "_".join(words)
 
 
+@lru_cache(maxsize=65536)
 def parse_stage(text: str) -> Stage:
     """Read one block string without choices; raises BlockError."""
     op, *words = text.split("_")

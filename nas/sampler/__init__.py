@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import UserError
-from nas.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Params, choices
+from nas.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Ints, Params, choices
 from nas.sampler.choice import Goal, History, propose
 from nas.stopping import expected
 
@@ -84,6 +84,10 @@ class Sampler(BaseSampler):
         self._draw, self._lag = draw, lag
         self._space = None if search_space is None else dict(search_space)
         self._table: Candidates | None = None
+        self._seen: dict[int, tuple[FrozenTrial, int]] = {}  # finished trials and their rows, by the objects' ids
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": {}}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         with _LOCK:
@@ -106,7 +110,8 @@ class Sampler(BaseSampler):
             lost = np.empty(0, dtype=np.int64)
             while True:
                 trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-                history = _history(candidates, goal, trials, trial.number - self._lag)
+                rows = self._rows(candidates, trials)
+                history = _history(candidates, goal, trials, rows, trial.number - self._lag)
                 history = replace(history, taken=np.append(history.taken, lost))
                 row = propose(candidates, goal, history, self._seed, trial.number, fixed)
                 code = candidates.codes[row].tolist()
@@ -115,10 +120,10 @@ class Sampler(BaseSampler):
                 # least one of them sees the other, gives the claim up for good and chooses again.
                 old = {trial.number, *(t.number for t in trials if t.state.is_finished())}
                 fresh = [t for t in study.get_trials(deepcopy=False) if t.number not in old]
-                new = _history(candidates, goal, fresh, trial.number)
+                new = _rows(candidates, fresh)
                 mine = np.array([row])
                 repeat = not len(candidates.untaken(mine, history.taken))
-                if repeat or len(candidates.untaken(mine, new.taken)):
+                if repeat or len(candidates.untaken(mine, new[new >= 0])):
                     return candidates.grid.params(code)
                 lost = np.append(lost, mine)
 
@@ -134,27 +139,45 @@ class Sampler(BaseSampler):
             known = list(self._known.values())
             candidates = Candidates(grid, self._feasible, known, self._key, self._draw)
             candidates.fill(size, self._seed)
-            self._table = candidates
+            self._table, self._seen = candidates, {}
         return self._table
+
+    def _rows(self, candidates: Candidates, trials: Sequence[FrozenTrial]) -> Ints:
+        """The row of each trial as `_rows` below has it; a finished one, which never changes, is looked at once."""
+        seen = self._seen
+        fresh = [t for t in trials if (kept := seen.get(id(t))) is None or kept[0] is not t]
+        found = {id(t): (t, row) for t, row in zip(fresh, _rows(candidates, fresh).tolist(), strict=True)}
+        found |= {id(t): seen[id(t)] for t in trials if id(t) not in found}
+        self._seen = {key: (t, row) for key, (t, row) in found.items() if t.state.is_finished()}
+        return np.array([found[id(t)][1] for t in trials], dtype=np.int64)
 
 
 _SIGN = {StudyDirection.MINIMIZE: 1, StudyDirection.MAXIMIZE: -1}
 
 
-def _history(candidates: Candidates, goal: Goal, trials: Iterable[FrozenTrial], heeded: int) -> History:
-    """What trials tell of the candidates; those outside the grid, or whose params are not known yet, are left out.
+def _rows(candidates: Candidates, trials: Sequence[FrozenTrial]) -> Ints:
+    """The row of each trial, [n]; -1 of one that is outside the grid, or whose params are not known yet."""
+    codes = [_code(candidates.grid, trial) for trial in trials]
+    rows = np.full(len(trials), -1)
+    inside = [i for i, code in enumerate(codes) if code is not None]
+    rows[inside] = candidates.rows(np.array([codes[i] for i in inside], dtype=np.int64))
+    return rows
+
+
+def _history(candidates: Candidates, goal: Goal, trials: Sequence[FrozenTrial], rows: Ints, heeded: int) -> History:
+    """What trials tell of the candidates; those without a row are left out.
 
     Trials from number `heeded` on count as running, whatever they have told. Stopped ones tell what is expected.
     """
-    coded = [(trial, code) for trial in trials if (code := _code(candidates.grid, trial)) is not None]
-    rows = candidates.rows(np.array([code for _, code in coded], dtype=np.int64))
-    known = [trial for trial, _ in coded if trial.number < heeded]
-    complete = [t for t in known if t.state == TrialState.COMPLETE and np.isfinite(t.values).all()]
+    placed = [(trial, row) for trial, row in zip(trials, rows.tolist(), strict=True) if row >= 0]
+    known = [trial for trial, _ in placed if trial.number < heeded]
+    complete = [t for t in known if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
     values = {t.number: t.values for t in complete}
     values |= expected((t for t in known if t.state == TrialState.PRUNED), complete)
+    feasible = candidates.feasible
     told, running = [], []
-    for row, (trial, _) in zip(rows.tolist(), coded, strict=True):
-        if not candidates.feasible[row]:
+    for trial, row in placed:
+        if not feasible[row]:
             continue
         if trial.number in values:
             told.append((row, values[trial.number]))
@@ -162,7 +185,7 @@ def _history(candidates: Candidates, goal: Goal, trials: Iterable[FrozenTrial], 
             running.append(row)
     signed = np.array([value for _, value in told], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
     told_rows = np.array([row for row, _ in told], dtype=np.int64)
-    return History(told_rows, signed, np.array(running, dtype=np.int64), rows)
+    return History(told_rows, signed, np.array(running, dtype=np.int64), rows[rows >= 0])
 
 
 def _code(grid: Grid, trial: FrozenTrial) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 from typing import Any
 
@@ -100,4 +100,10 @@ class Search:
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
         """The network that parameters stand for."""
-        return self.space.decode(self.space.code(dict(params)))
+        return _network(self.space, tuple(self.space.code(dict(params)).tolist()))
+
+
+@lru_cache(maxsize=256)
+def _network(space: SearchSpace, code: tuple[int, ...]) -> Architecture:
+    """Kept, since a network is asked for its budget, each of its costs and its name."""
+    return space.decode(code)

@@ -6,6 +6,7 @@ There they are as durable as trials, but the sampler does not see them, and they
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,12 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
     size = len(images.val_labels)
     networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
 
+    @cache  # asked again and again of the same repeats
+    def contending(known: tuple[tuple[int, tuple[float, ...]], ...]) -> list[int]:
+        return contenders(ranked(*averaged(table, dict(known), size), wanted))
+
     def judged(known: Repeats) -> list[int]:
-        return contenders(ranked(*averaged(table, known, size), wanted))
+        return contending(tuple((trial, tuple(told)) for trial, told in sorted(known.items())))
 
     def due() -> list[Repeat]:
         return next_repeats(judged, recorded(repeats), wanted.confirm)

@@ -13,11 +13,12 @@ from urllib.parse import quote
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 
 from nas.errors import UserError
 from nas.study.directory import FINGERPRINTED, Direction, difference, reason
+from nas.study.reading import Storage
 
 BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
@@ -44,7 +45,7 @@ def open_study(
         raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
     where, remedy = (shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
     try:
-        database = _shared(storage) if storage else RDBStorage(f"sqlite:///{file}", {"connect_args": {"timeout": 60}})
+        database = _shared(storage) if storage else Storage(f"sqlite:///{file}", {"connect_args": {"timeout": 60}})
         if known:
             study, created = optuna.load_study(study_name=name, storage=database, sampler=sampler), False
         else:
@@ -72,7 +73,7 @@ def read_study(path: Path, name: str) -> optuna.Study | None:
     url = f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
     try:
         waiting = {"connect_args": {"timeout": 60}}
-        database = RDBStorage(url, waiting, skip_table_creation=True)
+        database = Storage(url, waiting, skip_table_creation=True)
         return optuna.load_study(study_name=name, storage=database)
     except KeyError:
         return None
@@ -92,7 +93,7 @@ def shown_url(storage: str) -> str:
 
 
 def _made(
-    name: str, database: RDBStorage, directions: Sequence[Direction], sampler: BaseSampler | None
+    name: str, database: Storage, directions: Sequence[Direction], sampler: BaseSampler | None
 ) -> tuple[optuna.Study, bool]:
     """The study of this name, and whether it was made just now: of several processes by one."""
     try:
@@ -101,7 +102,7 @@ def _made(
         return optuna.load_study(study_name=name, storage=database, sampler=sampler), False
 
 
-def _shared(url: str) -> RDBStorage:
+def _shared(url: str) -> Storage:
     """A storage that several processes use, with Optuna's heartbeats; they may all open it at the same instant."""
     sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
     engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
@@ -109,7 +110,7 @@ def _shared(url: str) -> RDBStorage:
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
     for left in reversed(range(_TRIES)):
         try:
-            return RDBStorage(
+            return Storage(
                 url,
                 engine,
                 heartbeat_interval=BEAT,
