@@ -1,6 +1,7 @@
 """What all tests share: settings, and the commands, run in an empty directory on a few real images."""
 
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from nas import datasets
+from nas import datasets, plots
 from nas.evaluate import Proxy
 from nas.proxy import Recipe
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
@@ -72,6 +74,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "small.toml").write_text(SPACE)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn only in tests marked `pictures`, which look at them: it takes half of the time of a search."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr(plots, "save", lambda figure, path: path.write_bytes(b""))
 
 
 @pytest.fixture

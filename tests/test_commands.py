@@ -37,6 +37,7 @@ def search(images: Path, *more: str) -> list[str]:
     return ["--space", "small.toml", "--data", str(images), "--run", "r", "--trials", "6", "--workers", "1", *more]
 
 
+@pytest.mark.pictures
 def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, images: Path) -> None:
     ended = command("search", *search(images))
     assert ended.code == 0, ended.err
@@ -407,6 +408,7 @@ def test_counting_for_a_script(command: Command) -> None:
     assert 0 < told["latency"]["low"] <= told["latency"]["median"] <= told["latency"]["high"]
 
 
+@pytest.mark.pictures
 def test_counting_a_space_within_a_budget(command: Command, here: Path) -> None:
     space = SearchSpace.load(here / "small.toml")
     madds = sorted(arch.cost(48).madds for arch in space.enumerate())

@@ -62,6 +62,7 @@ def test_weights_undo_a_difference_that_is_one_of_cost_only() -> None:
     assert abs(np.average(cheap, weights=weights[0]) - np.average(dear, weights=weights[1])) < 1.5
 
 
+@pytest.mark.pictures
 def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> None:
     (here / "wide.toml").write_text(SPACE.replace("c{8|16}", "c{8|32}"))
     random = search(images, "--trials", "8", "--sampler", "random")

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
 from experiments import survival
-from nas import plots, study
+from nas import study
 from nas.evaluate import Job, Result, evaluate
 from nas.study import database, trials
 from nas.workers import Workers, processes
@@ -39,7 +39,6 @@ def start(home: Path, folder: Path, arguments: list[str], kills: Path | None = N
     """A search in a forked process, in a folder of its own; it kills itself when it trains the network of `kills`."""
 
     def work() -> None:
-        setattr(plots, "save", lambda figure, path: None)  # noqa: B010 - pictures take most of the time
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         if kills:
             setattr(processes, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010

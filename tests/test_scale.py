@@ -123,6 +123,7 @@ def test_predicted_memory_is_what_the_allocator_gives(text: str) -> None:
     assert memory.least_memory(arch) < memory.training_memory(arch, 2)
 
 
+@pytest.mark.pictures
 def test_the_choice_of_a_grid(command: Command, here: Path, images: Path, tiny: Architecture) -> None:
     arguments = [*OPTIONS, "--phi", "1", "--data", str(images), "--seeds", "2"]
     ended = command("scale", *arguments)
@@ -210,6 +211,7 @@ def test_matching_counted_ratios(command: Command, here: Path, images: Path, tin
     assert Architecture.load(here / "runs/tiny/scale/phi_1.toml").hash == picked["hash"]
 
 
+@pytest.mark.pictures
 def test_the_best_rule_and_the_accuracy_of_its_family(
     command: Command, here: Path, images: Path, tiny: Architecture
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from experiments.survival import survive
 
 
+@pytest.mark.pictures
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts searches by forking")
 def test_a_killed_search_ends_like_one_that_was_not(tmp_path: Path) -> None:
     found = survive(tmp_path, kills=20, seed=1)

@@ -49,6 +49,7 @@ def arguments(images: Path, *more: str) -> list[str]:
     return [NET, "--data", str(images), "--device", "cpu", "--recipe", "r.toml", *more]
 
 
+@pytest.mark.pictures
 def test_a_training_from_end_to_end(command: Command, here: Path, images: Path) -> None:
     (here / "r.toml").write_text(RECIPE)
     ended = command("train", *arguments(images, "--run", "t", "--epochs", "2"))

@@ -231,6 +231,7 @@ def test_the_bundled_recipes_are_those_of_their_sources() -> None:
     assert Recipe(learning_rate=0.1).for_batch(256).learning_rate == pytest.approx(0.2)  # adamw: by the root
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("classes", [2, 10, 200])
 def test_a_confusion_is_drawn_whatever_the_number_of_classes(tmp_path: Path, classes: int) -> None:
     drawn = np.random.default_rng(0)
