@@ -170,7 +170,7 @@ def through_optuna(make: Callable[[Trainer], BaseSampler], trainer: Trainer, pat
             study.tell(trial, state=TrialState.FAIL)
 
 
-def ours(trainer: Trainer) -> Sampler:
+def ours(trainer: Trainer, lag: int = 0) -> Sampler:
     bench, known = trainer.bench, [trainer.bench.distributions]
 
     def code(params: Mapping[str, Any]) -> Code:
@@ -182,6 +182,7 @@ def ours(trainer: Trainer) -> Sampler:
         known={1: lambda params: trainer.cost(code(params))},
         search_space=bench.distributions,
         pool=trainer.problem.pool,
+        lag=lag,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console, Group
@@ -19,7 +19,7 @@ from nas.units import format_count, format_duration
 class Display:
     """A run while it goes on: a live display on a terminal, one plain line a trial elsewhere.
 
-    total and done count trials; `after` is called with each finished one and says how the run stands. `name` is what
+    total and done count trials; `after` is called when some have finished and says how the run stands. `name` is what
     a trial is called.
     """
 
@@ -27,7 +27,7 @@ class Display:
         self,
         total: int,
         done: int,
-        after: Callable[[FrozenTrial], str],
+        after: Callable[[], str],
         name: Callable[[Trial | FrozenTrial], str] = lambda trial: f"trial {trial.number:3d}",
     ) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -88,26 +88,30 @@ class Display:
             self.console.print("waiting for the trials of other processes")
         self.idle = True
 
-    def finished(self, trial: FrozenTrial) -> None:
-        """Say one line about a finished trial."""
-        self.trials.pop(trial.number, None)
-        if lost(trial):
-            self.console.print(
-                f"{self.name(trial)}  was given to another worker: this one was not heard of", markup=False
-            )
-            return
-        self.done += 1
+    def finished(self, trials: Sequence[FrozenTrial]) -> None:
+        """Say one line about each of these finished trials."""
+        told = [trial for trial in trials if not lost(trial)]
+        self.done += len(told)
+        self.state = self.after() if told else self.state
+        for trial in trials:
+            self.trials.pop(trial.number, None)
+            if lost(trial):
+                self.console.print(
+                    f"{self.name(trial)}  was given to another worker: this one was not heard of", markup=False
+                )
+        for more, trial in zip(reversed(range(len(told))), told, strict=True):
+            self.console.print(self._line(trial, self.done - more), markup=False)
+
+    def _line(self, trial: FrozenTrial, done: int) -> str:
         known = trial.user_attrs
-        self.state = self.after(trial)
         if trial.state == TrialState.COMPLETE:
             what = f"accuracy {100 * known['accuracy']:5.1f} %"
         elif trial.state == TrialState.PRUNED:
             what = f"stopped at {100 * known['accuracy']:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {known.get('note', 'unknown cause')}"
-        self.console.print(
-            f"{self.name(trial)}  {self.done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
+        return (
+            f"{self.name(trial)}  {done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
             f"{format_count(known['params']):>6} params  {known.get('seconds', 0):5.1f} s  {known['hash']}  "
-            f"{self.state}" + ("" if self.live else f"  left {self.left()}"),
-            markup=False,
+            f"{self.state}" + ("" if self.live else f"  left {self.left()}")
         )

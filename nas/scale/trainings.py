@@ -66,7 +66,7 @@ class Trainings:
             return job
 
         done = len({*plan(self.accuracies())} & {*self.known()})
-        with Display(total, done, lambda _: after()) as display:
+        with Display(total, done, after) as display:
             study.run_trials(
                 self.study, ask, prepare, lambda attrs: [attrs["accuracy"]], self.proxy, self.workers, display
             )

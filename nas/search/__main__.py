@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from optuna.trial import FrozenTrial
 
 from nas import cli, datasets, latency, study
 from nas.budgets import Bounds
@@ -227,7 +226,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         def patient() -> bool:
             return not time_spent(wanted, study.finished(trials))
 
-        def after(_: FrozenTrial) -> str:
+        def after() -> str:
             display.done = len(study.finished(trials))
             return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 

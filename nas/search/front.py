@@ -25,7 +25,7 @@ def averaged(table: pd.DataFrame, repeats: Repeats, images: int) -> tuple[pd.Dat
     ]
     noise = pooled_noise(runs, images)
     error = [float(noise.error(len(some))) if noise and some else np.nan for some in runs]
-    means = [float(np.mean(some)) if some else np.nan for some in runs]
+    means = [sum(some) / len(some) if some else np.nan for some in runs]
     columns: dict[str, Any] = {"runs": pd.array(list(map(len, runs)), dtype="Int64")}
     return table.assign(**columns, mean_accuracy=means, mean_error=error), noise
 

@@ -22,6 +22,7 @@ from nas.workers import Workers
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
+ORDERED = 8
 OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
 
 
@@ -51,17 +52,25 @@ class Search:
     began: float = field(default_factory=time.monotonic)
 
     @property
+    def ordered(self) -> bool:
+        """Whether what is proposed does not depend on which worker is first: with ORDERED workers at most, in one
+        process. More would wait for the slowest too much, or hear too late of what others found
+        (`experiments/cluster_simulation`).
+        """
+        return not self.shared and self.workers.count <= ORDERED
+
+    @property
     def lag(self) -> int:
         """How many trials before the next may be in training still: each other worker overtakes the slowest twice.
 
-        So what is proposed does not depend on which worker is first. With other processes it does: 0.
+        Without an order there is none, and every result is heeded at once.
         """
-        return 0 if self.shared else 2 * (self.workers.count - 1)
+        return 2 * (self.workers.count - 1) if self.ordered else 0
 
     @property
     def pace(self) -> float:
         """The lag that has to be kept: none where nothing depends on it."""
-        return inf if self.shared or not (self.sampler == "auto" or self.stopper) else self.lag
+        return self.lag if self.ordered and (self.sampler == "auto" or self.stopper) else inf
 
     @property
     def directions(self) -> list[study.Direction]:

@@ -58,7 +58,7 @@ def table_of(repeats: optuna.Study) -> pd.DataFrame:
     return table.assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
 
 
-def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[FrozenTrial], str]) -> None:
+def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[], str]) -> None:
     """Train what has to be repeated, until each contender has as many repeats as wanted.
 
     table: the finished trials of the search. What a repeat is of, is in the database before its training starts.
@@ -91,8 +91,8 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
         study.describe_trial(trial, arch, job)
         return job
 
-    def told(trial: FrozenTrial) -> str:
-        state = after(trial)
+    def told() -> str:
+        state = after()
         display.done = len(recorded(repeats))
         display.total = display.done + outstanding()
         return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from math import inf
 from typing import Any, Protocol
@@ -29,8 +29,8 @@ class Observer(Protocol):
     def progressed(self, number: int, progress: Progress) -> None:
         """The training of the trial of this number has come further."""
 
-    def finished(self, trial: FrozenTrial) -> None:
-        """A trial is in the database with its result."""
+    def finished(self, trials: Sequence[FrozenTrial]) -> None:
+        """Trials are in the database with their results, and others are in training in their place."""
 
     def waiting(self) -> None:
         """There is nothing to train here, until other processes have finished their trials."""
@@ -63,6 +63,7 @@ def run_trials(
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
     left = [Trial(study, trial._trial_id) for trial in interrupted]
     running: dict[Future[Result], Trial] = {}
+    ended: list[FrozenTrial] = []
     numbers: dict[Job, int] = {}
 
     def next_trial() -> Trial | None:
@@ -70,14 +71,22 @@ def run_trials(
             return left.pop(0)
         fail_lost(study)
         oldest = min((trial.number for trial in running.values()), default=inf)
-        return None if oldest < len(study.get_trials(deepcopy=False)) - lag else ask()
+        ahead = lag < inf and oldest < len(study.get_trials(deepcopy=False)) - lag
+        return None if ahead else ask()
 
     def progressed(job: Job, progress: Progress) -> None:
         observer.progressed(numbers[job], progress)
 
+    def report() -> None:
+        if ended:
+            observer.finished(ended[:])
+            ended.clear()
+
     with Heart(study) as heart, workers.pool(proxy, progressed) as submit:
         while True:
-            before = None if alone else settled(study)
+            if not running:
+                report()
+            before = None if alone or running else settled(study)
             if len(running) < workers.count and (trial := next_trial()) is not None:
                 heart.begin(trial)
                 if job := _prepared(study, trial, prepare):
@@ -87,6 +96,7 @@ def run_trials(
                 else:
                     heart.end(trial)
                 continue
+            report()  # what is written of a run can wait until everyone is at work
             if not running:
                 # Nothing to do is the end only if it is not for trials that others began or ended meanwhile.
                 if alone or not patient() or (before is not None and before == settled(study)):
@@ -96,7 +106,7 @@ def run_trials(
             done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
-                observer.finished(_tell(study, trial, future, values))
+                ended.append(_tell(study, trial, future, values))
                 heart.end(trial)
 
 

@@ -1,0 +1,114 @@
+"""The loop that trains, with workers whose trainings end when the test says so."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from unittest.mock import Mock
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, Trial
+
+from nas import study
+from nas.evaluate import Job, Proxy
+from nas.proxy import Outcome, Recipe
+from nas.search.question import ORDERED, Search
+from nas.space import SearchSpace
+from nas.workers import Workers
+
+SLOW = 3  # the number of a trial that is in training until nothing else is
+
+
+@dataclass
+class Trainings:
+    """So many workers; a training ends as soon as all workers have one, or there is no other, the slow one last."""
+
+    count: int
+    running: dict[int, Future[Outcome]] = field(default_factory=dict)
+    submitted: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def pool(self, *_: Any) -> Iterator[Callable[[Job], Future[Outcome]]]:
+        yield self.submit
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        self.running[next(self.submitted)] = future
+        return future
+
+    def wait(self, running: Any, *_: Any) -> tuple[set[Future[Outcome]], set[Future[Outcome]]]:
+        number = min(self.running, key=lambda number: (number == SLOW, number))
+        ended = self.running.pop(number)
+        ended.set_result(Outcome(0.5, 0.1, (0.5,), 1, False, 1.0, 1, 0.1, 1, ""))
+        return {ended}, set(running) - {ended}
+
+
+class Watch:
+    """Sees a run, and how many others were in training when something was said to be finished."""
+
+    def __init__(self, trainings: Trainings) -> None:
+        self.trainings = trainings
+        self.finished_trials: list[int] = []
+        self.meanwhile: list[int] = []
+        self.ahead = 0
+
+    def started(self, trial: Trial) -> None:
+        self.ahead = max([self.ahead, *(trial.number - number for number in self.trainings.running)])
+
+    def finished(self, trials: list[FrozenTrial]) -> None:
+        self.finished_trials += [trial.number for trial in trials]
+        self.meanwhile.append(len(self.trainings.running))
+
+    def progressed(self, *_: Any) -> None:
+        raise AssertionError
+
+    def waiting(self) -> None:
+        raise AssertionError
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: float) -> Watch:
+    trainings = Trainings(workers)
+    watch = Watch(trainings)
+    monkeypatch.setattr("nas.study.trials.wait", trainings.wait)
+    made = optuna.create_study()
+
+    def ask() -> Trial | None:
+        return made.ask() if len(made.trials) < trials else None
+
+    prepared: Callable[[Trial], Job] = lambda trial: Job("", trial.number)  # noqa: E731
+    study.run_trials(made, ask, prepared, lambda _: [0.0], Mock(), trainings, watch, lag)  # type: ignore[arg-type]
+    assert [trial.state.name for trial in made.trials] == ["COMPLETE"] * trials
+    return watch
+
+
+def question(workers: int) -> Search:
+    space = SearchSpace.load("mnas")
+    proxy = Proxy("digits", Recipe(), "cpu")
+    return Search(space, {}, ("accuracy", "madds"), "v1", 4e8, "auto", 99, None, 0, proxy, Workers(workers, "cpu"))
+
+
+def test_all_are_at_work_again_before_a_result_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watched(monkeypatch, 4, 20, float("inf"))
+    assert sorted(watch.finished_trials) == list(range(20))
+    assert watch.meanwhile == [4] * 16 + [3, 2, 1, 0]
+
+
+def test_one_worker_publishes_before_the_next_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, 1, 5, 0).meanwhile == [0] * 5
+
+
+@pytest.mark.parametrize("workers", [2, ORDERED])
+def test_few_workers_wait_for_the_slowest(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """So that the sampler, which heeds what ended so many trials ago, proposes the same whoever is first."""
+    wanted = question(workers)
+    assert wanted.lag == wanted.pace == 2 * (workers - 1)
+    assert watched(monkeypatch, workers, 60, wanted.pace).ahead == wanted.lag
+
+
+def test_many_workers_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = question(ORDERED + 1)
+    assert wanted.lag == 0
+    assert watched(monkeypatch, ORDERED + 1, 60, wanted.pace).ahead == 59 - SLOW
