@@ -22,8 +22,8 @@ from nas.workers import Workers
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
-ORDERED = 8
 OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
+ORDERED = 8  # workers that wait for each other, at most
 
 
 @dataclass(frozen=True)
