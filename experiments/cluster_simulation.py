@@ -222,18 +222,26 @@ MIDDLE = """
 "study.db" is SQLite in the run's directory, "one process" a single `nas.search` that asks for all workers (`--workers`,
 `--ray`), "a process each" one `nas.search --storage` for each. "All in order" is how one process with any number of
 workers used to be: trial n waited for all before n - 2 (workers - 1), so that proposals do not depend on which worker
-is first. `nas.search` keeps to that with up to 8 workers, and waits for nobody with more. The proxy is Optuna's
-(`run_grpc_proxy_server`) in front of PostgreSQL, with a study of one's own and `nas.Sampler`: it has no heartbeats, so
-`nas.search` does not take it.
+is first. `nas.search` keeps to that with up to 8 workers, whom it costs what the column of 8 says, and waits for nobody
+with more. SQLite serves processes of one machine. The proxy is Optuna's (`run_grpc_proxy_server`) in front of
+PostgreSQL, with a study of one's own and `nas.Sampler`: it has no heartbeats, so `nas.search` does not take it.
 
-What was measured, in milliseconds a trial, medians: so many trials are told, so many others in training. The sampler
-and all that surrounds it, the storage, of that the database (or the proxy and the way there), and the tables and
-pictures of the run (the proxy's have none); and a process's first trial, which opens the study.
+One process is at its end where trials end faster than it asks for others: from 128 workers on. Processes of their own
+are at it where the database is: each reads, some seven times a trial, all that is in training, so that what it asks of
+the database grows with their number.
+
+## What was measured
+
+Milliseconds a trial, medians, with so many trials told and so many others in training. The sampler and all that
+surrounds it; the storage; of that the database, or the proxy and the way there; the tables and pictures of the run (the
+proxy's have none). Last a process's first trial, which opens the study.
 
 | storage | told | in training | sampler | storage | of that the database | tables, pictures | the first trial |
 |---|---|---|---|---|---|---|---|"""
 
 LAST = """
+## What it costs in quality
+
 The more are in training at once, the less is known of what is proposed. Share of the hypervolume of NAS-Bench-Macro's
 front after so many trials have ended (reference as in search_efficiency), mean ± standard error:
 
@@ -243,7 +251,7 @@ front after so many trials have ended (reference as in search_efficiency), mean 
 
 def simulated(table: pd.DataFrame) -> list[str]:
     """The share of time that workers train, and up to which size a set-up serves."""
-    head = [f"| set-up | {' | '.join(map(str, WORKERS))} workers | at least {BUSY:.0%} up to |", "|---" * 6 + "|"]
+    head = [f"| workers | {' | '.join(map(str, WORKERS))} | {100 * BUSY:g} % up to |", "|---" * 6 + "|"]
     return head + [
         f"| {name} | {' | '.join(f'{100 * table[name][n]:.1f} %' for n in WORKERS)} | {serves(table[name])} |"
         for name in CLUSTERS
@@ -257,11 +265,11 @@ def serves(shares: pd.Series) -> int:
 
 def verdicts(table: pd.DataFrame) -> list[str]:
     """How the target was met."""
-    lines = [""]
+    lines = ["\n## Target\n"]
     for name in ("one process, PostgreSQL", "a process each, PostgreSQL"):
         share = float(table[name][64])
         said = "met" if share >= BUSY else f"missed by {100 * (BUSY - share):.1f} points"
-        lines.append(f"- 64 workers train at least {BUSY:.0%} of their time, {name}: {said}, {100 * share:.1f} %")
+        lines.append(f"- 64 workers train at least {100 * BUSY:g} % of their time, {name}: {said}, {100 * share:.1f} %")
     return lines
 
 
@@ -308,10 +316,10 @@ def foot() -> str:
     return f"""
 Assumed: every process has a core for itself; a database, and a proxy, does one thing at a time, as if it had one core;
 no time is lost on the network. What a trial costs is drawn from {CYCLES - 1} that were measured for each number told
-({told}) and in training ({running}), and interpolated between them; means over {SEEDS} seeds. Trainings in the searches
-of NAS-Bench-Macro take such times too, and proposals none; seeds from 0 on. A machine with {os.cpu_count()} shared
-cores ({platform.machine()}), PostgreSQL on the same, one thread, Python {platform.python_version()}, {versions};
-{date.today()}.
+({told}) and in training ({running}), and interpolated between them;
+means over {SEEDS} seeds. Trainings in the searches of NAS-Bench-Macro take such times too, and proposals none; seeds
+from 0 on. A machine with {os.cpu_count()} shared cores ({platform.machine()}), PostgreSQL on the same, one thread,
+Python {platform.python_version()}, {versions}; {date.today()}.
 """
 
 
