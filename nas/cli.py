@@ -1,11 +1,11 @@
-"""What the commands share: one way to run them, to end them, and to print."""
+"""What the commands share: options, one way to run them, to end them, and to print."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,23 @@ from rich.table import Table
 from nas.errors import RunFailed, UserError
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
+
+# Options of several commands
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores, what --ray has room for]",
+    ),
+]
+RayOption = Annotated[
+    str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
+]
+GpusPerTrialOption = Annotated[
+    float | None, typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 
 def run(command: Callable[..., Any]) -> None:

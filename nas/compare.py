@@ -104,7 +104,7 @@ def sample_of(name: str) -> Sample:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):
         cli.say(f"{name}: {len(table) - len(done)} trials that failed are left out")
-    return Sample(path.absolute().name, errors, madds, facts)
+    return Sample(path.name, errors, madds, facts)
 
 
 def check_alike(one: Sample, other: Sample) -> None:

@@ -1,5 +1,7 @@
 """The exceptions that end a command with one line for the user."""
 
+from importlib.util import find_spec
+
 
 class UserError(Exception):
     """A mistake in the user's input (exit code 2).
@@ -10,3 +12,9 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """The run itself failed, through no fault of the user's input (exit code 1)."""
+
+
+def check_installed(option: str, package: str, extra: str) -> None:
+    """Raises UserError where a package that an option needs is not installed; it comes with this extra of ours."""
+    if find_spec(package) is None:
+        raise UserError(f"{option}: needs {package}, which is not installed; pip install 'compound-nas[{extra}]'")

@@ -85,7 +85,10 @@ def find_run(text: str) -> Path | None:
     """The directory of a run by its name, or else by its path; None if there is neither."""
     if _is_run_name(text) and (RUNS / text).is_dir():
         return RUNS / text
-    return Path(text) if os.path.isdir(text) else None  # Path.is_dir raises for a text too long for a path
+    if not os.path.isdir(text):  # Path.is_dir raises for a text too long for a path
+        return None
+    path = Path(text)
+    return path if path.name not in ("", "..") else path.resolve()  # its name is the run's
 
 
 def newest_run() -> Path | None:
@@ -118,10 +121,9 @@ def _unknown(name: str, where: str, text: str | None = None) -> str:
 
 def _of_run(run: Path, origin: str, where: str) -> Named:
     """A run's baseline, or the network that it trained; raises UserError."""
-    name = run.absolute().name
-    for file, label in ((BASELINE, name), (NETWORK, f"{name}-again")):
+    for file, label in ((BASELINE, run.name), (NETWORK, f"{run.name}-again")):
         if (run / file).exists():
-            return Named(Architecture.load(run / file), f"run {name}", label, run, facts_of(run))
+            return Named(Architecture.load(run / file), f"run {run.name}", label, run, facts_of(run))
     raise UserError(f"{where} {origin[:60]!r}: the run has no front yet, so no baseline; continue its search first")
 
 
@@ -146,4 +148,4 @@ def _of_trial(run: Path, name: str, trial: int, where: str) -> Named:
         said = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
         raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {said}")
     arch = Architecture.parse(str(known[trial]))
-    return Named(arch, f"trial {trial} of run {name}", f"{run.absolute().name}-{trial}", run, facts_of(run))
+    return Named(arch, f"trial {trial} of run {name}", f"{run.name}-{trial}", run, facts_of(run))

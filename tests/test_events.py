@@ -81,7 +81,7 @@ def test_without_tensorboard_nothing_is_begun(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(events, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    monkeypatch.setattr("nas.errors.find_spec", lambda name: None if name == "tensorboard" else find(name))
     ended = command("train", *arguments(images, "--tensorboard"))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "pip install 'compound-nas[tensorboard]'" in ended.err

@@ -304,7 +304,7 @@ def test_a_missing_package_is_one_line(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, form: str, package: str
 ) -> None:
     saved(here / "x.safetensors")
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("nas.errors.find_spec", lambda name: None if name == package else object())
     ended = command("export", "x.safetensors", "--to", f"safetensors,{form}")
     assert ended.code == 2
     assert (

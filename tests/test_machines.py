@@ -87,8 +87,10 @@ def test_machines_share_a_search(server: str, here: Path, command: Command, samp
     (failed,) = (t for t in trained if t.state == TrialState.FAIL)
     assert failed.user_attrs["architecture"] == kills.read_text()
     assert failed.user_attrs["note"].startswith("its worker was lost twice")
-    # on a busy machine a worker may be late with its heartbeat, and its trial is lost as well
-    assert kills.read_text() in {t.user_attrs.get("architecture") for t in found if study.lost(t)}
+    # Once each: on a busy machine a worker may be late with its heartbeat, and its trial is lost as well.
+    given_up = Counter(t.user_attrs.get("architecture", t.number) for t in found if study.lost(t))
+    assert given_up[kills.read_text()] == 1
+    assert given_up.total() == len(given_up)
     done = [t for t in repeats if t.state == TrialState.COMPLETE]
     assert len({tuple(t.user_attrs["repeat_of"]) for t in done}) == len(done) > 0
     assert TrialState.RUNNING not in {t.state for t in [*found, *repeats]}

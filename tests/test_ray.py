@@ -242,6 +242,6 @@ def test_a_cluster_without_room_is_refused(
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.workers.find_spec", lambda name: None)
+    monkeypatch.setattr("nas.errors.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--ray: needs ray, which is not installed; pip install 'compound-nas\[ray\]'"):
         hire("auto", None, "auto", None)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from nas.errors import UserError
+from nas.errors import UserError, check_installed
 from nas.export import int8, onnx, program, timm, weights
 from nas.export.source import Answer, Source
 from nas.units import nearest
@@ -49,8 +48,5 @@ def chosen(text: str) -> list[Format]:
         if name not in known:
             raise UserError(f"--to: unknown format {name[:40]!r}; {nearest(name[:40], known)}")
         for package in known[name].needs:
-            if find_spec(package) is None:
-                raise UserError(
-                    f"--to {name}: needs {package}, which is not installed; pip install 'compound-nas[export]'"
-                )
+            check_installed(f"--to {name}", package, "export")
     return [form for form in FORMATS if form.name in names]

@@ -54,22 +54,10 @@ def main(
     run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="[default: the run's]")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores, what --ray has room for]",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
-    ] = None,
-    gpus_per_trial: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    workers: cli.WorkersOption = None,
+    ray: cli.RayOption = None,
+    gpus_per_trial: cli.GpusPerTrialOption = None,
+    device: cli.DeviceOption = "auto",
 ) -> None:
     """Scale a baseline into a family.
 

@@ -36,7 +36,7 @@ def find_baseline(
         cli.say(f"no run with a baseline in {RUNS}/: scaling {FALLBACK} (python -m nas.search makes a run)")
     found = find_network(name, "--baseline")
     arch, saved = found.architecture, found.facts
-    if found.run and found.origin == f"run {found.run.absolute().name}":
+    if found.run and found.origin == f"run {found.run.name}":
         _check_space(arch, found.run, saved)
         path = run_path(run) if run else found.run
     else:

@@ -68,24 +68,12 @@ def main(
     reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
     target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="Trials side by side.  [default: 1 on a GPU, up to 4 on cores, what --ray has room for]",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
-    ] = None,
-    gpus_per_trial: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]"),
-    ] = None,
+    workers: cli.WorkersOption = None,
+    ray: cli.RayOption = None,
+    gpus_per_trial: cli.GpusPerTrialOption = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of study.db, for many machines.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: cli.DeviceOption = "auto",
     like: Annotated[
         Path | None,
         typer.Option("--from", is_eager=True, callback=again.defaults, help="Repeat a run: its run.toml."),

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.evaluate import Failed, Job, Proxy, Result
 from nas.proxy import Progress
 from nas.study.sharing import Heart, fail_lost, hearing, settled
-from nas.workers import Workers
+from nas.workers import Workers, trained_again
 
 POLL = 3.0  # seconds between looks at what other processes have done
 
@@ -129,12 +129,11 @@ def _retried(trial: Trial) -> bool:
 
 
 def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
-    result = future.result()
     try:
+        result = trained_again(future.result(), "its worker was lost") if _retried(trial) else future.result()
         if isinstance(result, Failed):
             trial.set_user_attr("note", result.cause)
             return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        again = "trained again, for its worker was lost" if _retried(trial) else ""
         found = {
             "accuracy": result.accuracy,
             "accuracy_error": result.error,
@@ -142,7 +141,7 @@ def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Val
             "seconds": result.seconds,
             "step_seconds": result.step_seconds,
             "curve": list(result.curve),
-            "note": "; ".join(filter(None, (result.note, again))),
+            "note": result.note,
         }
         for key, value in found.items():
             trial.set_user_attr(key, value)

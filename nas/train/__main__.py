@@ -14,14 +14,14 @@ import typer
 
 from nas import cli, datasets, study, trained
 from nas.datasets import Dataset
-from nas.errors import RunFailed, UserError
+from nas.errors import RunFailed, UserError, check_installed
 from nas.files import read_toml
 from nas.images import Images, images_of
 from nas.named import find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, calm
 from nas.train.display import Display
-from nas.train.events import Events, check_tensorboard, write_events
+from nas.train.events import Events, write_events
 from nas.train.loop import CHECKPOINT, Course, Row, train
 from nas.train.measure import measure
 from nas.train.pretrained import Pretrained, begin_with, read_pretrained
@@ -79,7 +79,7 @@ def main(
     ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make each step faster.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: cli.DeviceOption = "auto",
 ) -> None:
     """Train a network in full and measure it on the validation images.
 
@@ -89,7 +89,7 @@ def main(
     --nproc-per-node 8 -m -- nas.train and the same arguments.
     """
     if tensorboard:
-        check_tensorboard()
+        check_installed("--tensorboard", "tensorboard", "tensorboard")
     with joined(device) as ranks:
         found = find_network(network)
         source = data or found.facts.get("arguments", {}).get("data", datasets.DEFAULT)
@@ -192,9 +192,7 @@ def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
         write_network(path, wanted, {})
 
 
-def perform(
-    wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path, tensorboard: bool = False
-) -> None:
+def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path, tensorboard: bool) -> None:
     """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
     if ranks.told(bytes([(path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:

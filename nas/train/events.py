@@ -5,27 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nas.errors import UserError
 from nas.train.loop import Row
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SCALARS = ("rate", "train_loss", "val_loss", "top1", "top5")  # columns of curve.csv; the step is the epoch
-
-
-def check_tensorboard() -> None:
-    """Raises UserError where TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        raise UserError(
-            "--tensorboard: needs tensorboard, which is not installed; pip install 'compound-nas[tensorboard]'"
-        )
 
 
 class Events:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nas.errors import UserError
+from nas.errors import UserError, check_installed
 from nas.evaluate import Proxy, Report
 from nas.workers import processes
-from nas.workers.processes import Submit
+from nas.workers.processes import Submit, trained_again
 
 if TYPE_CHECKING:
     from nas.workers.cluster import Share
 
-__all__ = ["Submit", "Workers", "hire"]
+__all__ = ["Submit", "Workers", "hire", "trained_again"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def hire(
             raise UserError("--gpus-per-trial: is for trials on a Ray cluster; give --ray as well, or leave it out")
         where = processes.shared_device(device)
         return Workers(workers or processes.default_workers(where), where)
-    if find_spec("ray") is None:
-        raise UserError("--ray: needs ray, which is not installed; pip install 'compound-nas[ray]'")
+    check_installed("--ray", "ray", "ray")
     from nas.workers import cluster
 
     where, share, room = cluster.join(ray, device, workers, gpus_per_trial)
