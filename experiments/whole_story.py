@@ -70,7 +70,12 @@ def images(whole: bool) -> Path:
     write_cifar10(
         made, PARTS, {"train": "train", "val": "train", "test": "val"} if whole else {"train": "train", "val": "val"}
     )
-    made.rename(folder)
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(made)  # another part was first
     return folder
 
 
