@@ -44,7 +44,7 @@ MUTANTS = (
     ),
     Mutant("timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
     Mutant("pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
-    Mutant("confirm.py", "np.fill_diagonal(cheaper, False)", "pass", "confirm"),
+    Mutant("confirm.py", " & (open_ != i)", "", "confirm"),
     Mutant("progressive.py", "module.p = self.dropout", "pass", "progressive"),
     Mutant(
         "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "search/front.py", "pareto.pick_baseline(rewards, madds)", "pareto.pick_baseline(-rewards, madds)", "commands"
     ),
-    Mutant("search/proposals.py", "if not wanted.feasible(params) or arch.hash", "if arch.hash", "commands"),
+    Mutant("search/proposals.py", "if not wanted.feasible(params):", "if False:", "commands"),
     Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "security survival commands"),
     Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("units.py", '"m": 60', '"m": 1', "commands"),
