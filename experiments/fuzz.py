@@ -2,9 +2,10 @@
 
     python experiments/fuzz.py [--inputs 100000] [--seed 0]
 
-Texts are mutated: block strings, whole networks, stages with choices; TOML files of spaces, networks and schedules;
-arguments of `python -m nas.cost`. Each is read by the function that reads it in the product, in this process, with
-SECONDS of time and MEMORY bytes of address space. A refusal must be a UserError of one short line; anything else is a
+Texts are mutated: block strings, whole networks, stages with choices; TOML files of spaces, networks and schedules; the
+files of a run, its database among them; arguments of the commands, which are given images that do not exist, so that
+they end before they train. Each is read by the function that reads it in the product, in this process, with SECONDS of
+time and MEMORY bytes of address space. A refusal must be a UserError of one short line; anything else is a
 finding and is printed. Writes experiments/fuzz/: results.csv, findings.txt, RESULT.md.
 """
 
@@ -17,7 +18,9 @@ import os
 import platform
 import random
 import resource
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,19 +30,26 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import typer
+import survival
 
 import search_spaces
+from nas import cli, study
 from nas.architecture import Architecture, parse_stage
 from nas.cost.__main__ import main as cost
 from nas.errors import RunFailed, UserError
+from nas.named import find_network
 from nas.progressive import Schedule
+from nas.report import run as runs
+from nas.report.contents import contents
+from nas.scale.__main__ import main as scale
+from nas.search.__main__ import main as search
 from nas.space import SearchSpace
+from nas.train.__main__ import main as train
 
-KEPT = Path(__file__).resolve().parent / "fuzz"
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "experiments/fuzz"
 BUNDLED = Path(search_spaces.__file__).parent
 SECONDS, MEMORY, LONGEST = 10, 6 * 2**30, 1000  # LONGEST: characters of a refusal
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # ends a command with code 2 and one line
 WORDS = [
     *(
         "ir",
@@ -106,16 +116,59 @@ def stages_of(file: Path) -> list[str]:
     return [line for line in lines if line.startswith(("{", "ir_", "er_", "ds_", "cn_"))]
 
 
-def arguments(text: str) -> None:
-    """`python -m nas.cost` with these arguments, up to the exit."""
-    words = text.split("\x1f")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(cost)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            app(words, standalone_mode=False)
-    except USAGE_ERROR as error:
-        raise UserError(" ".join(str(error).split())) from None
+def arguments(command: Callable[..., object], *more: str) -> Callable[[str], object]:
+    """A function that runs `python -m nas.…` with the arguments of a text, and more behind them."""
+
+    def reader(text: str) -> None:
+        sys.argv = ["nas", *text.split("\x1f"), *more]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            try:
+                cli.run(command)
+            except SystemExit as end:
+                if end.code in (1, 2):
+                    raise UserError(said.getvalue().removesuffix("\n")) from None
+                if end.code:
+                    raise
+
+    return reader
+
+
+def a_run(folder: Path) -> Path:
+    """The directory of a small run, with the tables of a scaling."""
+    words = ["-m", "nas.search", *survival.prepare(folder), "--run", "whole"]
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *words], cwd=folder, check=True, env=own, stdout=subprocess.DEVNULL)
+    run = folder / "runs/whole"
+    (run / "scale").mkdir()
+    for name in ("grid.csv", "family.csv"):
+        shutil.copy(ROOT / "experiments/default_run" / name, run / "scale")
+    return run
+
+
+def in_run(file: Path) -> Callable[[str], object]:
+    """A function that puts a text into the place of a file of a run, and reads the run; the file is then as before."""
+    whole = file.read_bytes()
+    run = next(folder for folder in file.parents if (folder / "run.toml").is_file())
+
+    def reader(text: str) -> object:
+        file.write_bytes(as_bytes(text))
+        try:
+            study.read_study(run, run.name)
+            return contents(runs.read(run)), find_network(str(run))
+        finally:
+            file.write_bytes(whole)
+
+    return reader
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as a text that `as_bytes` turns into the same bytes."""
+    return data.decode("utf-8", errors="surrogateescape")
+
+
+def as_bytes(text: str) -> bytes:
+    """What `as_text` was made from; pieces of it may have parted, so any surrogate is let through."""
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], float]]:
@@ -124,7 +177,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
 
     def through_file(read: Callable[[Path], object]) -> Callable[[str], object]:
         def reader(text: str) -> object:
-            file.write_text(text, encoding="utf-8", errors="surrogatepass")
+            file.write_bytes(text.encode("utf-8", errors="surrogatepass"))
             return read(file)
 
         return reader
@@ -138,21 +191,60 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
     def used(space: SearchSpace) -> object:
         return space.size, space.sample(seed=0).cost(), str(space.decode(space.sample_codes(2, seed=0)[0]))
 
-    commands = [
+    costs = [
         *("efficientnet_b0", "--families", "--space\x1fmnas\x1f--max-madds\x1f400M", "b0\x1f--classes\x1f10"),
         *("efficientnet_b0\x1f--resolution\x1f64", f"{blocks[0]} {blocks[1]}\x1f--channels\x1f1", "--space\x1fnowhere"),
     ]
+    searches = [
+        *(
+            "--space\x1fmnas\x1f--max-madds\x1f400M\x1f--trials\x1f50",
+            "--objectives\x1faccuracy,params\x1f--epochs\x1f2",
+        ),
+        *(
+            "--time-budget\x1f1h\x1f--workers\x1f2\x1f--confirm\x1f3",
+            "--sampler\x1ftpe\x1f--reward\x1fv2\x1f--seed\x1f3",
+        ),
+        *("--early-stopping\x1f--epochs\x1f4\x1f--device\x1fcpu", "--run\x1fa-name\x1f--storage\x1fsqlite:///a.db"),
+    ]
+    scales = [
+        *(
+            "--baseline\x1fefficientnet_b0\x1f--phi\x1f0..3",
+            "--baseline\x1fwhole\x1f--step\x1f0.1\x1f--tolerance\x1f0.2",
+        ),
+        *(
+            "--baseline\x1fb0\x1f--rule\x1fd1_w8_r1\x1f--madds\x1f1.2G",
+            "--target\x1f4\x1f--match\x1fcounted\x1f--seeds\x1f2",
+        ),
+    ]
+    trains = [
+        *(
+            "whole\x1f--epochs\x1f10\x1f--batch-size\x1f64",
+            "efficientnet_b0\x1f--pretrained\x1fa.pt\x1f--freeze\x1ffeatures",
+        ),
+        *(
+            f"{blocks[0]}\x1f--lr\x1f0.1\x1f--image-size\x1f64",
+            "whole:3\x1f--recipe\x1fsgd\x1f--seed\x1f1\x1f--accumulate\x1f2",
+        ),
+    ]
+    run = a_run(folder)
+    files = [run / name for name in ("run.toml", "trials.csv", "pareto.csv", "baseline.toml", "study.db")]
+    files += sorted((run / "scale").iterdir())
+    nowhere = ["--data", "nowhere"]
     return {
         "block string": (blocks, parse_stage, 0.45),
-        "network": (networks, lambda text: Architecture.parse(text).cost(), 0.25),
-        "space (TOML)": ([p.read_text() for p in spaces], through_file(lambda p: used(SearchSpace.load(p))), 0.1),
+        "network": (networks, lambda text: Architecture.parse(text).cost(), 0.2),
+        "space (TOML)": ([p.read_text() for p in spaces], through_file(lambda p: used(SearchSpace.load(p))), 0.11),
         "network (TOML)": (
             [p.read_text() for p in families],
             through_file(lambda p: Architecture.load(p).cost()),
             0.1,
         ),
-        "schedule (TOML)": ([p.read_text() for p in schedules], through_file(lambda p: Schedule.load(str(p))), 0.08),
-        "nas.cost": (commands, arguments, 0.02),
+        "schedule (TOML)": ([p.read_text() for p in schedules], through_file(lambda p: Schedule.load(str(p))), 0.05),
+        **{f"a run's {f.relative_to(run)}": ([as_text(f.read_bytes())], in_run(f), 0.002) for f in files},
+        "nas.cost": (costs, arguments(cost), 0.02),
+        "nas.search": (searches, arguments(search, *nowhere), 0.015),
+        "nas.scale": (scales, arguments(scale, *nowhere), 0.015),
+        "nas.train": (trains, arguments(train, *nowhere), 0.015),
     }
 
 
@@ -188,12 +280,13 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     rng = random.Random(given.seed)
     tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
-        for kind, (originals, read, share) in kinds(Path(place)).items():
+        chosen = kinds(Path(place))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        for kind, (originals, read, share) in chosen.items():
             tally = tallies[kind] = Tally()
             for _ in range(round(given.inputs * share)):
                 tried(mutated(rng.choice(originals), rng), read, tally)

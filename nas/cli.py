@@ -13,6 +13,7 @@ from rich.table import Table
 
 from nas.errors import RunFailed, UserError
 
+LONGEST = 900  # characters of an error: typer's quote what was typed, whole
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
 
 # Options of several commands
@@ -58,7 +59,7 @@ def run(command: Callable[..., Any]) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print("error: " + " ".join(message.split())[:LONGEST], file=sys.stderr, flush=True)
     return code
 
 

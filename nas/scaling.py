@@ -22,6 +22,7 @@ PAPER = (1.2, 1.1, 1.15)  # what the paper found for EfficientNet-B0 (arXiv 1905
 MOST_PHI = 20.0
 EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
 MOVE = 8  # pixels by which a resolution may be moved to meet a count
+PART = MOVE / 224  # and as a part of it: more would be another γ
 FINEST = 1000  # a φ that is solved for is a whole number of such parts
 WEIGHTS = {"depth": "d1_w0_r0", "width": "d0_w1_r0", "resolution": "d0_w0_r1", "fast": "d1_w8_r1"}
 
@@ -127,14 +128,14 @@ def candidate(baseline: Architecture, coefficients: Coefficients, target: float 
     """The φ = 1 network of a triple; with a target, the resolution is moved so that the counted ratio comes near it."""
     scaled = baseline.scale(*coefficients.factors(1))
     base = baseline.cost().madds
-    arch = scaled if target is None else matched(scaled, target * base)
+    arch = scaled if target is None else matched(scaled, target * base, few(scaled))
     return Candidate(coefficients, arch, arch.cost().madds / base, arch.resolution - scaled.resolution)
 
 
 def counted_grid(baseline: Architecture, target: float, step: float, tolerance: float) -> list[Candidate]:
     """All α, β, γ ≥ 1 on the grid whose φ = 1 network has a counted MAdds ratio within tolerance of the target.
 
-    The resolution may be moved by up to MOVE pixels for it. Tried are products from half the target to twice, since
+    The resolution may be moved by up to PART of it for that. Tried are products from half the target to twice, since
     rounding channels and layers changes the count by less. Raises UserError as `grid` does.
     """
     check_grid(target, step, tolerance)
@@ -150,15 +151,20 @@ def counted_grid(baseline: Architecture, target: float, step: float, tolerance: 
         said = f"; the nearest is {closest.coefficients} with {closest.counted_ratio:.4g}" if closest else ""
         raise UserError(
             f"no α, β, γ on a grid of step {step:g} has a counted ratio within {tolerance:g} of {target:g}, with up to "
-            f"{MOVE} pixels of resolution more or less{said}: raise --tolerance or lower --step"
+            f"{PART:.1%} of resolution more or less{said}: raise --tolerance or lower --step"
         )
     return found
 
 
+def few(arch: Architecture) -> int:
+    """The pixels that PART of a network's resolution is, one at least."""
+    return max(1, round(PART * arch.resolution))
+
+
 @cache
-def matched(arch: Architecture, madds: float) -> Architecture:
-    """The network with its resolution moved by up to MOVE pixels, so that its MAdds come as near as they can."""
-    sizes = range(max(1, arch.resolution - MOVE), arch.resolution + MOVE + 1)
+def matched(arch: Architecture, madds: float, most: int) -> Architecture:
+    """The network with its resolution moved by up to so many pixels, so that its MAdds come as near as they can."""
+    sizes = range(max(1, arch.resolution - most), arch.resolution + most + 1)
     best = min(sizes, key=lambda px: (abs(arch.cost(px).madds - madds), abs(px - arch.resolution)))
     return arch.at(best)
 
@@ -214,7 +220,7 @@ def member(baseline: Architecture, coefficients: Coefficients, phi: float, targe
         scaled = baseline.scale(depth, width, resolution)
     except UserError as error:
         raise UserError(f"--phi {phi:g}: {error}") from None
-    arch = matched(scaled, target**phi * baseline.cost().madds) if target and phi else scaled
+    arch = matched(scaled, target**phi * baseline.cost().madds, few(scaled)) if target and phi else scaled
     return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution)
 
 
@@ -283,7 +289,7 @@ def equal_cost(baseline: Architecture, coefficients: Coefficients, madds: float)
             plain.setdefault(one.architecture, one)
     found = []
     for one in plain.values():
-        arch = matched(one.architecture, madds)
+        arch = matched(one.architecture, madds, MOVE)
         found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
     misses = {one: abs(one.cost.madds / madds - 1) for one in found}
     return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))

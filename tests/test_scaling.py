@@ -59,15 +59,20 @@ def test_the_nearest_triple_is_named() -> None:
         scaling.counted_grid(B0, 2, 0.25, 0)
 
 
-@given(architectures(), st.floats(0.5, 2.0))
-def test_matching_moves_to_the_nearest_count(arch: Architecture, factor: float) -> None:
+def moves(arch: Architecture) -> range:
+    """Pixels by which a resolution may be moved: 8 for 224, as many for each as for that, and one at least."""
+    most = max(1, round(arch.resolution * 8 / 224))
+    return range(-most, most + 1)
+
+
+@given(architectures(), st.floats(0.5, 2.0), st.integers(1, 8))
+def test_matching_moves_to_the_nearest_count(arch: Architecture, factor: float, most: int) -> None:
     assume(arch.resolution > 20)
     goal = factor * arch.cost().madds
-    found = scaling.matched(arch, goal)
+    found = scaling.matched(arch, goal, most)
     moved = found.resolution - arch.resolution
     assert replace(found, resolution=arch.resolution) == arch
-    assert abs(moved) <= scaling.MOVE
-    misses = {m: abs(arch.cost(arch.resolution + m).madds - goal) for m in range(-scaling.MOVE, scaling.MOVE + 1)}
+    misses = {m: abs(arch.cost(arch.resolution + m).madds - goal) for m in range(-most, most + 1)}
     assert misses[moved] == min(misses.values())
     assert abs(moved) == min(abs(m) for m, miss in misses.items() if miss == misses[moved])
 
@@ -82,7 +87,7 @@ def test_the_counted_grid_has_all_that_can_be_matched() -> None:
         if not 1 <= triple.product <= 4:
             continue
         scaled = B0.scale(triple.alpha, triple.beta, triple.gamma)
-        ratios = [scaled.cost(scaled.resolution + m).madds / base for m in range(-8, 9)]
+        ratios = [scaled.cost(scaled.resolution + m).madds / base for m in moves(scaled)]
         assert (min(abs(ratio - 2) for ratio in ratios) <= 0.05) == (triple in triples)
     assert any(one.moved for one in found)
     assert all(one.architecture.cost().madds / base == one.counted_ratio for one in found)
@@ -190,7 +195,8 @@ def test_a_matched_family_keeps_near_its_target() -> None:
     for phi in (1, 2):
         goal = 2**phi * B0.cost().madds
         assert abs(close[phi].cost.madds - goal) < abs(plain[phi].cost.madds - goal)
-        assert 0 < abs(close[phi].moved) <= scaling.MOVE
+        assert close[phi].moved
+        assert close[phi].moved in moves(plain[phi].architecture)
     assert close[0] == plain[0]
 
 

@@ -22,6 +22,10 @@ from nas.study.reading import Storage
 
 BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
+_BROKEN = (  # what a storage raises that is damaged or out of reach
+    *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError),
+    *(RuntimeError, ImportError, ValueError, LookupError),
+)
 _TRIES = 20  # to open a database that others are making at the same time
 
 
@@ -50,9 +54,10 @@ def open_study(
             study, created = optuna.load_study(study_name=name, storage=database, sampler=sampler), False
         else:
             study, created = _made(name, database, directions, sampler)
+        study.get_trials(deepcopy=False)  # a damaged trial is better met here
     except KeyError:
         raise UserError(f"{where}: holds no study {name!r}; {remedy}, or choose another --run") from None
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ImportError, optuna.exceptions.StorageInternalError) as error:
+    except _BROKEN as error:
         raise UserError(
             f"{where}: cannot be opened as a study ({reason(error)}); {remedy}, or choose another --run"
         ) from None
@@ -74,10 +79,12 @@ def read_study(path: Path, name: str) -> optuna.Study | None:
     try:
         waiting = {"connect_args": {"timeout": 60}}
         database = Storage(url, waiting, skip_table_creation=True)
-        return optuna.load_study(study_name=name, storage=database)
+        study = optuna.load_study(study_name=name, storage=database)
+        study.get_trials(deepcopy=False)
+        return study
     except KeyError:
         return None
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+    except _BROKEN as error:
         raise UserError(f"{file}: cannot be read as a study ({reason(error)}); restore it from a copy") from None
 
 

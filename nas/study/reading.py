@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy
 from optuna.distributions import json_to_distribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
@@ -37,8 +38,17 @@ class Storage(RDBStorage):
     ) -> list[FrozenTrial]:
         """The trials of a study that are among the included ones or newer, by rising id.
 
-        Their state is read first: whose end is seen has all that was written before it.
+        Their state is read first: whose end is seen has all that was written before it. Raises StorageInternalError for
+        what is no trial.
         """
+        try:
+            return self._read(study_id, states, included_trial_ids, trial_id_greater_than)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StorageInternalError(f"a trial is damaged: {error}") from error
+
+    def _read(
+        self, study_id: int, states: Container[TrialState] | None, included_trial_ids: set[int], after: int
+    ) -> list[FrozenTrial]:
         head, param, value, user, system, step = (
             models.TrialModel,
             models.TrialParamModel,
@@ -47,8 +57,8 @@ class Storage(RDBStorage):
             models.TrialSystemAttributeModel,
             models.TrialIntermediateValueModel,
         )
-        newer = head.trial_id > trial_id_greater_than
-        older = [trial_id for trial_id in included_trial_ids if trial_id <= trial_id_greater_than]
+        newer = head.trial_id > after
+        older = [trial_id for trial_id in included_trial_ids if trial_id <= after]
         wanted = (head.study_id == study_id, newer | head.trial_id.in_(older) if older else newer)
         with Session(self.engine) as session:
             heads = session.scalars(sqlalchemy.select(head).where(*wanted).order_by(head.trial_id))
