@@ -35,6 +35,7 @@ CHANNELS = 3
 WARM_UP = 3  # untimed passes of a new network: memory is laid out and kernels are chosen
 REPEATS, ENOUGH, LEAST = 50, 10.0, 5  # passes of a network, fewer where they take more than so many seconds, and least
 TIMES, PASSES = 4, 6  # networks that a part of the table is timed in at least, and timed passes of each
+DOUBTFUL = 1.3  # times what was predicted: a quiet machine's largest error in experiments/latency_table
 LIMITS = {"batch": 65536, "threads": 1024}
 
 
@@ -256,6 +257,17 @@ def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable
     table = Table.load(file)
     say(f"latency is predicted from {len(table.seconds)} measured blocks ({file}) on {table.conditions}")
     return table
+
+
+def doubt(predicted: Sequence[float], whole: Sequence[float]) -> str:
+    """What to say of a table if networks take another time than it predicts, by their median; "" if it holds."""
+    ratio = float(np.median(np.divide(whole, predicted))) if len(whole) else 1.0
+    if 1 / DOUBTFUL < ratio < DOUBTFUL:
+        return ""
+    return (
+        f"measured whole, networks of the front take {ratio:.2g} times the latency predicted from their blocks: "
+        "other work disturbed this machine then or now, and the front by latency is in doubt; a new --run measures anew"
+    )
 
 
 Shape = tuple[int, int]  # channels and side of a feature map

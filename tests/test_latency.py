@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from nas import Architecture, SearchSpace, UserError
-from nas.latency import Conditions, Table, cover, deployed, measure, measure_table, parts
+from nas.latency import Conditions, Table, cover, deployed, doubt, measure, measure_table, parts
 from tests.strategies import architectures
 
 SPACE = SearchSpace("small", ("ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s{1|2}_e2_c{8|16}_se{0|0.25}"), 8, 16, 32)
@@ -47,6 +47,15 @@ def test_a_measured_table_predicts_every_network_and_survives_its_file(tmp_path:
     (tmp_path / "t.csv").write_text("part,seconds")
     with pytest.raises(UserError, match="not a latency table"):
         Table.load(tmp_path / "t.csv")
+
+
+def test_a_table_of_a_busy_machine_is_doubted() -> None:
+    """By the median: one network that other work disturbed says nothing of the table."""
+    predicted = [0.01, 0.02, 0.03]
+    assert not doubt(predicted, [0.011, 0.018, 0.3])
+    assert "take 0.1 times the latency predicted" in doubt(predicted, [0.001, 0.002, 0.03])
+    assert "take 2 times" in doubt(predicted, [0.02, 0.04, 0.03])
+    assert not doubt([], [])
 
 
 @given(architectures())

@@ -236,8 +236,10 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
 
     front = pd.read_csv(run / "pareto.csv")
     measured = {int(trial): 0.001 * i for i, trial in enumerate(front["trial"], 1)}
-    front.assign(latency_measured=measured.values()).to_csv(run / "pareto.csv", index=False)
+    predicted = [2 * seconds for seconds in measured.values()]
+    front.assign(latency=predicted, latency_measured=measured.values()).to_csv(run / "pareto.csv", index=False)
     found = contents(read(run))
+    assert "take 0.5 times the latency predicted" in " ".join(found["texts"]["notes"])
     expected = [measured.get(trial) for trial in found["trials"]["trial"]]
     assert found["trials"]["latency_measured"] == expected
     assert [cost["key"] for cost in found["costs"] if cost["main"]] == [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas import plots, study
+from nas import latency, plots, study
 from nas.report.run import Run, table_of
 from nas.sensitivity import LEAST
 from nas.units import format_count, format_duration, plural
@@ -142,6 +142,10 @@ def notes(run: Run) -> list[str]:
     if "latency" in run.trials:
         where = ", ".join(f"{key} {value}" for key, value in table_of(run.facts, "latency").items())
         said.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
+    if {"latency", "latency_measured"} <= set(run.front):
+        both = run.front[["latency", "latency_measured"]].dropna()
+        if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
+            said.append(f"{doubt[0].upper()}{doubt[1:]}.")
     if table_of(run.facts, "progressive"):
         said.append("Training images grew while a network trained (--progressive).")
     if run.unread:

@@ -36,6 +36,8 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
     """The front with its networks' latency measured whole, in the column latency_measured."""
     cli.say(f"measuring the networks of the front whole: {len(front)}")
     whole = [latency.measure(Architecture.parse(text), conditions).median for text in front["architecture"]]
+    if doubt := latency.doubt(front["latency"].tolist(), whole):
+        cli.say(doubt)
     return front.assign(latency_measured=whole)
 
 
