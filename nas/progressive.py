@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import MixUp, RandAugment
 from nas.architecture import bundled_path, check_keys
 from nas.errors import UserError
 from nas.files import read_toml
+from nas.units import check_range
 
 BUNDLED = "search_spaces.schedules"
 DRAWN = 8  # images that share one draw of RandAugment: torchvision applies a draw to a whole batch
@@ -81,8 +82,7 @@ class Schedule:
             if len(values) != len(self.until) or not values:
                 raise UserError(f"{self.name}: {column} must have one entry a stage, as until has, got {len(values)}")
             for value in values:
-                if not low <= value <= high:
-                    raise UserError(f"{self.name}: {column} must be from {low:g} to {high:g}, got {value:g}")
+                check_range(f"{self.name}: {column}", value, low, high)
         if self.until[-1] != 1 or any(a >= b for a, b in pairwise(self.until)):
             raise UserError(f"{self.name}: until must rise from stage to stage and end with 1, got {list(self.until)}")
         if any(a > b for a, b in pairwise(self.size)):

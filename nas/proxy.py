@@ -24,6 +24,7 @@ from nas.errors import UserError
 from nas.images import Images, images_of
 from nas.network import Block
 from nas.progressive import Schedule
+from nas.units import check_range
 
 WINDOW = 10  # steps between two looks at the loss: each look waits for the device
 EVAL_BATCH = 500  # images
@@ -63,9 +64,8 @@ class Recipe:
         if self.optimizer not in ("adamw", "sgd"):
             raise UserError(f"recipe: optimizer must be adamw or sgd, got {self.optimizer!r}")
         for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value < high:
-                raise UserError(f"recipe: {name} must be at least {low:g} and below {high:g}, got {value}")
+            if (value := getattr(self, name)) is not None:
+                check_range(f"recipe: {name}", value, low, high)
 
 
 _RANGES = (
@@ -73,12 +73,12 @@ _RANGES = (
     ("batch_size", 4, 1e6),
     ("learning_rate", 1e-12, 1e12),
     ("weight_decay", 0, 1e6),
-    ("warmup", 0, 1),
-    ("label_smoothing", 0, 1),
-    ("dropout", 0, 1),
-    ("drop_path", 0, 1),
-    ("image_size", 8, 1025),
-    ("shift", 0, 0.5001),
+    ("warmup", 0, 0.999),
+    ("label_smoothing", 0, 0.999),
+    ("dropout", 0, 0.999),
+    ("drop_path", 0, 0.999),
+    ("image_size", 8, 1024),
+    ("shift", 0, 0.5),
     ("clip", 0, 1e12),
 )
 

@@ -30,6 +30,12 @@ def parse_duration(text: str, what: str) -> float:
     return value
 
 
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raise UserError for a number that is not from low to high; `what` names its place."""
+    if not low <= value <= high:
+        raise UserError(f"{what} must be from {low:g} to {high:g}, got {value:g}")
+
+
 def format_count(value: float, digits: int = 4) -> str:
     """Write a count with a unit: 385814752 -> 385.8M."""
     for unit in ("T", "G", "M", "K"):

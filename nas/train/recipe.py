@@ -10,6 +10,7 @@ from nas.architecture import bundled_path, check_keys
 from nas.errors import UserError
 from nas.files import read_toml
 from nas.progressive import Schedule, Stage
+from nas.units import check_range
 
 BUNDLED = "search_spaces.recipes"
 DEFAULT, TUNING = "default", "finetune"  # from scratch, from pretrained weights
@@ -59,8 +60,7 @@ class Recipe:
         if self.optimizer not in OPTIMIZERS:
             raise UserError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         for name, low, high in _RANGES:
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
+            check_range(name, getattr(self, name), low, high)
 
     @classmethod
     def load(cls, name: str) -> Recipe:
