@@ -71,43 +71,40 @@ def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:
     assert not (here / "runs/single/repeats.csv").exists()
 
 
-@pytest.mark.parametrize("moment", ["in training", "before it is said what is repeated"])
 def test_interrupted_repeats_end_like_others(
-    command: Command,
-    here: Path,
-    images: Path,
-    moment: str,
-    monkeypatch: pytest.MonkeyPatch,
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if moment == "in training":
-        process = start(here, *confirmed(images))
-        wait_for_running_trial(here, finished=10)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    else:
-        note = optuna.Trial.set_user_attr
+    """Interrupted while one is in training, and before it is said what is repeated."""
+    process = start(here, *confirmed(images))
+    wait_for_running_trial(here, finished=10)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
 
-        def killed(trial: optuna.Trial, name: str, value: Any) -> None:
-            if trial.number == 3 and name == "repeat_of":
-                raise KeyboardInterrupt
-            note(trial, name, value)
+    note = optuna.Trial.set_user_attr
 
-        with monkeypatch.context() as patch:
-            patch.setattr(optuna.Trial, "set_user_attr", killed)
-            assert command("search", *confirmed(images)).code == 130
-    before = pd.read_csv(here / "runs/r/repeats.csv")
-    ended = command("search", *confirmed(images))
-    assert ended.code == 0, ended.err
-    after = pd.read_csv(here / "runs/r/repeats.csv")
-    assert after[: len(before)].equals(before)
+    def killed(trial: optuna.Trial, name: str, value: Any) -> None:
+        if trial.number == 3 and name == "repeat_of":
+            raise KeyboardInterrupt
+        note(trial, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "set_user_attr", killed)
+        assert command("search", *confirmed(images, "--run", "other")).code == 130
 
     assert command("search", *confirmed(images, "--run", "whole")).code == 0
-    told = ["trial", "repeat", "seed", "accuracy"]
-    assert after[told].equals(pd.read_csv(here / "runs/whole/repeats.csv")[told])
-    for name in ("trials", "pareto"):
-        mine, whole = (pd.read_csv(here / f"runs/{run}/{name}.csv") for run in ("r", "whole"))
-        kept = [column for column in mine.columns if "seconds" not in column]
-        assert mine[kept].equals(whole[kept])
+    whole = here / "runs/whole"
+    for run in (here / "runs/r", here / "runs/other"):
+        before = pd.read_csv(run / "repeats.csv")
+        ended = command("search", *confirmed(images, "--run", run.name))
+        assert ended.code == 0, ended.err
+        after = pd.read_csv(run / "repeats.csv")
+        assert after[: len(before)].equals(before)
+        told = ["trial", "repeat", "seed", "accuracy"]
+        assert after[told].equals(pd.read_csv(whole / "repeats.csv")[told])
+        for name in ("trials.csv", "pareto.csv"):
+            mine, others = (pd.read_csv(folder / name) for folder in (run, whole))
+            kept = [column for column in mine.columns if "seconds" not in column]
+            assert mine[kept].equals(others[kept])
 
 
 def test_repeats_that_fail(
