@@ -60,3 +60,29 @@ def test_the_page_of_the_library_is_up_to_date() -> None:
     assert api["PAGE"].read_text(encoding="utf-8") == api["page"](), "python docs/api.py writes it anew"
     for name in nas.__all__:
         assert f"\n## nas.{name}\n" in api["page"]()
+
+
+def test_the_completion_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "completion.py"))
+    assert made["SCRIPT"].read_text(encoding="utf-8") == made["script"](), "python docs/completion.py writes it anew"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="completion is bash's")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["python", "-m", "nas.s"], "nas.scale nas.search"),
+        (["python", "-m", "nas.search", "--trials", "9", "--sam"], "--sampler"),
+        (["python", "-m", "nas.search", "--space", "mn"], "mnas"),
+        (["python", "-m", "nas.scale", "--baseline", "my"], "my-run"),
+        (["python", "-m", "nas.report", ""], "my-run"),
+        (["python", "-m", "other", "--s"], ""),
+        (["python", "nas.search", "--s"], ""),
+    ],
+)
+def test_what_is_completed(typed: list[str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "runs/my-run").mkdir(parents=True)
+    words = f"COMP_WORDS=({' '.join(map(shlex.quote, typed))}); COMP_CWORD={len(typed) - 1}; _nas"
+    script = f"source {shlex.quote(str(ROOT / 'docs/completion.bash'))}; {words}; echo ${{COMPREPLY[*]}}"
+    ended = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (ended.stdout.strip(), ended.stderr) == (expected, "")

@@ -1,0 +1,59 @@
+# Completion of python -m nas.…: source docs/completion.bash
+# Made by python docs/completion.py. In zsh, first: autoload -U bashcompinit && bashcompinit
+
+_nas_options() {
+    case $1 in
+        nas.compare) echo "--out --seed" ;;
+        nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-madds --max-params --min-madds --out --resolution --space --threads" ;;
+        nas.export) echo "--data --images --json --out --to" ;;
+        nas.report) echo "--live --out --port" ;;
+        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --no-measure --params --phi --ray --rule --run --seed --seeds --step --storage --target --tolerance --train --workers" ;;
+        nas.search) echo "--confirm --data --device --early-stopping --epochs --from --gpus-per-trial --max-madds --max-params --min-madds --no-early-stopping --objectives --progressive --ray --reward --run --sampler --seed --space --storage --target-madds --time-budget --trials --workers" ;;
+        nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --pieces --pretrained --recipe --run --seed --tensorboard --test --unfreeze" ;;
+    esac
+}
+
+_nas_values() {
+    case $1 in
+        --baseline) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+        --data) echo "fashion-mnist-12k fashion-mnist cifar10 cifar100 digits" ;;
+        --device) echo "auto cpu cuda mps" ;;
+        --freeze) echo "features none" ;;
+        --match) echo "nominal counted" ;;
+        --objectives) echo "accuracy,madds accuracy,flops accuracy,params accuracy,activations accuracy,latency accuracy,train_time" ;;
+        --pretrained) echo "torchvision" ;;
+        --progressive) echo "default efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s" ;;
+        --ray) echo "auto" ;;
+        --recipe) echo "default efficientnet_v1 efficientnet_v2 finetune" ;;
+        --reward) echo "v1 v2" ;;
+        --rule) echo "auto compound depth width resolution fast" ;;
+        --sampler) echo "auto tpe nsga2 random" ;;
+        --space) echo "efficientnet_v1 efficientnet_v2 mnas" ;;
+        --to) echo "safetensors pt2 onnx int8 timm" ;;
+    esac
+}
+
+_nas_arguments() {
+    case $1 in nas.compare | nas.cost | nas.export | nas.report | nas.train) ls runs 2>/dev/null ;; esac
+    case $1 in nas.cost | nas.train) echo efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2 ;; esac
+}
+
+_nas() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command="" words="" i
+    for ((i = 1; i < COMP_CWORD - 1; i++)); do
+        [[ ${COMP_WORDS[i]} == -m ]] && command=${COMP_WORDS[i + 1]} && break
+    done
+    if [[ $before == -m ]]; then
+        words="nas.compare nas.cost nas.export nas.report nas.scale nas.search nas.train"
+    elif [[ $command == nas.* && $word == -* ]]; then
+        words=$(_nas_options "$command")
+    elif [[ $command == nas.* && $before == --* ]]; then
+        words=$(_nas_values "$before")
+        [[ $before == --baseline ]] && words+=" $(ls runs 2>/dev/null)"
+    elif [[ $command == nas.* ]]; then
+        words=$(_nas_arguments "$command")
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}
+
+complete -o default -F _nas python python3 # files where nothing is known
