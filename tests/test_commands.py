@@ -277,18 +277,12 @@ def wait_for_running_trial(here: Path, finished: int) -> None:
     raise AssertionError("the search did not get so far")
 
 
-@pytest.mark.parametrize(
-    ("blow", "workers", "more"),
-    [
-        (signal.SIGKILL, "1", ["--early-stopping"]),  # without it: test_survival
-        (signal.SIGKILL, "2", ["--early-stopping"]),
-        (signal.SIGINT, "2", []),
-    ],
-)
+@pytest.mark.parametrize(("blow", "more"), [(signal.SIGKILL, ["--early-stopping"]), (signal.SIGINT, [])])
 def test_an_interrupted_search_ends_like_one_that_was_not(
-    command: Command, here: Path, images: Path, blow: signal.Signals, workers: str, more: list[str]
+    command: Command, here: Path, images: Path, blow: signal.Signals, more: list[str]
 ) -> None:
-    arguments = search(images, "--epochs", "20", "--workers", workers, *more)
+    """With two workers; a search with one is killed in test_survival."""
+    arguments = search(images, "--epochs", "20", "--workers", "2", *more)
     process = start(here, *arguments)
     wait_for_running_trial(here, finished=2)
     process.send_signal(blow)
