@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,7 +21,7 @@ class Display:
     """A run while it goes on: a live display on a terminal, one plain line a trial elsewhere.
 
     total and done count trials; `after` is called when some have finished and says how the run stands. `name` is what
-    a trial is called.
+    a trial is called. `limit` tells the seconds after which none is started.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Display:
         done: int,
         after: Callable[[], str],
         name: Callable[[Trial | FrozenTrial], str] = lambda trial: f"trial {trial.number:3d}",
+        limit: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.total, self.done, self.after, self.name = total, done, after, name
+        self.total, self.done, self.after, self.name, self.limit = total, done, after, name, limit
         self.before, self.since = done, time.monotonic()
+        self.end = self.since + limit()
         self.state, self.idle = "", False
         self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
         self.bar = Progress(
@@ -57,11 +60,11 @@ class Display:
         return Group(self.bar, *(Text("\n".join(lines)) for lines in list(self.trials.values())))
 
     def left(self) -> str:
-        """The time left, if the other trials take as long as those since the start."""
+        """The time left, if the other trials take as long as those since the start, or until the limit."""
         if self.done == self.before:
             return "?"
         each = (time.monotonic() - self.since) / (self.done - self.before)
-        return format_duration(each * (self.total - self.done))
+        return format_duration(min(each * (self.total - self.done), self.end - time.monotonic()))
 
     def started(self, trial: Trial) -> None:
         """Name the trial, its architecture and MAdds."""
@@ -93,6 +96,7 @@ class Display:
         told = [trial for trial in trials if not lost(trial)]
         self.done += len(told)
         self.state = self.after() if told else self.state
+        self.end = time.monotonic() + self.limit()
         for trial in trials:
             self.trials.pop(trial.number, None)
             if lost(trial):

@@ -22,7 +22,7 @@ from nas.named import run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search import again
-from nas.search.proposals import ask, make_sampler, prepare, time_spent
+from nas.search.proposals import ask, make_sampler, prepare, seconds_left
 from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
@@ -43,7 +43,9 @@ def main(
     data: Annotated[str, typer.Option(help="A data set's name, or a folder train/CLASS/*.")] = datasets.DEFAULT,
     run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: space and data]")] = None,
     trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
-    time_budget: Annotated[str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
     progressive: Annotated[
         str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
@@ -211,14 +213,17 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 "only"
             )
 
+        def limit() -> float:
+            return seconds_left(wanted, study.finished(trials))
+
         def patient() -> bool:
-            return not time_spent(wanted, study.finished(trials))
+            return limit() > 0
 
         def after() -> str:
             display.done = len(study.finished(trials))
             return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 
-        with Display(wanted.trials, done, after) as display:
+        with Display(wanted.trials, done, after, limit=limit) as display:
             study.run_trials(
                 trials,
                 lambda: ask(wanted, trials),

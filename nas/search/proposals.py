@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -123,11 +124,16 @@ def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
 
 
 def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
-    """Whether these trials have used up the time budget, with the workers side by side.
+    """Whether these trials have used up the time budget."""
+    return seconds_left(wanted, trials) <= 0
+
+
+def seconds_left(wanted: Search, trials: list[FrozenTrial]) -> float:
+    """What these trials, made by the workers side by side, have left of the time budget; infinite without one.
 
     Where other processes are at work, each has a time budget of its own, from its beginning on.
     """
     if wanted.time_budget is None:
-        return False
+        return math.inf
     spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / wanted.workers.count
-    return (time.monotonic() - wanted.began if wanted.shared else spent) >= wanted.time_budget
+    return wanted.time_budget - (time.monotonic() - wanted.began if wanted.shared else spent)

@@ -14,7 +14,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import study
+from nas import cli, study
 from nas.architecture import Architecture
 from nas.confirm import Repeat, Repeats, next_repeats
 from nas.display import Display
@@ -103,7 +103,12 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
         return sum(max(0, wanted.confirm - len(known.get(trial, ()))) for trial in judged(known))
 
     done = len(recorded(repeats))
-    with Display(done + outstanding(), done, told, _called) as display:
+    if missing := outstanding():
+        cli.say(
+            f"confirming: {wanted.confirm} more of each network on the front or near it, with other seeds; "
+            f"trainings to come: {missing}, more where others come into question"
+        )
+    with Display(done + missing, done, told, _called) as display:
         study.run_trials(
             repeats, ask, prepare, lambda attrs: [attrs["accuracy"]], wanted.proxy, wanted.workers, display
         )
