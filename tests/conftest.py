@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nas import datasets, plots
@@ -79,8 +80,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are drawn only in tests marked `pictures`, which look at them: it takes half of the time of a search."""
-    if "pictures" not in request.keywords:
-        monkeypatch.setattr(plots, "save", lambda figure, path: path.write_bytes(b""))
+    mark = request.node.get_closest_marker("pictures")
+    if mark and not mark.args:
+        return
+    save, wanted = plots.save, mark.args if mark else ()
+
+    def blank(figure: Figure, path: Path) -> None:
+        if path.name in wanted:
+            save(figure, path)
+        else:
+            path.write_bytes(b"")
+
+    monkeypatch.setattr(plots, "save", blank)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_weights_undo_a_difference_that_is_one_of_cost_only() -> None:
     assert abs(np.average(cheap, weights=weights[0]) - np.average(dear, weights=weights[1])) < 1.5
 
 
-@pytest.mark.pictures
+@pytest.mark.pictures("compare.png")
 def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> None:
     (here / "wide.toml").write_text(SPACE.replace("c{8|16}", "c{8|32}"))
     random = search(images, "--trials", "8", "--sampler", "random")
@@ -70,7 +70,7 @@ def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> Non
         ("a", []),
         ("b", ["--space", "wide.toml"]),
         ("c", ["--epochs", "3"]),
-        ("d", ["--sampler", "auto"]),
+        ("d", ["--sampler", "auto", "--trials", "1"]),
     ):
         assert command("search", *random, "--run", name, *more).code == 0
     ended = command("compare", "a", "b")
