@@ -71,7 +71,9 @@ def networks() -> dict[tuple[str, int], Member]:
     found = {("none", 1): scaling.member(BASELINE, scaling.paper(), 0)}
     for factor in FACTORS:
         for rule, coefficients in rules().items():
-            found[rule, factor] = scaling.equal_cost(BASELINE, coefficients, factor * BASELINE.cost().madds)
+            member = scaling.equal_cost(BASELINE, coefficients, factor * BASELINE.cost().madds)
+            if member.architecture not in (other.architecture for other in found.values()):  # no network counts twice
+                found[rule, factor] = member
     return found
 
 
@@ -129,7 +131,7 @@ def find_grid() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file)
         Path(folder, "baseline.toml").write_text(BASELINE.to_toml())
-        options = ["--baseline", "baseline.toml", "--data", "images", "--match", "counted", "--step", "0.2"]
+        options = ["--baseline", "baseline.toml", "--data", "images", "--match", "counted", "--tolerance", "0.15"]
         command = [sys.executable, "-m", "nas.scale", *options, "--phi", "1", "--epochs", "2", "--no-measure"]
         subprocess.run(command, cwd=folder, env={"PATH": "", "PYTHONPATH": str(ROOT)}, check=True)
         for name in ("grid.csv", "grid.png"):
