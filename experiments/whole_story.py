@@ -244,7 +244,8 @@ measured on {PARTS["test"]:,} others, which neither the search nor the scaling s
 
 Ours to the best of the others: {"; ".join(said)}.
 
-Intervals: 95 %, from a deviation between seeds of {100 * deviation:.2f} points, pooled over all networks ({freedom} degrees of freedom); all on the same test images.
+Intervals: 95 %, from a deviation between seeds of {100 * deviation:.2f} points, pooled over all networks
+({freedom} degrees of freedom); all on the same test images.
 
 {os.cpu_count()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
 {", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "optuna"))}; {date.today()}.
