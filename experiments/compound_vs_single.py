@@ -223,7 +223,8 @@ def result(table: pd.DataFrame, scores: Scores) -> str:
             lines.append(f"\nAt {factor}×, compound less each other rule, in points: {'; '.join(said)}.")
     if "our grid" in rules():
         lines.append(
-            f"\nOur grid's choice for this baseline: {rules()['our grid']}; the paper's for B0: {scaling.paper()}."
+            f"\nOur grid's choice for this baseline: {rules()['our grid']}; the paper's for B0: {scaling.paper()}. "
+            "Where it has no row, its network is another rule's: equal ones are trained once."
         )
     return "\n".join(lines) + "\n"
 

@@ -247,6 +247,8 @@ Ours to the best of the others: {"; ".join(said)}.
 Intervals: 95 %, from a deviation between seeds of {100 * deviation:.2f} points, pooled over all networks
 ({freedom} degrees of freedom); all on the same test images.
 
+The trained family as files, and by how much their answers differ from its own: [export.csv](export.csv).
+
 {os.cpu_count()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
 {", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "optuna"))}; {date.today()}.
 """
