@@ -248,7 +248,7 @@ def test_the_command_takes_a_run_and_tells_scripts(command: Command, here: Path)
         assert row["max_difference_random"] <= row["tolerated_random"]
         assert row["top1"] is None
         assert all((run / "export" / file).is_file() for file in row["files"])
-    ended = command("export", "runs/x/weights.safetensors", "--to", "safetensors", "--out", "b")
+    ended = command("export", "runs/x/weights.safetensors", "--out", "b")
     assert ended.code == 0, ended.err
     assert "float32 [batch, 3, 16, 16]: pixel values 0 to 255, less mean 120.5, 110.2, 99.1" in ended.out
     assert nas.load("b/model.safetensors").architecture == ARCH

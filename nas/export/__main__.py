@@ -20,7 +20,9 @@ from nas.units import format_count
 
 def main(
     source: Annotated[str, typer.Argument(help="A training's run, its directory, or a .safetensors file of one.")],
-    to: Annotated[str, typer.Option(help=f"Formats: some of {','.join(form.name for form in FORMATS)}.")],
+    to: Annotated[
+        str, typer.Option(help=f"Formats: some of {','.join(form.name for form in FORMATS)}.")
+    ] = "safetensors",
     out: Annotated[Path | None, typer.Option(help="Where the files go.  [default: export/ beside the weights]")] = None,
     data: Annotated[
         str | None, typer.Option(help="Images to check on: a data set's name, or a folder.  [default: the run's own]")
