@@ -273,7 +273,7 @@ def test_what_a_file_says_decides_on_no_path(tmp_path: Path) -> None:
         ("small.toml --to timm", "small.toml: is an architecture without trained weights"),
         ("nothing --to onnx", "nothing: is neither a training's run directory nor a .safetensors file"),
         ("empty --to onnx", "empty: holds no trained network"),
-        ("x.safetensors", "--to"),
+        ("x.safetensors --to", "--to"),
         ("x.safetensors --to onxx", "--to: unknown format 'onxx'; nearest is 'onnx'"),
         ("x.safetensors --to onnx,", "--to: unknown format ''"),
         ("x.safetensors --to int8", "--to int8: needs images to calibrate with; say --data NAME"),

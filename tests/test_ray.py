@@ -69,7 +69,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def test_a_search_loses_a_node(nodes: Nodes, here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends as it does with one worker and without Ray, where its proposals do not depend on the workers."""
     monkeypatch.setattr(plots, "save", lambda figure, path: None)  # pictures take most of the time
-    options = [*survival.prepare(here), "--trials", "3", "--epochs", "40", "--confirm", "0", "--sampler", "random"]
+    options = [*survival.prepare(here), "--trials", "3", "--epochs", "100", "--confirm", "0", "--sampler", "random"]
     assert command("search", *options, "--run", "alone").code == 0
 
     nodes.be(2)
