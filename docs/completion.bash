@@ -1,5 +1,9 @@
 # Completion of python -m nas.…: source docs/completion.bash
-# Made by python docs/completion.py. In zsh, first: autoload -U bashcompinit && bashcompinit
+# In zsh, first: autoload -U bashcompinit && bashcompinit
+# Down to _nas made by python docs/completion.py.
+
+_nas_commands="nas.compare nas.cost nas.export nas.report nas.scale nas.search nas.train"
+_nas_trained="nas.compare nas.cost nas.export nas.report nas.train"
 
 _nas_options() {
     case $1 in
@@ -33,9 +37,11 @@ _nas_values() {
     esac
 }
 
-_nas_arguments() {
-    case $1 in nas.compare | nas.cost | nas.export | nas.report | nas.train) ls runs 2>/dev/null ;; esac
-    case $1 in nas.cost | nas.train) echo efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2 ;; esac
+_nas_published() {
+    case $1 in
+        nas.cost) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+        nas.train) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+    esac
 }
 
 _nas() {
@@ -44,14 +50,15 @@ _nas() {
         [[ ${COMP_WORDS[i]} == -m ]] && command=${COMP_WORDS[i + 1]} && break
     done
     if [[ $before == -m ]]; then
-        words="nas.compare nas.cost nas.export nas.report nas.scale nas.search nas.train"
+        words=$_nas_commands
     elif [[ $command == nas.* && $word == -* ]]; then
         words=$(_nas_options "$command")
     elif [[ $command == nas.* && $before == --* ]]; then
         words=$(_nas_values "$before")
         [[ $before == --baseline ]] && words+=" $(ls runs 2>/dev/null)"
     elif [[ $command == nas.* ]]; then
-        words=$(_nas_arguments "$command")
+        words=$(_nas_published "$command")
+        [[ " $_nas_trained " == *" $command "* ]] && words+=" $(ls runs 2>/dev/null)"
     fi
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }

@@ -1,4 +1,4 @@
-"""Completion of `python -m nas.…` in bash, made from the commands: `python docs/completion.py` writes completion.bash.
+"""Completion of `python -m nas.…` in bash: `python docs/completion.py` writes the tables of completion.bash anew.
 
 The commands need seconds to start, which is too long for a key: so their options are written down beforehand.
 """
@@ -6,6 +6,7 @@ The commands need seconds to start, which is too long for a key: so their option
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -36,46 +37,11 @@ VALUES = {
     "--space": space.space_names(),
     "--to": [form.name for form in FORMATS],
 }
-TEMPLATE = r"""# Completion of python -m nas.…: source docs/completion.bash
-# Made by python docs/completion.py. In zsh, first: autoload -U bashcompinit && bashcompinit
-
-_nas_options() {
-    case $1 in
-OPTIONS
-    esac
-}
-
-_nas_values() {
-    case $1 in
-VALUES
-    esac
-}
-
-_nas_arguments() {
-    case $1 in RUNS) ls runs 2>/dev/null ;; esac
-    case $1 in PUBLISHED) echo FAMILIES ;; esac
-}
-
-_nas() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command="" words="" i
-    for ((i = 1; i < COMP_CWORD - 1; i++)); do
-        [[ ${COMP_WORDS[i]} == -m ]] && command=${COMP_WORDS[i + 1]} && break
-    done
-    if [[ $before == -m ]]; then
-        words="COMMANDS"
-    elif [[ $command == nas.* && $word == -* ]]; then
-        words=$(_nas_options "$command")
-    elif [[ $command == nas.* && $before == --* ]]; then
-        words=$(_nas_values "$before")
-        [[ $before == --baseline ]] && words+=" $(ls runs 2>/dev/null)"
-    elif [[ $command == nas.* ]]; then
-        words=$(_nas_arguments "$command")
-    fi
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
-}
-
-complete -o default -F _nas python python3 # files where nothing is known
+HEAD = """# Completion of python -m nas.…: source docs/completion.bash
+# In zsh, first: autoload -U bashcompinit && bashcompinit
+# Down to _nas made by python docs/completion.py.
 """
+LOGIC = "_nas() {"  # from here on the script is written by hand
 
 
 def options(command: str) -> list[str]:
@@ -92,21 +58,24 @@ def options(command: str) -> list[str]:
     return sorted(found)
 
 
+def table(name: str, words: Mapping[str, Sequence[str]]) -> str:
+    """A bash function that echoes words for its argument."""
+    cases = "".join(f'        {key}) echo "{" ".join(found)}" ;;\n' for key, found in words.items())
+    return f"{name}() {{\n    case $1 in\n{cases}    esac\n}}\n"
+
+
 def script() -> str:
-    """The bash script."""
+    """The bash script: its tables anew, before what is written by hand."""
     named = {f"nas.{command}": options(command) for command in COMMANDS}
-    parts = {
-        "OPTIONS": "\n".join(f'        {name}) echo "{" ".join(words)}" ;;' for name, words in named.items()),
-        "VALUES": "\n".join(f'        {name}) echo "{" ".join(words)}" ;;' for name, words in VALUES.items()),
-        "RUNS": " | ".join(f"nas.{name}" for name in TRAINED),
-        "PUBLISHED": " | ".join(f"nas.{name}" for name in PUBLISHED),
-        "FAMILIES": " ".join(architecture.family_names()),
-        "COMMANDS": " ".join(named),
-    }
-    text = TEMPLATE
-    for name, part in parts.items():
-        text = text.replace(name, part)
-    return text
+    published = {f"nas.{command}": architecture.family_names() for command in PUBLISHED}
+    text = SCRIPT.read_text(encoding="utf-8")
+    tables = [
+        f'_nas_commands="{" ".join(named)}"\n_nas_trained="{" ".join(f"nas.{command}" for command in TRAINED)}"\n',
+        table("_nas_options", named),
+        table("_nas_values", VALUES),
+        table("_nas_published", published),
+    ]
+    return "\n".join([HEAD, *tables, text[text.index(LOGIC) :]])
 
 
 if __name__ == "__main__":

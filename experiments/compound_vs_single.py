@@ -45,7 +45,6 @@ BASELINE = Architecture.parse(
     "30px stem16 ds_r1_k3_s1_e1_c16 ir_r3_k3_s2_e3_c24 ir_r5_k3_s2_e3_c40 ir_r2_k3_s1_e3_c64 head160"
 )
 RECIPE = Recipe(epochs=5, shift=0.1)
-Scores = dict[tuple[int, str], list[float]]  # accuracies by factor and rule
 
 
 def encoded(part: str) -> tuple[list[bytes], list[int]]:
@@ -142,9 +141,7 @@ def report() -> None:
     """Write table.csv, picture.png and RESULT.md of what is there."""
     trained = rows.kept(KEPT, "trainings_*.csv").sort_values(["factor", "seed"], kind="stable")
     cells = trained.groupby(["factor", "rule"], sort=False)
-    scores: Scores = {}
-    for factor, rule, accuracy in trained[["factor", "rule", "accuracy"]].itertuples(index=False):
-        scores.setdefault((int(factor), str(rule)), []).append(float(accuracy))
+    scores = rows.scores(trained, "factor", "rule")
     first = cells.first()
     table = first[
         ["phi", "depth", "width", "resolution", "pixels", "moved", "madds", "params", "activations", "memory"]
@@ -189,7 +186,7 @@ def picture(table: pd.DataFrame) -> None:
     figure.savefig(KEPT / "picture.png", dpi=144)
 
 
-def result(table: pd.DataFrame, scores: Scores) -> str:
+def result(table: pd.DataFrame, scores: rows.Scores) -> str:
     """The table and what it says, in words."""
     lines = [
         "# Compound scaling against single dimensions",

@@ -151,7 +151,7 @@ def in_run(file: Path) -> Callable[[str], object]:
     run = next(folder for folder in file.parents if (folder / "run.toml").is_file())
 
     def reader(text: str) -> object:
-        file.write_bytes(as_bytes(text))
+        file.write_bytes(text.encode("utf-8", errors="surrogateescape"))
         try:
             study.read_study(run, run.name)
             return contents(runs.read(run)), find_network(str(run))
@@ -159,16 +159,6 @@ def in_run(file: Path) -> Callable[[str], object]:
             file.write_bytes(whole)
 
     return reader
-
-
-def as_text(data: bytes) -> str:
-    """Bytes as a text that `as_bytes` turns into the same bytes."""
-    return data.decode("utf-8", errors="surrogateescape")
-
-
-def as_bytes(text: str) -> bytes:
-    """What `as_text` was made from; pieces of it may have parted, so any surrogate is let through."""
-    return text.encode("utf-8", errors="surrogateescape")
 
 
 def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], float]]:
@@ -240,7 +230,14 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
             0.1,
         ),
         "schedule (TOML)": ([p.read_text() for p in schedules], through_file(lambda p: Schedule.load(str(p))), 0.05),
-        **{f"a run's {f.relative_to(run)}": ([as_text(f.read_bytes())], in_run(f), 0.002) for f in files},
+        **{
+            f"a run's {f.relative_to(run)}": (
+                [f.read_bytes().decode("utf-8", errors="surrogateescape")],
+                in_run(f),
+                0.002,
+            )
+            for f in files
+        },
         "nas.cost": (costs, arguments(cost), 0.02),
         "nas.search": (searches, arguments(search, *nowhere), 0.015),
         "nas.scale": (scales, arguments(scale, *nowhere), 0.015),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+Scores = dict[tuple[int, str], list[float]]  # accuracies of trainings, by size and name
+
 
 def append(file: Path, row: Mapping[str, Any], float_format: str | None = None) -> None:
     """Add a row to a CSV file, which begins with it if need be."""
@@ -18,3 +20,11 @@ def kept(folder: Path, pattern: str) -> pd.DataFrame:
     """All rows of the files that match; an empty table where there are none."""
     files = sorted(folder.glob(pattern))
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True) if files else pd.DataFrame()
+
+
+def scores(table: pd.DataFrame, size: str, name: str) -> Scores:
+    """The accuracies of the trainings in a table, by two of its columns, in the order of their first rows."""
+    found: Scores = {}
+    for number, text, accuracy in table[[size, name, "accuracy"]].itertuples(index=False):
+        found.setdefault((int(number), str(text)), []).append(float(accuracy))
+    return found

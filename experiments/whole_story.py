@@ -55,7 +55,6 @@ PHIS = (0, 1, 2)
 EPOCHS, SEEDS = 10, 3
 OURS = "ours"
 FORMATS = "safetensors,pt2,onnx,int8,timm"
-Scores = dict[tuple[int, str], list[float]]  # accuracies by φ and whose
 WIDTH = scaling.rule_coefficients("width")
 PEERS = {  # and what makes them smaller or larger
     "EfficientNet-B0": ("efficientnet_b0", replace(scaling.paper(), gamma=1)),
@@ -175,9 +174,7 @@ def report() -> None:
     """Write table.csv, whole_story.png and RESULT.md of what is there."""
     trained = rows.kept(KEPT, "trainings_*.csv").sort_values(["phi", "seed"], kind="stable")
     cells = trained.groupby(["phi", "whose"], sort=False)
-    scores: Scores = {}
-    for phi, whose, accuracy in trained[["phi", "whose", "accuracy"]].itertuples(index=False):
-        scores.setdefault((int(phi), str(whose)), []).append(float(accuracy))
+    scores = rows.scores(trained, "phi", "whose")
     table = cells[["madds", "params", "pixels", "architecture"]].first()
     table = table.assign(
         accuracy=cells["accuracy"].mean(),
@@ -212,7 +209,7 @@ def picture(table: pd.DataFrame) -> None:
     figure.savefig(KEPT / "whole_story.png", dpi=144)
 
 
-def result(table: pd.DataFrame, scores: Scores) -> str:
+def result(table: pd.DataFrame, scores: rows.Scores) -> str:
     """The text of RESULT.md."""
     deviation, freedom = noise(scores)
     lines = [
