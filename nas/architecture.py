@@ -176,8 +176,9 @@ class Architecture:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise UserError(f"{name} must be a whole number from {low} to {high}, got {str(value)[:20]}")
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"unknown activation {self.activation!r}; {nearest(str(self.activation), ACTIVATIONS)}")
+        if str(self.activation) not in ACTIVATIONS:
+            shown = str(self.activation)[:40]
+            raise UserError(f"unknown activation {shown!r}; {nearest(shown, ACTIVATIONS)}")
         stages, channels = [], self.stem
         for stage in self.stages:
             stages.append(canonical(stage, channels, self.activation))

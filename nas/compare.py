@@ -28,9 +28,10 @@ BANDS = 5  # of equal cost
 
 @dataclass(frozen=True)
 class Sample:
-    """Random networks of one run: errors (shares) and MAdds, [n] each; `facts` is its run.toml."""
+    """Random networks of one run, named as typed: errors (shares) and MAdds, [n] each; `facts` is its run.toml."""
 
     name: str
+    path: Path
     errors: Floats
     madds: Floats
     facts: dict[str, Any]
@@ -49,15 +50,15 @@ def main(
     path = Path(out)
     if not path.parent.is_dir() or path.is_dir():
         raise UserError(f"--out {out}: give a file in a folder that exists, like compare.png")
-    if len(set(runs)) < len(runs):
-        raise UserError(f"name each run once, got {', '.join(runs)[:100]}")
     samples = [sample_of(name) for name in runs]
+    if len({sample.path.resolve() for sample in samples}) < len(samples):
+        raise UserError(f"name each run once, got {', '.join(runs)[:100]}")
     for other in samples[1:]:
         check_alike(samples[0], other)
     weights = equal_cost([sample.madds for sample in samples], BANDS)
     table = Table("run", "networks", "MAdds, median", "least error", "median error", "difference", "p")
     for i, sample in enumerate(samples):
-        gap, p = difference(samples[0].errors, sample.errors, seed)
+        gap, p = difference(samples[0].errors, sample.errors, seed) if i else (0.0, 1.0)
         table.add_row(
             sample.name,
             str(len(sample.errors)),
@@ -104,7 +105,7 @@ def sample_of(name: str) -> Sample:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):
         cli.say(f"{name}: {len(table) - len(done)} trials that failed are left out")
-    return Sample(path.name, errors, madds, facts)
+    return Sample(name, path, errors, madds, facts)
 
 
 def check_alike(one: Sample, other: Sample) -> None:

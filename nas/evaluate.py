@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
-import torch
-
 from nas import datasets
 from nas.architecture import Architecture
 from nas.datasets import Dataset
-from nas.proxy import Diverged, Outcome, Progress, Recipe, Stop, train
+from nas.proxy import Diverged, Outcome, Progress, Recipe, Stop, out_of_memory, train
 
 
 @dataclass(frozen=True)
@@ -61,5 +59,7 @@ def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
         return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, tell, job.stop)
     except Diverged as error:
         return Failed(str(error))
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         return Failed(f"out of memory, however small the pieces of a batch: {str(error).splitlines()[0][:120]}")

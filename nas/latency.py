@@ -28,7 +28,7 @@ from nas.architecture import Architecture, Stage, canonical
 from nas.cost import halved
 from nas.errors import RunFailed, UserError
 from nas.files import write_atomic
-from nas.proxy import pick_device
+from nas.proxy import out_of_memory, pick_device
 from nas.space import SearchSpace
 
 CHANNELS = 3
@@ -109,8 +109,8 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
             for _ in range(WARM_UP):
                 timed(pieces, images)
             yield lambda: timed(pieces, images)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, but the CPU's allocator raises it plain
-        if "memory" not in str(error):
+    except RuntimeError as error:
+        if not out_of_memory(error):
             raise
         raise RunFailed(f"{arch.resolution} px, batch {conditions.batch}: not enough memory; lower the batch") from None
     finally:

@@ -183,6 +183,11 @@ def train(
     )
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory did not suffice: accelerators have an error of their own, the CPU a text."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name; auto is CUDA, else MPS, else the CPU. Raises UserError if there is none such."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -232,8 +237,8 @@ class Stepper:
                 self.optimizer.zero_grad()
                 loss = self.gradients(images, labels)
                 break
-            except torch.OutOfMemoryError:
-                if len(labels) < 8 * self.pieces:  # batch norm needs several images in each piece
+            except RuntimeError as error:
+                if not out_of_memory(error) or len(labels) < 8 * self.pieces:  # batch norm needs several in each piece
                     raise
             self.pieces *= 2
             if self.where.type == "cuda":

@@ -17,6 +17,7 @@ from nas.blocks import OPS, SqueezeExcitation
 from nas.errors import UserError
 
 EXPANDING = 1.000001
+THEIRS = ("cn", "ds", "ir", "er")
 
 
 def to_arch_def(arch: Architecture) -> list[list[str]]:
@@ -24,10 +25,12 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
 
     Build them with `round_chs_fn=lambda c: c` (timm rounds channels to multiples of 8 otherwise) and with the
     architecture's own stem (`stem_size`), head (`num_features`), activation and norm. Raises UserError where timm
-    rounds an SE width otherwise than torchvision.
+    rounds an SE width otherwise than torchvision, and for a block that it does not have.
     """
     channels = arch.stem
     for stage in arch.stages:
+        if stage.op not in THEIRS:
+            raise UserError(f"{stage}: timm's {', '.join(THEIRS)} are known here, {stage.op} is not")
         _check_squeeze(stage, channels)
         channels = stage.channels
     return [[str(stage)] for stage in arch.stages]
@@ -58,7 +61,7 @@ def _expanding(text: str) -> str:
 
 def _check_squeeze(stage: Stage, in_channels: int) -> None:
     """Refuse an SE width that timm rounds to the nearest and torchvision down."""
-    for block in (stage.first(in_channels), stage.later()):
+    for block in (stage.first(in_channels), stage.later())[: stage.repeats]:
         for layer in block.layers:
             if isinstance(layer, SqueezeExcitation):
                 theirs = round(layer.channels * (stage.se / stage.expansion))

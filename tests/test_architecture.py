@@ -133,6 +133,7 @@ def test_any_text_is_an_architecture_or_a_user_error(text: str) -> None:
         ('stages = ["ds_k3_s1_c16"]\nresolution = 1000000', "from 1 to 4096"),
         ('stages = ["ds_k3_s1_c16"]\nstem = true', "stem must be"),
         ('stages = ["ds_k3_s1_c16"]\nactivation = "sillu"', "nearest is 'silu'"),
+        ('stages = ["ds_k3_s1_c16"]\nactivation = ["relu"]', "unknown activation"),
         ('stages = ["ds_k3_s1_c16"]\nnorm_eps = "x"', "norm_eps must be"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_failed_training_is_a_failed_trial_with_its_cause(
 
     def sick(self: Stepper, *arguments: Any) -> torch.Tensor:
         if (call := next(calls)) == 0:
-            raise torch.OutOfMemoryError("out of memory")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
         return step(self, *arguments) * (math.nan if call < 5 else 1)
 
     monkeypatch.setattr(Stepper, "step", sick)
@@ -353,7 +353,9 @@ def test_early_stopping_leaves_the_front_to_full_trainings(command: Command, her
             before = [points[n][epoch - 1] for n in range(number) if len(points[n]) >= epoch]
             if len(mine) < epoch:
                 break
-            dominated = any(a >= mine[epoch - 1][0] and b >= mine[epoch - 1][1] for a, b in before)
+            accuracy, less_madds = mine[epoch - 1]
+            assert study.trials[number].user_attrs[f"nas:rung:{epoch}"] == [epoch, accuracy, -less_madds]
+            dominated = any(a >= accuracy and b >= less_madds for a, b in before)
             assert dominated or len(mine) > epoch
             assert (len(mine) == epoch) <= (states[number] == "PRUNED")
 
@@ -503,6 +505,7 @@ BAD = [
     ("cost --space small.toml --out no/such.png", "--out no/such.png"),
     ("cost efficientnet_b0 --resolution 0", "resolution"),
     ("cost efficientnet_b0 --latency --device abacus", "device 'abacus' is not here"),
+    ("cost efficientnet_b0 --latency --classes 10 --check", "--classes, --check: latency is measured with 3 channels"),
     ("cost efficientnet_b0 --latency --batch 0", "batch must be a whole number from 1"),
     ("cost efficientnet_b0 --latency --threads 0", "threads must be a whole number from 1"),
     ("cost ir_r1_k2_s1_e1_c8", "column 7: kernel must be odd"),

@@ -82,6 +82,11 @@ def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> Non
         assert f"{100 * (1 - table['accuracy'].median()):.1f} %" in row
     assert imread(here / "compare.png").std() > 0.05
 
+    shutil.copytree(here / "runs/a", here / "old/a")  # a run of the same name
+    ended = command("compare", "a", "old/a", "--out", "same.png")
+    assert ended.code == 0, ended.err
+    assert {line.split()[1] for line in ended.out.splitlines() if line.startswith("│ ")} == {"a", "old/a"}
+
     shutil.copytree(here / "runs/a", here / "runs/stopped")
     table = pd.read_csv(here / "runs/stopped/trials.csv")
     table.assign(state=["PRUNED", *table["state"][1:]]).to_csv(here / "runs/stopped/trials.csv", index=False)
@@ -90,7 +95,7 @@ def test_comparing_two_spaces(command: Command, here: Path, images: Path) -> Non
         (["a", "c"], "a and c cannot be compared: the proxy training differs"),
         (["a", "stopped"], "some trials are PRUNED"),
         (["a", "nobody"], "no run of this name"),
-        (["a", "a"], "name each run once"),
+        (["a", "runs/a"], "name each run once"),
         (["a", "b", "--out", "no/such.png"], "--out no/such.png"),
         (["../a"], "'../a': no run of this name"),
     ):

@@ -141,11 +141,3 @@ def test_what_is_repeated_does_not_depend_on_the_order_or_on_interruptions(
     for (t, _), accuracy in sorted(recorded.items()):
         known.setdefault(t, []).append(accuracy)
     assert all(len(known[t]) == repeats for t in contenders(known))
-
-
-def test_a_near_miss_is_likelier_than_its_limit_says() -> None:
-    """As probabilities sum to the front's expected size, there are at most 1 / NEAR times as many contenders."""
-    rng = np.random.default_rng(1)
-    cost, means = rng.uniform(1e8, 8e8, 200), rng.normal(0.8, 0.01, 200)
-    p = probabilities(draws(means, np.ones(200), cost, Noise(0.01**2, 10), 0), cost[:, None])
-    assert (p >= confirm.NEAR).sum() <= p.sum() / confirm.NEAR

@@ -195,6 +195,7 @@ def test_digits_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyP
         ("cifar-10", "did you mean cifar10"),
         ("no/such/folder", "fashion-mnist-12k, fashion-mnist, cifar10, cifar100, digits"),
         ("", "no such folder"),
+        ("~nobody/images", "no such folder"),
         (__file__, "is a file"),
     ],
 )

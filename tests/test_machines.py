@@ -5,6 +5,7 @@ import os
 import signal
 import tomllib
 from collections import Counter
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from experiments import survival
 from nas import study
 from nas.evaluate import Job, Result, evaluate
 from nas.study import database, trials
+from nas.study.sharing import Heart
 from nas.workers import Workers, processes
 from tests.conftest import Command
 
@@ -128,6 +130,17 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
         study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), Workers(1, "cpu"), Mock())
     assert [t.state for t in given.get_trials()] == [TrialState.WAITING]
     assert given.ask().number == 0
+
+
+def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) -> None:
+    given = optuna.create_study(study_name="taken", storage=database._shared(server))
+    taken, kept = given.ask(), given.ask()
+    with suppress(KeyboardInterrupt), Heart(given) as heart:
+        heart.begin(taken)
+        heart.begin(kept)
+        given.tell(taken, state=TrialState.FAIL)
+        raise KeyboardInterrupt
+    assert [t.state for t in given.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_the_lower_number_has_the_network(server: str) -> None:

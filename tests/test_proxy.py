@@ -145,13 +145,22 @@ def test_logits_that_are_not_finite_fail_the_trial(few: Dataset, monkeypatch: py
         train(TINY, few, replace(BRIEF, batch_size=100), seed=0, device="cpu")
 
 
-def test_out_of_memory_cuts_the_batch_in_pieces(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory (a test)"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_out_of_memory_cuts_the_batch_in_pieces(
+    few: Dataset, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     whole, sizes = F.cross_entropy, []
 
     def scarce(logits: torch.Tensor, labels: torch.Tensor, **options: float) -> torch.Tensor:
         sizes.append(len(labels))
         if len(labels) > 8:
-            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+            raise error
         return whole(logits, labels, **options)
 
     monkeypatch.setattr(F, "cross_entropy", scarce)

@@ -164,6 +164,13 @@ def test_the_page_of_a_real_run(command: Command, here: Path, images: Path) -> N
     continued = command("search", *options)  # refused if an option were another
     assert continued.code == 0, continued.err
     assert "continued, 8 of 8 trials done" in continued.out
+    assert "--baseline r " in commands["the scaling"]
+
+    assert command("scale", "--baseline", "r:3", "--coefficients", "1.2,1.1,1.15", "--no-measure").code == 0
+    assert command("report", "r-3").code == 0
+    found = told((here / "runs/r-3/report.html").read_text())
+    assert found["texts"]["scaling"].startswith("From trial 3 of run r by the rule compound")
+    assert any("--baseline r:3 " in one["command"] for one in found["commands"])
 
 
 def network_of(found: dict[str, Any], number: int) -> str:
@@ -293,6 +300,9 @@ def test_the_grid_s_networks_are_drawn(tmp_path: Path) -> None:
 def test_wrong_input_is_one_line(command: Command, here: Path) -> None:
     run = written(here / "runs/r")
     (here / "empty").mkdir()
+    (here / "runs/trained").mkdir()
+    for name in ("run.toml", "network.toml"):
+        (here / "runs/trained" / name).touch()
     names = ["trials.csv", "run.toml", "pareto.csv"]
     kept = {name: (run / name).read_text() for name in names}
     cases: list[tuple[list[str], dict[str, str], str]] = [
@@ -300,6 +310,7 @@ def test_wrong_input_is_one_line(command: Command, here: Path) -> None:
         (["../r"], {}, "no run of this name and no directory"),
         ([""], {}, "no run of this name and no directory"),
         (["empty"], {}, "is no run's directory"),
+        (["trained"], {}, "is a training's run"),
         (["r", "--out", "no/such.html"], {}, "--out no/such.html"),
         (["r", "--out", "empty"], {}, "--out empty"),
         (["r", "--live", "--out", "page.html"], {}, "--live and --out exclude each other"),

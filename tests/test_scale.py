@@ -266,6 +266,19 @@ def test_the_columns_of_a_family(command: Command, here: Path, tiny: Architectur
     assert family["latency_source"].str.startswith("measured: cpu").all()
 
 
+def test_a_rule_whose_family_cannot_be_is_left_out_before_any_training(
+    command: Command, here: Path, images: Path, tiny: Architecture
+) -> None:
+    """No resolution brings a network to more parameters."""
+    arguments = [*OPTIONS, "--rule", "auto", "--coefficients", "1.2,1.1,1.15", "--params", "40K"]
+    ended = command("scale", *arguments, "--data", str(images), "--seeds", "1")
+    assert ended.code == 0, ended.err
+    assert "resolution is left out: --params 40K: the largest network that this rule gives" in ended.out
+    rules = pd.read_csv(here / "runs/tiny/scale/rules.csv")
+    assert set(rules["rule"]) == {"compound", "depth", "width", "fast"}
+    assert pd.read_csv(here / "runs/tiny/scale/family.csv")["params"].max() <= 40_000
+
+
 @pytest.mark.parametrize(("option", "value", "factor"), [("madds", "4M", 1.02), ("params", "40K", 1.05)])
 def test_scaling_to_a_budget(
     command: Command, here: Path, tiny: Architecture, option: str, value: str, factor: float

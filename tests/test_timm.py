@@ -1,5 +1,6 @@
 """Architectures built by timm have the same parameters and multiply-adds, and timm's own strings load here."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nas import Architecture, SearchSpace, UserError
+from nas.blocks import OPS
 from nas.timm import from_arch_def, to_arch_def
 from tests.strategies import architectures
 
@@ -36,11 +38,11 @@ def counts(model: nn.Module, px: int, channels: int = 3) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), madds
 
 
-def built_by_timm(arch: Architecture, classes: int = 10) -> nn.Module:
+def built_by_timm(arch: Architecture, arch_def: list[list[str]] | None = None, classes: int = 10) -> nn.Module:
     from timm.models.efficientnet import EfficientNet
 
     model: nn.Module = EfficientNet(
-        builder.decode_arch_def(to_arch_def(arch)),
+        builder.decode_arch_def(arch_def or to_arch_def(arch)),
         num_classes=classes,
         num_features=arch.head,
         stem_size=arch.stem,
@@ -66,15 +68,19 @@ def test_networks_found_here_are_built_by_timm(name: str, seed: int) -> None:
 
 @settings(max_examples=30)
 @given(architectures(), st.integers(16, 50))
-def test_any_architecture_is_built_by_timm(arch: Architecture, px: int) -> None:
+def test_any_architecture_is_built_by_timm_or_refused(arch: Architecture, px: int) -> None:
     refused = None
     try:
         to_arch_def(arch)
     except UserError as error:
         refused = str(error)
     assert refused is None or "timm squeezes" in refused
+    try:
+        alike = counts(built_by_timm(arch, [[str(stage)] for stage in arch.stages]), px) == expect(arch, px, 10)
+    except ZeroDivisionError:  # it squeezes to no channel at all
+        alike = False
+    assert alike == (refused is None)
     assume(not refused)
-    assert counts(built_by_timm(arch), px) == expect(arch, px, 10)
     assert (
         from_arch_def(
             to_arch_def(arch),
@@ -178,3 +184,14 @@ def test_what_cannot_be_said_here_is_refused() -> None:
         from_arch_def([["uir_r1_k3_s1_e4_c16"]])
     with pytest.raises(UserError, match="cannot read 'fc24'"):
         from_arch_def([["er_r1_k3_s1_e4_c24_fc24_noskip"]])
+
+
+def test_a_stage_of_one_layer_is_asked_for_that_layer_only() -> None:
+    arch = Architecture.parse("64px stem8 ds_r1_k3_s1_e1_c30_se0.25 head16")  # 8 channels, of which 2 are squeezed
+    assert counts(built_by_timm(arch), 64) == expect(arch, 64, 10)
+
+
+def test_a_block_that_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPS, "xd", replace(OPS["ir"], title="another"))
+    with pytest.raises(UserError, match="ir, er are known here, xd is not"):
+        to_arch_def(Architecture.parse("64px stem8 xd_r1_k3_s1_e3_c16 head16"))

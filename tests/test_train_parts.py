@@ -38,14 +38,15 @@ def test_a_crop_is_a_part_of_the_image_scaled_up(least: float) -> None:
     side, n = 100, 300
     ramp = torch.arange(side, dtype=torch.float32) * 2 + 10
     picture = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)], 2)
-    seen = cropped(picture.to(torch.uint8).expand(n, -1, -1, -1), least, generator()).float()
+    crops = cropped(picture.to(torch.uint8).expand(n, -1, -1, -1), least, generator())
+    assert crops.dtype == torch.uint8
+    seen = crops.float()
     inner = seen[:, 20:81, 20:81]
     width, height = (
         (inner[:, :, -1, 0] - inner[:, :, 0, 0]).mean(1) / 120,
         (inner[:, -1, :, 1] - inner[:, 0, :, 1]).mean(1) / 120,
     )
     area, ratio = width * height, width / height
-    assert seen.dtype == torch.float32
     assert (area > least * 0.75 - 0.03).all()  # less than the least only where a long side meets the image's
     assert (area[(width < 0.98) & (height < 0.98)] > least - 0.03).all()
     assert (area < 1.02).all()

@@ -59,12 +59,9 @@ def test_normalised_images_have_the_statistics_taken_out() -> None:
 
 
 def test_each_mistake_is_one_clear_line(tmp_path: Path) -> None:
-    cases: dict[str, str] = {}
-
     def fails(name: str, expected: str) -> None:
         with pytest.raises(UserError, match=expected):
             trained.load(tmp_path / name)
-        cases[name] = expected
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.safetensors").write_text("not weights")

@@ -1,7 +1,9 @@
 """Workers train side by side, survive each other's death, and end with their parent."""
 
+import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,18 @@ def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path
         torch.set_num_threads(threads)
     assert isinstance(here, Outcome)
     assert here.curve == again.curve
+
+
+def test_a_worker_that_dies_at_rest_costs_nothing(proxy: Proxy) -> None:
+    with pool(proxy, 2, lambda job, progress: None) as submit:
+        assert isinstance(submit(Job(TINY, 0)).result(), Outcome)
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        time.sleep(0.5)  # until it is known to be dead
+        found = submit(Job(TINY, 1)).result()
+        assert isinstance(found, Outcome)
+        assert found.note == ""
 
 
 def test_a_network_that_kills_its_worker_twice_has_failed(proxy: Proxy, tmp_path: Path) -> None:

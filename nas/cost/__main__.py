@@ -64,6 +64,8 @@ def main(
     of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto"}
     if any(value not in (None, False) for value in of_latency.values()) and not latency:
         raise UserError(f"{', '.join(of_latency)} go with --latency; add it, or leave them out")
+    if latency and (counted := [name for name in ("--classes", "--channels", "--check") if of_network[name]]):
+        raise UserError(f"{', '.join(counted)}: latency is measured with 3 channels and 1000 classes; leave it out")
     fitting = {
         "a network": {"--resolution", *of_network},
         "--space": {"--resolution", "--out", *budget},

@@ -57,7 +57,7 @@ def load(
         raise UserError(f"image size {image_size}: want {SIZES[0]} to {SIZES[-1]} pixels")
     if source in LOADERS:
         return _resized(LOADERS[source](download), image_size)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if source and path.is_dir():
         return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]))
     if source and path.exists():
@@ -75,7 +75,7 @@ def load_test(source: str, data: Dataset, *, download: bool = True) -> Dataset:
     """
     if source in KINDS:
         return _resized(_torchvision(source, download, train=False), data.image_size)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if source in LOADERS or not path.is_dir():
         raise UserError(f"data {source}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
     return test_folder(Path(os.path.abspath(path)), data)

@@ -72,8 +72,8 @@ class Dataset:
 def split(keys: Sequence[str], labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
     """Indices (kept, set aside): of every class round(n · share), but one at least, is set aside.
 
-    Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version,
-    and a new image does not move the others.
+    Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version, and a new
+    image moves at most one other of its class.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for i in sorted(range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(keys[i])).digest()):

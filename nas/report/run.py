@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from nas import study
 from nas.errors import UserError
 from nas.files import read_toml
-from nas.named import RUNS, find_run
+from nas.named import NETWORK, RUNS, find_run
 from nas.units import nearest
 
 # The tables of a run, and the columns of each that hold numbers and must be there.
@@ -95,6 +95,8 @@ def find(text: str) -> Path:
         raise UserError(f"{text[:100]!r}: no run of this name and no directory; {hint}")
     if not any((path / file).is_file() for file in watched()):
         raise UserError(f"{path}: is no run's directory: it has none of {', '.join(watched())}")
+    if (path / NETWORK).is_file():
+        raise UserError(f"{path}: is a training's run, which has its own curve.png; name a search's or a scaling's")
     return path
 
 

@@ -190,8 +190,8 @@ def scaling(run: Run) -> str:
     chosen = ", ".join(
         f"{sign} = {found[key]:.4g}" for key, sign in signs.items() if isinstance(found.get(key), int | float)
     )
-    origin = table_of(run.scaling, "arguments").get("baseline", "the baseline")
-    return f"From {origin} by the rule {run.scaling.get('rule', '?')}" + (f": {chosen}." if chosen else ".")
+    origin, rule = run.scaling.get("baseline", "the baseline"), run.scaling.get("rule", "?")
+    return f"From {origin} by the rule {rule}" + (f": {chosen}." if chosen else ".")
 
 
 def grid(run: Run) -> str:
@@ -232,9 +232,7 @@ def commands(run: Run) -> list[dict[str, str]]:
             words = ["python", "-m", "nas.search", "--run", f"{run.name}-again", *_options(arguments)]
             said.append({"what": "the same with all its options", "command": shlex.join(words)})
     if arguments := table_of(run.scaling, "arguments"):
-        told = {key: value for key, value in arguments.items() if key != "baseline"}
-        origin = str(arguments.get("baseline", "")).removeprefix("run ")
-        words = ["python", "-m", "nas.scale", "--baseline", origin, *_options(told)]
+        words = ["python", "-m", "nas.scale", *_options(arguments)]
         said.append({"what": "the scaling", "command": shlex.join(words)})
     elif len(run.front):
         words = ["python", "-m", "nas.scale", "--phi", "3", "--baseline", run.name]

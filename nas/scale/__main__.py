@@ -92,7 +92,7 @@ def main(
     wanted.check()
     arguments = {
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
-        **{"baseline": found.origin, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
+        **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train, "data": found.data},
         **{"epochs": found.recipe.epochs, "seed": found.seed},
     }
@@ -121,7 +121,10 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
             comparison = Comparison(wanted, chosen, epochs)
             rule = best_rule(comparison, trainings, folder)
             chosen = comparison.coefficients[rule]
-        facts = {"arguments": arguments, "rule": rule, "coefficients": asdict(chosen), "ray": wanted.workers.table()}
+        facts = {
+            **{"arguments": arguments, "baseline": found.origin, "rule": rule, "coefficients": asdict(chosen)},
+            "ray": wanted.workers.table(),
+        }
         write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(wanted.proxy.device)}))
         family = Family(wanted, chosen, rule, wanted.members(chosen))
         write_family(family, trainings if train else None, measure, folder)

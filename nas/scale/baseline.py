@@ -18,9 +18,13 @@ from nas.space import SearchSpace
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is scaled, the run directory that the results go to, and what its proxy trainings use."""
+    """What is scaled, the run directory that the results go to, and what its proxy trainings use.
+
+    name: what to type for the same baseline; origin: the same for the reader.
+    """
 
     architecture: Architecture
+    name: str
     origin: str
     path: Path
     data: str
@@ -54,6 +58,7 @@ def find_baseline(
         recipe["progressive"] = Schedule.of(saved["progressive"], f"{path / 'run.toml'}, progressive")
     return Baseline(
         arch,
+        name or found.label,
         found.origin,
         path,
         data or arguments.get("data", datasets.DEFAULT),

@@ -17,7 +17,6 @@ from nas.workers import Workers
 
 SMALLEST = 8  # pixels of a proxy's images
 MATCHES = ("nominal", "counted")
-RULES = ("compound", *scaling.WEIGHTS)  # what the rule auto compares
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,21 @@ class Scaling:
             self.budget.limit,
             f"--{self.budget.name} {self.budget.text}",
         )
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Rules of which auto could not make the family, and why; a latency is not known before it is measured."""
+        found: dict[str, str] = {}
+        base = self.found.architecture
+        if self.budget is None or self.budget.name != "latency":
+            for rule in scaling.WEIGHTS:
+                coefficients = scaling.rule_coefficients(rule, self.target)
+                try:
+                    scaling.equal_cost(base, coefficients, self.target * base.cost().madds)
+                    check_memory(self.members(coefficients), self.proxy.device)
+                except UserError as error:
+                    found[rule] = str(error)
+        return found
 
     def check(self) -> None:
         """Refuse what cannot end well, before anything is written or trained; raises UserError."""

@@ -17,7 +17,7 @@ from nas.files import write_atomic
 from nas.scale import pictures
 from nas.scale.grid import Known, Stage, half_interval, scores_of, told
 from nas.scale.halving import Network, gap
-from nas.scale.question import RULES, Scaling, image_sizes
+from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients, Member
 from nas.units import format_count, plural
@@ -34,8 +34,11 @@ class Comparison:
     @cached_property
     def coefficients(self) -> dict[str, Coefficients]:
         """The coefficients of each rule."""
-        others = {rule: scaling.rule_coefficients(rule, self.wanted.target) for rule in RULES if rule != "compound"}
-        return {"compound": self.compound, **others}
+        others = [rule for rule in scaling.WEIGHTS if rule not in self.wanted.left_out]
+        return {
+            "compound": self.compound,
+            **{rule: scaling.rule_coefficients(rule, self.wanted.target) for rule in others},
+        }
 
     @cached_property
     def members(self) -> dict[str, Member]:
@@ -69,9 +72,9 @@ class Comparison:
         return found
 
     def best(self, known: Known) -> str | None:
-        """The rule with the best mean accuracy; of equal ones the first in RULES."""
+        """The rule with the best mean accuracy; of equal ones the first."""
         scores = scores_of(self.done(known))
-        tried = [rule for rule in RULES if self.networks[rule] in scores]
+        tried = [rule for rule, network in self.networks.items() if network in scores]
         return max(tried, key=lambda rule: mean(scores[self.networks[rule]]), default=None)
 
     def table(self, known: Known) -> pd.DataFrame:
@@ -118,6 +121,8 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
             f"  {rule}: depth {member.depth:.3f}, width {member.width:.3f}, {member.architecture.resolution} px, "
             f"{format_count(member.cost.madds)} MAdds, {format_count(member.cost.activations)} activations"
         )
+    for rule, why in wanted.left_out.items():
+        cli.say(f"  {rule} is left out: {why}")
     title = f"{wanted.found.path.name}: scaling rules at {wanted.target:g}× counted MAdds"
     subtitle = (
         f"baseline {wanted.found.origin}; {plural(comparison.epochs, 'epoch')} on {images.name}, images up to "

@@ -234,6 +234,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 display,
                 wanted.pace,
                 patient,
+                wanted.stopper.rungs if wanted.stopper else (),
             )
         if repeats and (patient() or not study.underway(trials)):  # else those still at work will do it
             make(wanted, study.table(trials, wanted.columns), repeats, after)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -104,7 +106,8 @@ class Heart:
         if self._storage:
             self._thread.join()
             for trial in self._trials if kind is KeyboardInterrupt else ():
-                self._storage.set_trial_state_values(trial, TrialState.WAITING)
+                with suppress(UpdateFinishedTrialError):  # it was taken from this process, which was not heard of
+                    self._storage.set_trial_state_values(trial, TrialState.WAITING)
 
     def begin(self, trial: Trial) -> None:
         """This process has a trial from now on."""

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.evaluate import Failed, Job, Proxy, Result
 from nas.proxy import Progress
+from nas.stopping import RUNG
 from nas.study.sharing import Heart, fail_lost, hearing, settled
 from nas.workers import Workers, trained_again
 
@@ -51,6 +52,7 @@ def run_trials(
     observer: Observer,
     lag: float = inf,
     patient: Callable[[], bool] = lambda: True,
+    rungs: Sequence[int] = (),
 ) -> None:
     """Train trials until `ask` gives None and all are finished; interrupted ones come first.
 
@@ -58,6 +60,7 @@ def run_trials(
     values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
     ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
     are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
+    rungs: epochs after which trials may be stopped; what they had there is kept for the sampler, as nas.Stopper has it.
     """
     alone = hearing(study) is None
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
@@ -106,7 +109,7 @@ def run_trials(
             done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
-                ended.append(_tell(study, trial, future, values))
+                ended.append(_tell(study, trial, future, values, rungs))
                 heart.end(trial)
 
 
@@ -128,7 +131,9 @@ def _retried(trial: Trial) -> bool:
     return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
 
 
-def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
+def _tell(
+    study: optuna.Study, trial: Trial, future: Future[Result], values: Values, rungs: Sequence[int]
+) -> FrozenTrial:
     try:
         result = trained_again(future.result(), "its worker was lost") if _retried(trial) else future.result()
         if isinstance(result, Failed):
@@ -143,6 +148,9 @@ def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Val
             "curve": list(result.curve),
             "note": result.note,
         }
+        known = {**trial.user_attrs, **found}
+        for epoch in (epoch for epoch in rungs if epoch <= len(result.curve)):
+            found[f"{RUNG}{epoch}"] = [epoch, *values({**known, "accuracy": result.curve[epoch - 1]})]
         for key, value in found.items():
             trial.set_user_attr(key, value)
         # The one write that makes the trial count; the values of a stopped one would not compare with those of others.

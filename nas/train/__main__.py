@@ -19,7 +19,7 @@ from nas.files import read_toml
 from nas.images import Images, images_of
 from nas.named import find_network, run_path
 from nas.network import Network
-from nas.proxy import Diverged, calm
+from nas.proxy import Diverged, calm, out_of_memory
 from nas.train.display import Display
 from nas.train.events import Events, write_events
 from nas.train.loop import CHECKPOINT, Course, Row, train
@@ -253,8 +253,8 @@ def excused(course: Course, where: torch.device) -> Iterator[None]:
         yield
     except Diverged as error:
         raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    except RuntimeError as error:
+        if out_of_memory(error):
             raise UserError(
                 f"--batch-size {course.recipe.batch_size}: out of memory on {where}; cut batches into "
                 f"pieces (--pieces {2 * course.pieces} or more), or make them smaller"

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -167,7 +166,7 @@ def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> Iterator[S
 
 def _anywhere(data: str) -> str:
     """A data set as a process names it that was started in another folder."""
-    return data if data in datasets.LOADERS else os.path.abspath(Path(data).expanduser())
+    return data if data in datasets.LOADERS else os.path.abspath(os.path.expanduser(data))
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,13 @@ class Worker:
     def train(self, job: Job, future: Future[Result], attempt: int) -> None:
         """Train, and set the future's result; once more if the process dies."""
         self.process = self.process or self.start()
-        self.process.submit(evaluate, self.proxy, job, _send).add_done_callback(
-            partial(self._trained, job, future, attempt)
-        )
+        try:
+            inner = self.process.submit(evaluate, self.proxy, job, _send)
+        except BrokenProcessPool:  # it died while it was idle, which is no loss of the job's
+            self.stop(wait=False)
+            self.process = self.start()
+            inner = self.process.submit(evaluate, self.proxy, job, _send)
+        inner.add_done_callback(partial(self._trained, job, future, attempt))
 
     def _trained(self, job: Job, future: Future[Result], attempt: int, inner: Future[Result]) -> None:
         error = None if inner.cancelled() else inner.exception()
