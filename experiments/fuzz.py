@@ -212,8 +212,8 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
             "efficientnet_b0\x1f--pretrained\x1fa.pt\x1f--freeze\x1ffeatures",
         ),
         *(
-            f"{blocks[0]}\x1f--lr\x1f0.1\x1f--image-size\x1f64",
-            "whole:3\x1f--recipe\x1fsgd\x1f--seed\x1f1\x1f--accumulate\x1f2",
+            f"{blocks[0]}\x1f--unfreeze\x1f0.5\x1f--image-size\x1f64",
+            "whole:3\x1f--recipe\x1fsgd\x1f--seed\x1f1\x1f--pieces\x1f2",
         ),
     ]
     run = a_run(folder)
@@ -223,7 +223,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
     return {
         "block string": (blocks, parse_stage, 0.45),
         "network": (networks, lambda text: Architecture.parse(text).cost(), 0.2),
-        "space (TOML)": ([p.read_text() for p in spaces], through_file(lambda p: used(SearchSpace.load(p))), 0.11),
+        "space (TOML)": ([p.read_text() for p in spaces], through_file(lambda p: used(SearchSpace.load(p))), 0.121),
         "network (TOML)": (
             [p.read_text() for p in families],
             through_file(lambda p: Architecture.load(p).cost()),

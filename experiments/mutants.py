@@ -75,6 +75,15 @@ MUTANTS = (
     Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "security survival commands"),
     Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("units.py", '"m": 60', '"m": 1', "commands"),
+    Mutant("train/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
+    Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
+    Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
+    Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
+    Mutant("study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
+    Mutant("report/contents.py", "(front < point).any(axis=1)", "(front > point).any(axis=1)", "report"),
+    Mutant("latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
+    Mutant("memory.py", "_saved_bytes(arch) // TRACED", "_saved_bytes(arch)", "scale"),
+    Mutant("distributions.py", 'at, "right") / len(errors)', 'at, "left") / len(errors)', "compare"),
 )
 
 

@@ -27,10 +27,10 @@ def pixels(files: Sequence[bytes]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
-def write_cifar10(folder: Path, parts: Mapping[str, int], places: Mapping[str, str]) -> None:
+def write_cifar10(folder: Path, parts: Mapping[str, int], places: Mapping[str, str], side: int = 32) -> None:
     """Write so many images of each part as PNG files, PLACE/CLASS/*; those of a part without a place are left out.
 
-    Parts take their images one after the other, so the same ones wherever these go.
+    Parts take their images one after the other, so the same ones wherever these go, of `side` pixels.
     """
     names = (FOLDER / "cifar10/classes.txt").read_text().split()
     files, labels = jpegs("cifar10", "train")
@@ -40,4 +40,5 @@ def write_cifar10(folder: Path, parts: Mapping[str, int], places: Mapping[str, s
             if part in places:
                 file = folder / places[part] / names[labels[i]] / f"{i}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
-                Image.open(io.BytesIO(files[i])).save(file)
+                image = Image.open(io.BytesIO(files[i]))
+                image.resize((side, side), Image.Resampling.BILINEAR).save(file)
