@@ -28,13 +28,13 @@ VALUES = {
     "--match": ["nominal", "counted"],
     "--objectives": [f"accuracy,{name}" for name in OBJECTIVES[1:]],
     "--pretrained": ["torchvision"],
-    "--progressive": progressive.schedule_names(),
+    "--progressive": architecture.bundled_names(progressive.BUNDLED),
     "--ray": ["auto"],
-    "--recipe": recipe.recipe_names(),
+    "--recipe": architecture.bundled_names(recipe.BUNDLED),
     "--reward": ["v1", "v2"],
     "--rule": ["auto", "compound", *scaling.WEIGHTS],
     "--sampler": list(SAMPLERS),
-    "--space": space.space_names(),
+    "--space": architecture.bundled_names(space.BUNDLED),
     "--to": [form.name for form in FORMATS],
 }
 HEAD = """# Completion of python -m nas.…: source docs/completion.bash

@@ -9,23 +9,30 @@ coefficients are those of the networks' files, the published costs those of torc
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torchvision
 
 from nas import Architecture, scaling
-from nas.architecture import family_path
+from nas.architecture import FAMILIES, bundled_path
 from nas.files import read_toml, write_atomic
 
 KEPT = Path(__file__).resolve().parent / "paper_check"
 B0 = Architecture.load("efficientnet_b0")
 
 
+def facts(i: int) -> dict[str, Any]:
+    """What is known of B0 to B7."""
+    about: dict[str, Any] = read_toml(bundled_path(f"efficientnet_b{i}", FAMILIES, "architecture"))["about"]
+    return about
+
+
 def rows() -> pd.DataFrame:
     """A row for each of B0 to B7."""
     found = []
     for i in range(8):
-        about = read_toml(family_path(f"efficientnet_b{i}"))["about"]
+        about = facts(i)
         weights = torchvision.models.get_model_weights(f"efficientnet_b{i}").IMAGENET1K_V1
         pixels = weights.transforms().crop_size[0]
         ruled = scaling.member(B0, scaling.paper(), i)
@@ -73,7 +80,7 @@ def result(table: pd.DataFrame) -> str:
         f"{madds} in GMAdds as far as torchvision prints them (at its own resolution, for B2 288 px and not the "
         "paper's 260). The rule's differ: the released coefficients are round numbers and not powers of α, β, γ; "
         f"at φ = 7 the rule has {last['ruled_gmadds'] / last['released_gmadds']:.2f} times the MAdds of B7, whose φ "
-        f"would be {read_toml(family_path('efficientnet_b7'))['about']['phi']:g} by the project's source note.",
+        f"would be {facts(7)['phi']:g} by the project's source note.",
     ]
     return "\n".join(lines) + "\n"
 

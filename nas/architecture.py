@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = {"relu": "re", "relu6": "r6", "silu": "sw", "hardswish": "hs"}  # with timm's suffixes
 MAX_RESOLUTION = 4096
+FAMILIES = "search_spaces.families"
 KEYS = {"r": "repeats", "k": "kernel", "s": "stride", "e": "expansion", "c": "channels", "se": "se"}
 _LIMITS = {"repeats": 1000, "kernel": 31, "stride": 2, "expansion": 64, "channels": 65536, "se": 1}
 _SUFFIXES = {suffix: name for name, suffix in ACTIVATIONS.items()}
@@ -206,7 +207,7 @@ class Architecture:
     @classmethod
     def load(cls, name: str | Path) -> Architecture:
         """Load a bundled family member by name, or a .toml file by path; raises UserError."""
-        path = family_path(str(name))
+        path = bundled_path(str(name), FAMILIES, "architecture")
         return cls.from_table(read_toml(path), str(path.name if path.name == f"{name}.toml" else path))
 
     @classmethod
@@ -215,7 +216,8 @@ class Architecture:
         known = {f.name for f in fields(cls)}
         check_keys(table, known | {"about", "inputs"}, {"stages"}, where)
         stages = tuple(
-            _located(text, f"{where}: stage {n}") for n, text in enumerate(_strings(table["stages"], where), 1)
+            _located(text, f"{where}: stage {n}")
+            for n, text in enumerate(strings(table["stages"], where, "ds_r1_k3_s1_e1_c16"), 1)
         )
         values = {key: value for key, value in table.items() if key in known - {"stages"}}
         for key in ("norm_eps", "norm_momentum"):
@@ -310,17 +312,18 @@ def scale_channels(channels: int, width: float) -> int:
 
 def family_names() -> list[str]:
     """The bundled family members."""
-    folder = resources.files("search_spaces.families")
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    return bundled_names(FAMILIES)
 
 
-def family_path(name: str) -> Path:
-    """The file of a bundled family member or a given .toml path; raises UserError."""
-    return bundled_path(name, "search_spaces.families", family_names(), "architecture")
+def bundled_names(package: str) -> list[str]:
+    """The names of the TOML files in a package."""
+    files = (path.name for path in resources.files(package).iterdir())
+    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
 
 
-def bundled_path(name: str, package: str, names: list[str], what: str) -> Path:
+def bundled_path(name: str, package: str, what: str) -> Path:
     """A bundled TOML by its name, or the path of an existing file; raises UserError."""
+    names = bundled_names(package)
     if name in names:
         return Path(str(resources.files(package))) / f"{name}.toml"
     path = Path(name)
@@ -340,9 +343,10 @@ def check_keys(table: Mapping[str, Any], known: set[str], required: set[str], wh
         raise UserError(f"{where}: key {key!r} is missing")
 
 
-def _strings(value: Any, where: str) -> list[str]:
+def strings(value: Any, where: str, example: str) -> list[str]:
+    """The stages of a TOML table; raises UserError where they are no list of texts."""
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise UserError(f'{where}: stages must be a list of block strings, like ["ds_r1_k3_s1_e1_c16"]')
+        raise UserError(f'{where}: stages must be a list of block strings, like ["{example}"]')
     return value
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from itertools import pairwise
 from typing import Any
 
@@ -91,7 +90,7 @@ class Schedule:
     @classmethod
     def load(cls, name: str) -> Schedule:
         """A bundled schedule by name, or a .toml file by path; raises UserError."""
-        path = bundled_path(name, BUNDLED, schedule_names(), "schedule")
+        path = bundled_path(name, BUNDLED, "schedule")
         return cls.of({"name": path.stem, **read_toml(path)}, str(name))
 
     @classmethod
@@ -132,9 +131,3 @@ _RANGES = (
     ("mixup", 0, 10),
     ("dropout", 0, 0.999),
 )
-
-
-def schedule_names() -> list[str]:
-    """The bundled schedules."""
-    files = (path.name for path in resources.files(BUNDLED).iterdir())
-    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))

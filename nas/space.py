@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from nas.architecture import (
     canonical,
     check_keys,
     parse_stage,
+    strings,
 )
 from nas.budgets import Bounds
 from nas.errors import UserError
@@ -36,6 +36,7 @@ from nas.files import read_toml
 from nas.trellis import CHUNK, COLUMNS, Ints, Trellis
 from nas.units import parse_count
 
+BUNDLED = "search_spaces"
 MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
 Codes = NDArray[np.int16]
 
@@ -190,14 +191,12 @@ class SearchSpace:
     @classmethod
     def load(cls, name: str | Path) -> SearchSpace:
         """Load a bundled space by name, or a .toml file by path; raises UserError."""
-        path = bundled_path(str(name), "search_spaces", space_names(), "search space")
+        path = bundled_path(str(name), BUNDLED, "search space")
         where = path.name if path.stem == str(name) else str(path)
         table = read_toml(path)
         known = {f.name for f in fields(cls)} - {"templates"} | {"stages", "about"}
         check_keys(table, known, {"stages"}, where)
-        stages = table["stages"]
-        if not isinstance(stages, list) or not stages or not all(isinstance(s, str) for s in stages):
-            raise UserError(f'{where}: stages must be a list of block strings, like ["ir_k{{3|5}}_s2_e6_c24"]')
+        stages = strings(table["stages"], where, "ir_k{3|5}_s2_e6_c24")
         values: dict[str, Any] = {k: v for k, v in table.items() if k in known - {"stages", "about"}}
         values["name"] = values.get("name", path.stem)
         if not isinstance(values["name"], str) or not re.fullmatch(r"[\w.-]{1,64}", values["name"]):
@@ -424,9 +423,3 @@ def budget(max_madds: float | None, min_madds: float | None, max_params: float |
     if max_params is not None:
         bounds["params"] = (0, max_params)
     return bounds
-
-
-def space_names() -> list[str]:
-    """The bundled search spaces."""
-    names = (p.name for p in resources.files("search_spaces").iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))

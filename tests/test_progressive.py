@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from nas import datasets
-from nas.architecture import Architecture
+from nas.architecture import Architecture, bundled_names
 from nas.datasets import Dataset
 from nas.errors import UserError
-from nas.progressive import Schedule, Stage, schedule_names
+from nas.progressive import BUNDLED, Schedule, Stage
 from nas.proxy import Recipe, Stepper, train
 
 TINY = Architecture.parse("stem16 ds_r1_k3_s1_e1_c16 ir_r1_k3_s2_e3_c24 head64")
@@ -34,7 +34,7 @@ def few() -> Dataset:
 
 
 def test_the_bundled_schedules_are_those_of_their_sources() -> None:
-    assert schedule_names() == ["default", *(f"efficientnet_v2_{size}" for size in "lms")]
+    assert bundled_names(BUNDLED) == ["default", *(f"efficientnet_v2_{size}" for size in "lms")]
     default = Schedule.load("default")
     reached = [default.at(progress, 300).size for progress in (0, 0.29, 0.3, 0.59, 0.6, 0.89, 0.9, 0.999)]
     assert reached == [128, 128, 192, 192, 256, 256, 300, 300]

@@ -103,6 +103,21 @@ def test_the_callers_generator_is_left_alone(few: Dataset) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_another_seed_shows_the_images_in_another_order(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, orders = Images.drawn, []
+
+    def seen(self: Images, chosen: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        orders[-1] += chosen.tolist()
+        return whole(self, chosen, *others)
+
+    monkeypatch.setattr(Images, "drawn", seen)
+    for seed in (0, 1):
+        orders.append([])
+        train(TINY, few, BRIEF, seed=seed, device="cpu")
+    assert orders[0] != orders[1]
+    assert sorted(orders[0][:100]) == sorted(orders[1][:100]) == list(range(100))
+
+
 def test_accuracy_is_of_validation_images_only(clothes: Dataset, learned: Outcome) -> None:
     recipe = replace(BRIEF, epochs=2)
     renamed = replace(clothes, val_labels=(clothes.val_labels + 1) % 10)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, UserError
-from nas.space import space_names
+from nas.architecture import bundled_names
 
 SMALL = SearchSpace(
     "small",
@@ -263,7 +263,7 @@ def test_wrong_codes_are_refused() -> None:
 
 
 def test_bundled_spaces_load() -> None:
-    assert set(BUNDLED) <= set(space_names())
+    assert set(BUNDLED) <= set(bundled_names("search_spaces"))
     assert SearchSpace.load("mnas").size == 6687075336192
     with pytest.raises(UserError, match="nearest is 'mnas'"):
         SearchSpace.load("mnass")

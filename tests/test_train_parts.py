@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from nas import Architecture, plots
+from nas.architecture import bundled_names
 from nas.images import Images
 from nas.proxy import Diverged, schedule
 from nas.train import loop, pictures
 from nas.train.augment import cropped, erased, mixed
 from nas.train.measure import measure
 from nas.train.ranks import Ranks
-from nas.train.recipe import Recipe, recipe_names
+from nas.train.recipe import BUNDLED, Recipe
 from nas.train.trainee import Trainee
 
 NET = Architecture.parse("16px stem8 ds_r1_k3_s1_c8 ir_r1_k3_s2_e3_c16 head16")
@@ -222,7 +223,7 @@ def test_every_image_is_trained_on_once_an_epoch(tmp_path: Path, monkeypatch: py
 
 
 def test_the_bundled_recipes_are_those_of_their_sources() -> None:
-    assert recipe_names() == ["default", "efficientnet_v1", "efficientnet_v2", "finetune"]
+    assert bundled_names(BUNDLED) == ["default", "efficientnet_v1", "efficientnet_v2", "finetune"]
     first, second = (Recipe.load(f"efficientnet_v{i}") for i in (1, 2))
     assert first.optimizer == second.optimizer == "rmsprop"
     assert first.for_batch(4096).learning_rate == pytest.approx(second.learning_rate) == pytest.approx(0.256)

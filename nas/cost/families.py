@@ -8,7 +8,7 @@ from math import log
 
 from rich.table import Table
 
-from nas.architecture import Architecture, family_path
+from nas.architecture import FAMILIES, Architecture, bundled_path
 from nas.files import read_toml
 from nas.scaling import PAPER, Coefficients
 
@@ -42,7 +42,7 @@ def members() -> list[Member]:
     found = []
     for i in range(8):
         name = f"efficientnet_b{i}"
-        about = read_toml(family_path(name))["about"]
+        about = read_toml(bundled_path(name, FAMILIES, "architecture"))["about"]
         phi = about["phi"]
         ruled = b0.scale(*RULE.factors(phi))
         width, depth, gmadds, top1 = (about[key] for key in ("width", "depth", "paper_gmadds", "paper_top1"))

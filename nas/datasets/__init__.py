@@ -41,14 +41,12 @@ DEFAULT = "fashion-mnist-12k"
 EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"
 
 
-def load(
-    source: str | None = None, *, image_size: int | None = None, largest: int = FOLDER_SIZE, download: bool = True
-) -> Dataset:
+def load(source: str | None = None, *, image_size: int | None = None, largest: int = FOLDER_SIZE) -> Dataset:
     """The data set of that name, or the images of that folder.
 
     `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
     `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and
-    gives a folder `largest`, or less if its images are smaller. `download`: whether the internet may be used.
+    gives a folder `largest`, or less if its images are smaller. A named set is downloaded once.
     A folder too large for memory is decoded into a file, from which training reads.
     Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
     """
@@ -56,7 +54,7 @@ def load(
     if image_size is not None and image_size not in SIZES:
         raise UserError(f"image size {image_size}: want {SIZES[0]} to {SIZES[-1]} pixels")
     if source in LOADERS:
-        return _resized(LOADERS[source](download), image_size)
+        return _resized(LOADERS[source](), image_size)
     path = Path(os.path.expanduser(source))
     if source and path.is_dir():
         return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]))
@@ -67,21 +65,21 @@ def load(
     raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
 
 
-def load_test(source: str, data: Dataset, *, download: bool = True) -> Dataset:
+def load_test(source: str, data: Dataset) -> Dataset:
     """The test images of the data set that was loaded from this source, of its size, as `val_images`.
 
     They are for the last word on one network that is trained: a search, or a training before its end, must not see
     them. Named sets have their own, a folder has them in test/. Raises UserError where there are none.
     """
     if source in KINDS:
-        return _resized(_torchvision(source, download, train=False), data.image_size)
+        return _resized(_torchvision(source, train=False), data.image_size)
     path = Path(os.path.expanduser(source))
     if source in LOADERS or not path.is_dir():
         raise UserError(f"data {source}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
     return test_folder(Path(os.path.abspath(path)), data)
 
 
-def _torchvision(name: str, download: bool, train: bool = True) -> Dataset:
+def _torchvision(name: str, train: bool = True) -> Dataset:
     """The training or else the test images of a set in `torchvision.datasets`, downloaded once.
 
     Raises UserError if that fails.
@@ -91,8 +89,6 @@ def _torchvision(name: str, download: bool, train: bool = True) -> Dataset:
 
     def build() -> Dataset:
         remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
-        if not download:
-            raise UserError(f"data {name}: not downloaded yet; allow the download, {remedy}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A temporary folder: what an interrupted download leaves behind is never taken for the data.
@@ -130,11 +126,10 @@ KINDS = {
     "cifar100": ("CIFAR100", 1 / 10),
 }
 
-# From a name to a loader; its argument says whether it may download.
-LOADERS: dict[str, Callable[[bool], Dataset]] = {
-    DEFAULT: lambda _: read(EMBEDDED),
+LOADERS: dict[str, Callable[[], Dataset]] = {
+    DEFAULT: lambda: read(EMBEDDED),
     **{name: partial(_torchvision, name) for name in KINDS},
-    "digits": lambda _: _digits(),
+    "digits": _digits,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from importlib import resources
 from typing import Any
 
 from nas.architecture import bundled_path, check_keys
@@ -65,7 +64,7 @@ class Recipe:
     @classmethod
     def load(cls, name: str) -> Recipe:
         """A bundled recipe by name, or a .toml file by path; what it leaves out is off or as in `Recipe`."""
-        path = bundled_path(name, BUNDLED, recipe_names(), "recipe")
+        path = bundled_path(name, BUNDLED, "recipe")
         table = read_toml(path)
         plain = {field.name: field for field in fields(cls)}
         check_keys(table, set(plain) - {"name"}, set(), name)
@@ -127,9 +126,3 @@ _RANGES = (
     ("cutmix", 0, 10),
     ("unfreeze", 0, 1),
 )
-
-
-def recipe_names() -> list[str]:
-    """The bundled recipes."""
-    files = (path.name for path in resources.files(BUNDLED).iterdir())
-    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
