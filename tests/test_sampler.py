@@ -23,7 +23,7 @@ from nas.errors import UserError
 from nas.pareto import hypervolume, non_dominated
 from nas.sampler import Sampler
 from nas.sampler.candidates import Candidates, Grid
-from nas.sampler.choice import TOLD, Goal, History, propose
+from nas.sampler.choice import TOLD, Goal, History, choose, propose
 from nas.sampler.model import Features, expected_gain, expected_hypervolume_gain, fit
 
 Params = dict[str, Any]
@@ -225,6 +225,26 @@ def test_running_trials_are_neither_repeated_nor_crowded() -> None:
     params = [tuple(suggest(t).values()) for t in trials]
     assert len(set(params)) == 10
     assert len({kernel for kernel, *_ in params}) == 2
+
+
+def test_a_running_trial_counts_as_if_it_had_told_what_is_believed_of_it() -> None:
+    """Where all objectives are known, what is believed is right."""
+    candidates = Candidates(Grid.of(SPACE), known=[cost, lambda params: -accuracy(params)])
+    candidates.fill(100, seed=0)
+    goal, none = Goal((1, 1), (0, 1)), np.empty(0, dtype=np.int64)
+    differing = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(72)
+        taken, free = rows[:20], np.sort(rows[20:])
+
+        def chosen(told: Any, running: Any, taken: Any = taken, free: Any = free) -> int:
+            history = History(told, candidates.costs[told], running, taken)
+            return choose(candidates, free, goal, history, np.random.default_rng(0))
+
+        assert chosen(taken[:8], taken[8:]) == chosen(taken, none)
+        differing += chosen(taken[:8], none) != chosen(taken, none)
+    assert differing
 
 
 def test_failed_and_pruned_trials_are_not_proposed_again() -> None:
