@@ -72,7 +72,7 @@ MUTANTS = (
         "search/front.py", "pareto.pick_baseline(rewards, madds)", "pareto.pick_baseline(-rewards, madds)", "commands"
     ),
     Mutant("search/proposals.py", "if not wanted.feasible(params):", "if False:", "commands"),
-    Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "security survival commands"),
+    Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("units.py", '"m": 60', '"m": 1', "commands"),
     Mutant("train/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
