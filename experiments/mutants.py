@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant("search/proposals.py", "if not wanted.feasible(params):", "if False:", "commands"),
     Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
-    Mutant("units.py", '"m": 60', '"m": 1', "commands"),
+    Mutant("units.py", '"m": 60', '"m": 1', "units"),
     Mutant("train/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
     Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
     Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
