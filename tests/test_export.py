@@ -21,7 +21,7 @@ from torch import nn
 import nas
 from nas import Architecture, UserError, datasets, trained
 from nas.errors import RunFailed
-from nas.export import formats, timm
+from nas.export import check, formats, timm
 from nas.export.files import export
 from nas.export.source import Source, open_source
 from nas.network import Network
@@ -171,6 +171,12 @@ def quantized(file: Any) -> None:
         values, scales = (tensors[name] for name in weights.input[:2])
         assert values.data_type == onnx.TensorProto.INT8
         assert list(scales.dims) == [values.dims[0]]
+
+
+def test_answers_of_another_shape_are_wrong_answers() -> None:
+    """Also where broadcasting would find them equal."""
+    assert check.difference(torch.ones(1, 3), torch.ones(2, 3)) == float("inf")
+    assert check.difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]])) == 0.5
 
 
 @settings(max_examples=15)
