@@ -80,10 +80,10 @@ MUTANTS = (
     Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
     Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
     Mutant("study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
-    Mutant("report/contents.py", "(front < point).any(axis=1)", "(front > point).any(axis=1)", "report"),
+    Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
     Mutant("memory.py", "_saved_bytes(arch) // TRACED", "_saved_bytes(arch)", "scale"),
-    Mutant("distributions.py", 'at, "right") / len(errors)', 'at, "left") / len(errors)', "compare"),
+    Mutant("distributions.py", "np.diff(both[order]) > 0", "np.diff(both[order]) >= 0", "compare"),
 )
 
 
@@ -91,7 +91,7 @@ def main(chosen: list[int]) -> None:
     """Break, test, note."""
     KEPT.mkdir(exist_ok=True)
     file = KEPT / "mutants.csv"
-    known = rows.kept(KEPT, "mutants.csv")
+    known = rows.kept(KEPT, "mutants.csv").fillna("")
     done = set(zip(known["file"], known["broken"], strict=True)) if len(known) else set()
     for number, mutant in enumerate(MUTANTS):
         if (mutant.file, mutant.broken) in done or (chosen and number not in chosen):

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nas import Architecture, UserError, scaling
-from nas.architecture import family_path
+from nas.architecture import FAMILIES, bundled_path
 from nas.files import read_toml
 from nas.scaling import Coefficients
 from tests.strategies import architectures
@@ -203,7 +203,7 @@ def test_a_matched_family_keeps_near_its_target() -> None:
 @pytest.mark.parametrize("i", range(8))
 def test_released_coefficients_give_the_published_networks(i: int) -> None:
     """B0 scaled by the released width, depth and resolution is torchvision's network, to the last parameter."""
-    about = read_toml(family_path(f"efficientnet_b{i}"))["about"]
+    about = read_toml(bundled_path(f"efficientnet_b{i}", FAMILIES, "architecture"))["about"]
     published = Architecture.load(f"efficientnet_b{i}")
     scaled = B0.scale(about["depth"], about["width"]).at(published.resolution)
     assert (scaled.stages, scaled.stem, scaled.head) == (published.stages, published.stem, published.head)
