@@ -1,6 +1,7 @@
 """Error distributions: the figures against their definitions, and the command from end to end."""
 
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_the_test_finds_differences_and_only_those() -> None:
     assert difference(one, same, 0)[1] > 0.05
     assert difference(one, worse, 0)[1] < 0.001
     assert difference(one, one, 0) == (0, 1)
+
+
+def test_the_test_among_ties_is_that_of_all_permutations() -> None:
+    one, other = np.array([0.0, 0, 0, 1]), np.array([0.0, 1, 1, 1])
+    both, found = np.concatenate([one, other]), gap_of(one, other)
+    parts = [list(part) for part in combinations(range(8), 4)]
+    gaps = [gap_of(both[part], np.delete(both, part)) for part in parts]
+    assert difference(one, other, 0)[1] == pytest.approx(np.mean(np.array(gaps) >= found - 1e-12), abs=0.02)
 
 
 @given(st.lists(st.lists(st.floats(1, 100), min_size=1, max_size=20).map(np.array), min_size=2, max_size=3))

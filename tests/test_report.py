@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, scaling
+from nas.pareto import hypervolume
 from nas.report.contents import contents, shares
 from nas.report.live import server
 from nas.report.page import SCRIPTS, embedded, page
@@ -142,6 +143,9 @@ def test_the_page_of_a_real_run(command: Command, here: Path, images: Path) -> N
     assert all(
         curve[-1] == pytest.approx(a, rel=1e-5) for curve, a in zip(shown["curve"], shown["accuracy"], strict=True)
     )
+    points = np.column_stack([-trials["accuracy"], np.log(trials["madds"])])  # each cost by its logarithm
+    points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
+    assert found["history"]["share"][-1] == pytest.approx(hypervolume(points, [1.0, 1.0]), abs=1e-5)
     family = pd.read_csv(run / "scale/family.csv")
     assert [row["madds"] for row in found["family"]] == family["madds"].tolist()
     assert [network_of(found, row["network"]) for row in found["family"]] == family["architecture"].tolist()
