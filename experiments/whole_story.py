@@ -13,7 +13,7 @@ authors' way to other sizes. (By the paper's rule whole, B0 would come to images
 are trained by one recipe, nas.train's default. Every network comes with the first seed before the second; `train`
 repeats no row that is there.
 
-The smallest member is trained on smaller images than the search trains on. Whether a search on images of SMALL pixels
+The smallest member is trained on smaller images than the search trains on. Whether a search on images of that size
 picks better for them is asked by OTHER: its baseline, trained beside the smallest member.
 """
 
@@ -58,8 +58,7 @@ BUDGET = ("--min-madds", "150M", "--max-madds", "300M")
 PHIS = (0, 1, 2)
 EPOCHS, SEEDS = 10, 3
 OURS = "ours"
-SMALL = 16  # pixels, as the smallest member's images
-OTHER = "searched at 16 px"
+OTHER = "searched at its size"
 FORMATS = "safetensors,pt2,onnx,int8,timm"
 WIDTH = scaling.rule_coefficients("width")
 PEERS = {  # and what makes them smaller or larger
@@ -103,7 +102,7 @@ def find() -> None:
     command("nas.scale", "--baseline", "story", "--phi", f"{PHIS[0]}..{PHIS[-1]}")
     for name in ("pareto.csv", "pareto.png", "baseline.toml", "scale/grid.csv", "scale/grid.png", "scale/family.csv"):
         shutil.copy(RUNS / "story" / name, KEPT)
-    search("small", SMALL)
+    search("small", sides()[0])
     shutil.copy(RUNS / "small/baseline.toml", KEPT / "baseline_small.toml")
 
 
@@ -132,16 +131,21 @@ class Entry:
         return f"{re.sub('[^a-z0-9]+', '-', self.whose.lower())}-{self.phi}"
 
 
+def sides() -> list[int]:
+    """The pixels of each member's images: the largest member's are as they are, the others' in proportion."""
+    pixels = pd.read_csv(KEPT / "family.csv")["pixels"]
+    return [max(SMALLEST, round(NATIVE * side / pixels.max())) for side in pixels]
+
+
 def entries() -> Iterator[Entry]:
     """Ours and the published networks of equal MAdds, size by size."""
     family = pd.read_csv(KEPT / "family.csv")
-    sides = [max(SMALLEST, round(NATIVE * side / family["pixels"].max())) for side in family["pixels"]]
-    for phi, text, side in zip(family["phi"], family["architecture"], sides, strict=True):
+    for phi, text, side in zip(family["phi"], family["architecture"], sides(), strict=True):
         own = Entry(OURS, int(phi), Architecture.parse(text), side)
         yield own
         for whose, (name, coefficients) in PEERS.items():
             yield equal(own, whose, Architecture.load(name).at(side), coefficients)
-    yield Entry(OTHER, PHIS[0], Architecture.load(KEPT / "baseline_small.toml"), SMALL)
+    yield Entry(OTHER, PHIS[0], Architecture.load(KEPT / "baseline_small.toml"), sides()[0])
 
 
 def equal(own: Entry, whose: str, published: Architecture, coefficients: Coefficients) -> Entry:
@@ -242,7 +246,7 @@ def result(table: pd.DataFrame, scores: rows.Scores) -> str:
         found = gap(scores, (phi, OURS), best)
         said.append(f"φ = {phi}: {100 * found.difference:+.2f} ± {100 * found.margin:.2f} points to {best[1]}")
     other = gap(scores, (PHIS[0], OTHER), (PHIS[0], OURS))
-    images = f"{PARTS['train'] + PARTS['val']:,} images"
+    images, small = f"{PARTS['train'] + PARTS['val']:,} images", sides()[0]
     return f"""# The whole way, from a space to trained networks
 
 CIFAR-10 (JPEG). `nas.search --space mnas {" ".join(BUDGET)}`, else by its defaults, on {PARTS["train"]:,} images, then
@@ -259,8 +263,8 @@ measured on {PARTS["test"]:,} others, which neither the search nor the scaling s
 
 Ours to the best of the published: {"; ".join(said)}.
 
-The smallest member has images of {SMALL} pixels, the search {NATIVE}. The baseline of the same search on images of
-{SMALL} pixels, trained there: {100 * other.difference:+.2f} ± {100 * other.margin:.2f} points to ours.
+The smallest member has images of {small} pixels, the search {NATIVE}. The baseline of the same search on images of
+{small} pixels, trained there: {100 * other.difference:+.2f} ± {100 * other.margin:.2f} points to ours.
 
 Intervals: 95 %, from a deviation between seeds of {100 * deviation:.2f} points, pooled over all networks
 ({freedom} degrees of freedom); all on the same test images.

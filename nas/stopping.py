@@ -100,7 +100,7 @@ class Stopper:
         kept = trial.user_attrs.get(key)
         if kept is not None and kept[0] < step:  # it has passed this rung; the same step again is a training repeated
             return False
-        trial.set_user_attr(key, [step, *map(float, values)])
+        keep(trial, rung, step, values)
         others = trial.study.get_trials(deepcopy=False)
         peers = [
             other.user_attrs[key][1:]
@@ -109,6 +109,11 @@ class Stopper:
         ]
         signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
         return outranked(signs * np.array(values), signs * np.array(peers).reshape(-1, len(values)), self.eta)
+
+
+def keep(trial: Trial, rung: int, step: int, values: Sequence[float]) -> None:
+    """Keep with a trial what it had at a rung, and after which step that was."""
+    trial.set_user_attr(f"{RUNG}{rung}", [step, *map(float, values)])
 
 
 def expected(stopped: Iterable[FrozenTrial], complete: Sequence[FrozenTrial]) -> dict[int, list[float]]:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.evaluate import Failed, Job, Proxy, Result
 from nas.proxy import Progress
-from nas.stopping import RUNG
+from nas.stopping import keep
 from nas.study.sharing import Heart, fail_lost, hearing, settled
 from nas.workers import Workers, trained_again
 
@@ -148,11 +148,10 @@ def _tell(
             "curve": list(result.curve),
             "note": result.note,
         }
-        known = {**trial.user_attrs, **found}
-        for epoch in (epoch for epoch in rungs if epoch <= len(result.curve)):
-            found[f"{RUNG}{epoch}"] = [epoch, *values({**known, "accuracy": result.curve[epoch - 1]})]
         for key, value in found.items():
             trial.set_user_attr(key, value)
+        for epoch in (epoch for epoch in rungs if epoch <= len(result.curve)):
+            keep(trial, epoch, epoch, values({**trial.user_attrs, "accuracy": result.curve[epoch - 1]}))
         # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
         if result.stopped:
             return study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)

@@ -114,14 +114,16 @@ class Worker:
 
     def train(self, job: Job, future: Future[Result], attempt: int) -> None:
         """Train, and set the future's result; once more if the process dies."""
-        self.process = self.process or self.start()
         try:
-            inner = self.process.submit(evaluate, self.proxy, job, _send)
+            inner = self._submit(job)
         except BrokenProcessPool:  # it died while it was idle, which is no loss of the job's
             self.stop(wait=False)
-            self.process = self.start()
-            inner = self.process.submit(evaluate, self.proxy, job, _send)
+            inner = self._submit(job)
         inner.add_done_callback(partial(self._trained, job, future, attempt))
+
+    def _submit(self, job: Job) -> Future[Result]:
+        self.process = self.process or self.start()
+        return self.process.submit(evaluate, self.proxy, job, _send)
 
     def _trained(self, job: Job, future: Future[Result], attempt: int, inner: Future[Result]) -> None:
         error = None if inner.cancelled() else inner.exception()
