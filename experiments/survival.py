@@ -103,24 +103,28 @@ def without_times(file: Path) -> str:
     return str(table.drop(columns=TIMES).to_csv(index=False))
 
 
-def survive(folder: Path, kills: int, seed: int) -> Killed:
+def survive(folder: Path, kills: int, seed: int, trials: int = TRIALS) -> Killed:
     """Kill a search so often; raises AssertionError where something is lost, half-written or different."""
     torch.set_num_threads(1)  # threads would not survive the fork
-    arguments = prepare(folder)
+    arguments = [*prepare(folder), "--trials", str(trials)]
     began = time.perf_counter()
     assert run_for(folder, [*arguments, "--run", "whole"], None)
     whole = time.perf_counter() - began
     rng = random.Random(seed)
     seen: list[int] = []
     runs = 0
+
+    def limit() -> float | None:
+        return rng.uniform(0, whole / 2) if len(seen) < kills else None
+
     while len(seen) < kills:
         run = folder / "runs" / f"run{runs}"
         known: set[int] = set()
-        while not run_for(folder, [*arguments, "--run", run.name], rng.uniform(0, whole / 2)):
-            trials = finished(run)
-            assert known <= set(trials["trial"]), f"lost {known - set(trials['trial'])}"
-            known = set(trials["trial"])
-            seen.append(len(trials))
+        while not run_for(folder, [*arguments, "--run", run.name], limit()):
+            table = finished(run)
+            assert known <= set(table["trial"]), f"lost {known - set(table['trial'])}"
+            known = set(table["trial"])
+            seen.append(len(table))
         for name in ("trials.csv", "pareto.csv"):
             assert without_times(run / name) == without_times(folder / "runs/whole" / name), f"{run.name}/{name}"
         runs += 1

@@ -263,34 +263,33 @@ def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_running_trial(here: Path, finished: int) -> None:
-    """Wait until so many trials are done and another one is in training."""
+def interrupted(here: Path, arguments: list[str], blow: signal.Signals, finished: int) -> tuple[int, str]:
+    """Start a search, and end it when so many trials are done and another one is in training: exit code, stderr."""
+    process = start(here, *arguments)
     for _ in range(1200):
         try:
             with sqlite3.connect(f"file:{here / 'runs/r/study.db'}?mode=ro", uri=True) as database:
                 states = [state for (state,) in database.execute("select state from trials")]
-            if states.count("COMPLETE") >= finished and "RUNNING" in states:
-                return
+            if states.count("COMPLETE") + states.count("PRUNED") >= finished and "RUNNING" in states:
+                break
         except sqlite3.Error:
             pass
-        time.sleep(0.1)
-    raise AssertionError("the search did not get so far")
-
-
-@pytest.mark.parametrize(("blow", "more"), [(signal.SIGKILL, ["--early-stopping"]), (signal.SIGINT, [])])
-def test_an_interrupted_search_ends_like_one_that_was_not(
-    command: Command, here: Path, images: Path, blow: signal.Signals, more: list[str]
-) -> None:
-    """With two workers; a search with one is killed in test_survival."""
-    arguments = search(images, "--epochs", "20", "--workers", "2", *more)
-    process = start(here, *arguments)
-    wait_for_running_trial(here, finished=2)
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the search did not get so far")
     process.send_signal(blow)
     _, err = process.communicate(timeout=60)
-    if blow == signal.SIGINT:
-        assert process.returncode == 130
-        assert err == "error: interrupted; the same command continues the run\n"
-    before = pd.read_csv(here / "runs/r/trials.csv", dtype=str)
+    return process.returncode, err
+
+
+def test_an_interrupted_search_ends_like_one_that_was_not(command: Command, here: Path, images: Path) -> None:
+    """With two workers, killed and then ended by Ctrl-C; a search with one is killed in test_survival."""
+    arguments = search(images, "--epochs", "10", "--workers", "2", "--early-stopping")
+    befores = []
+    for blow, finished in ((signal.SIGKILL, 2), (signal.SIGINT, 4)):
+        code, err = interrupted(here, arguments, blow, finished)
+        befores.append(pd.read_csv(here / "runs/r/trials.csv", dtype=str))
+    assert (code, err) == (130, "error: interrupted; the same command continues the run\n")
 
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
@@ -298,7 +297,8 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     after = pd.read_csv(here / "runs/r/trials.csv", dtype=str)
     assert len(after) == after["architecture"].nunique() == 6
     assert list(after["trial"]) == list("012345")
-    assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
+    for before in befores:
+        assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
 
     assert command("search", *arguments, "--run", "whole").code == 0
     whole = pd.read_csv(here / "runs/whole/trials.csv", dtype=str)

@@ -15,7 +15,7 @@ from nas.confirm import Noise
 from nas.pareto import non_dominated
 from nas.proxy import Diverged, Outcome, train
 from tests.conftest import Command
-from tests.test_commands import search, start, wait_for_running_trial
+from tests.test_commands import interrupted, search
 
 FILES = ("trials.csv", "repeats.csv", "pareto.csv", "baseline.toml", "sensitivity.csv")
 
@@ -74,12 +74,7 @@ def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:
 def test_interrupted_repeats_end_like_others(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted while one is in training, and before it is said what is repeated."""
-    process = start(here, *confirmed(images))
-    wait_for_running_trial(here, finished=10)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-
+    """Interrupted before it is said what is repeated, and then while one is in training."""
     note = optuna.Trial.set_user_attr
 
     def killed(trial: optuna.Trial, name: str, value: Any) -> None:
@@ -87,24 +82,27 @@ def test_interrupted_repeats_end_like_others(
             raise KeyboardInterrupt
         note(trial, name, value)
 
+    run, whole = here / "runs/r", here / "runs/whole"
     with monkeypatch.context() as patch:
         patch.setattr(optuna.Trial, "set_user_attr", killed)
-        assert command("search", *confirmed(images, "--run", "other")).code == 130
+        assert command("search", *confirmed(images)).code == 130
+    befores = [pd.read_csv(run / "repeats.csv")]
+    interrupted(here, confirmed(images), signal.SIGKILL, finished=12)
+    befores.append(pd.read_csv(run / "repeats.csv"))
+    assert 3 == len(befores[0]) < len(befores[1])
 
-    assert command("search", *confirmed(images, "--run", "whole")).code == 0
-    whole = here / "runs/whole"
-    for run in (here / "runs/r", here / "runs/other"):
-        before = pd.read_csv(run / "repeats.csv")
-        ended = command("search", *confirmed(images, "--run", run.name))
-        assert ended.code == 0, ended.err
-        after = pd.read_csv(run / "repeats.csv")
+    ended = command("search", *confirmed(images))
+    assert ended.code == 0, ended.err
+    after = pd.read_csv(run / "repeats.csv")
+    for before in befores:
         assert after[: len(before)].equals(before)
-        told = ["trial", "repeat", "seed", "accuracy"]
-        assert after[told].equals(pd.read_csv(whole / "repeats.csv")[told])
-        for name in ("trials.csv", "pareto.csv"):
-            mine, others = (pd.read_csv(folder / name) for folder in (run, whole))
-            kept = [column for column in mine.columns if "seconds" not in column]
-            assert mine[kept].equals(others[kept])
+    assert command("search", *confirmed(images, "--run", "whole")).code == 0
+    told = ["trial", "repeat", "seed", "accuracy"]
+    assert after[told].equals(pd.read_csv(whole / "repeats.csv")[told])
+    for name in ("trials.csv", "pareto.csv"):
+        mine, others = (pd.read_csv(folder / name) for folder in (run, whole))
+        kept = [column for column in mine.columns if "seconds" not in column]
+        assert mine[kept].equals(others[kept])
 
 
 def test_repeats_that_fail(

@@ -123,9 +123,8 @@ def test_predicted_memory_is_what_the_allocator_gives(text: str) -> None:
     assert memory.least_memory(arch) < memory.training_memory(arch, 2)
 
 
-@pytest.mark.pictures
 def test_the_choice_of_a_grid(command: Command, here: Path, images: Path, tiny: Architecture) -> None:
-    arguments = [*OPTIONS, "--phi", "1", "--data", str(images), "--seeds", "2"]
+    arguments = [*OPTIONS, "--phi", "1", "--data", str(images), "--step", "0.1", "--seeds", "2"]
     ended = command("scale", *arguments)
     assert ended.code == 0, ended.err
     folder = here / "runs/tiny/scale"
@@ -155,7 +154,6 @@ def test_the_choice_of_a_grid(command: Command, here: Path, images: Path, tiny: 
     assert count == sum(sizes) + 2 * FINALISTS
     assert "distinguishable from the runner-up" in ended.out
     assert "the paper's α 1.2 β 1.1 γ 1.15" in ended.out
-    assert imread(folder / "grid.png").std() > 0.05
 
     again = command("scale", *arguments)
     assert again.code == 0
@@ -211,7 +209,7 @@ def test_matching_counted_ratios(command: Command, here: Path, images: Path, tin
     assert Architecture.load(here / "runs/tiny/scale/phi_1.toml").hash == picked["hash"]
 
 
-@pytest.mark.pictures
+@pytest.mark.pictures("rules.png", "accuracy.png")
 def test_the_best_rule_and_the_accuracy_of_its_family(
     command: Command, here: Path, images: Path, tiny: Architecture
 ) -> None:
@@ -235,7 +233,7 @@ def test_the_best_rule_and_the_accuracy_of_its_family(
     )
     assert family["accuracy"].between(0, 1).all()
     assert (family["trainings"] == 2).all()
-    for picture in ("rules.png", "accuracy.png", "family.png"):
+    for picture in ("rules.png", "accuracy.png"):
         assert imread(folder / picture).std() > 0.03
     again = command("scale", *arguments, "--data", str(images), "--seeds", "2")
     assert not any(line.startswith("trial ") for line in again.out.splitlines())

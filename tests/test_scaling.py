@@ -1,9 +1,9 @@
 """The mathematics of scaling against brute force, and against the published EfficientNets."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
-from math import log
 
 import pytest
 import torchvision
@@ -22,9 +22,15 @@ B0 = Architecture.load("efficientnet_b0")
 def brute(target: str, step: str, tolerance: str) -> dict[tuple[float, ...], Fraction]:
     """All triples of a grid that is wide enough, in rational numbers, and how far each misses the target."""
     aim, unit, slack = map(Fraction, (target, step, tolerance))
-    values = [1 + i * unit for i in range(int((aim + slack) / unit) + 1)]
-    misses = {(a, b, g): abs(a * b**2 * g**2 - aim) for a, b, g in product(values, repeat=3)}
-    return {(float(a), float(b), float(g)): miss for (a, b, g), miss in misses.items() if miss <= slack}
+    whole = math.lcm(aim.denominator, unit.denominator, slack.denominator)  # of such parts all are whole numbers
+    goal, most = int(aim * whole**5), int(slack * whole**5)
+    values = [whole + i * int(unit * whole) for i in range(int((aim + slack) / unit) + 1)]
+    misses = {(a, b, g): abs(a * b**2 * g**2 - goal) for a, b, g in product(values, repeat=3)}
+    return {
+        (a / whole, b / whole, g / whole): Fraction(miss, whole**5)
+        for (a, b, g), miss in misses.items()
+        if miss <= most
+    }
 
 
 @given(
@@ -98,8 +104,8 @@ def test_weights_share_the_growth(target: float, d: int, w: int, r: int) -> None
     assume(d + w + r)
     found = scaling.rule_coefficients(f"d{d}_w{w}_r{r}", target)
     assert found.alpha * found.beta**2 * found.gamma**2 == pytest.approx(target)
-    shares = [log(found.alpha), 2 * log(found.beta), 2 * log(found.gamma)]
-    assert shares == pytest.approx([log(target) * e / (d + w + r) for e in (d, w, r)], abs=1e-9)
+    shares = [math.log(found.alpha), 2 * math.log(found.beta), 2 * math.log(found.gamma)]
+    assert shares == pytest.approx([math.log(target) * e / (d + w + r) for e in (d, w, r)], abs=1e-9)
 
 
 def test_the_named_rules_are_weights() -> None:

@@ -4,8 +4,6 @@ import ast
 import json
 import os
 import re
-import subprocess
-import sys
 import zlib
 from base64 import b64encode
 from hashlib import sha256
@@ -26,6 +24,7 @@ from nas.report.contents import contents
 from nas.report.live import server
 from nas.report.page import page
 from nas.report.run import read
+from tests.conftest import Command
 from tests.test_report import Parts, asked, served, told, written
 
 ROOT = Path(nas.__file__).parent
@@ -83,15 +82,12 @@ def test_a_run_stays_in_its_directory(name: str) -> None:
 @pytest.mark.parametrize(
     "url", ["postgresql://me:S3CRET@127.0.0.1:1/x", "nodriver://me:S3CRET@host/x", "sqlite://me:S3CRET@x/y"]
 )
-def test_a_password_is_not_told(tmp_path: Path, url: str) -> None:
-    command = [sys.executable, "-m", "nas.search", "--trials", "1", "--run", "r", "--storage", url]
-    ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT.parent)}
-    )
-    assert ended.returncode == 2
-    assert "error:" in ended.stderr
-    assert "S3CRET" not in ended.stdout + ended.stderr
-    for file in tmp_path.rglob("*"):
+def test_a_password_is_not_told(command: Command, here: Path, url: str) -> None:
+    ended = command("search", "--trials", "1", "--run", "r", "--storage", url)
+    assert ended.code == 2
+    assert "error:" in ended.err
+    assert "S3CRET" not in ended.out + ended.err
+    for file in here.rglob("*"):
         assert not file.is_file() or b"S3CRET" not in file.read_bytes()
 
 

@@ -11,7 +11,7 @@ from experiments.survival import survive
 @pytest.mark.pictures
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts searches by forking")
 def test_a_killed_search_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    found = survive(tmp_path, kills=20, seed=1)
+    found = survive(tmp_path, kills=20, seed=1, trials=4)
     assert found.kills >= 20
     assert found.ended_runs >= 1
     assert len(set(found.finished)) > 2  # kills came early and late
