@@ -37,7 +37,7 @@ def test_a_recipe_works(name: str, tmp_path: Path, images: Path) -> None:
     (diff,) = re.findall(r"```diff\n(.+?)```", RECIPES[name], re.DOTALL)
     (command,) = re.findall(r"^    (python -m nas\..+)$", RECIPES[name], re.MULTILINE)
     for folder in ("nas", "search_spaces"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "images").symlink_to(images)
     downloaded = tmp_path / "cache" / "compound-nas" / "kmnist.npz"  # as if it had been, with other images
     datasets.save(replace(datasets.load(str(images)), name="kmnist"), downloaded, datasets.FORMAT)

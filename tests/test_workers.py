@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import time
-from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,25 +32,29 @@ class Die:
         return False
 
 
-def results(proxy: Proxy, workers: int, jobs: list[Job]) -> tuple[list[Outcome | Failed], list[tuple[Job, Progress]]]:
-    told: list[tuple[Job, Progress]] = []
-    with pool(proxy, workers, lambda job, progress: told.append((job, progress))) as submit:
-        futures = [submit(job) for job in jobs]
-        wait(futures)
-        return [future.result() for future in futures], told
-
-
 def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path: Path) -> None:
-    jobs = [Job(TINY, 0, stop=Die(tmp_path / "once", 1)), Job(OTHER, 0)]
-    (again, other), told = results(proxy, 2, jobs)
-    assert isinstance(again, Outcome)
-    assert isinstance(other, Outcome)
-    assert (again.epochs, again.note, other.note) == (2, "trained again, for its worker process died", "")
-    assert {job for job, _ in told} == set(jobs)
+    told: list[tuple[Job, Progress]] = []
+    once, other = Job(TINY, 0, stop=Die(tmp_path / "once", 1)), Job(OTHER, 0)
+    with pool(proxy, 2, lambda job, progress: told.append((job, progress))) as submit:
+        again, alone = (future.result() for future in [submit(once), submit(other)])
+        assert isinstance(again, Outcome)
+        assert isinstance(alone, Outcome)
+        assert (again.epochs, again.note, alone.note) == (2, "trained again, for its worker process died", "")
+        assert {job for job, _ in told} == {once, other}
+
+        killer, more = submit(Job(TINY, 0, stop=Die(tmp_path / "always", 99))), submit(Job(OTHER, 1))
+        found = killer.result()
+        assert isinstance(found, Failed)
+        assert found.cause == "its worker process died 2 times (out of memory, or a crash)"
+        assert isinstance(more.result(), Outcome)
+        assert isinstance(submit(Job(OTHER, 2)).result(), Outcome)  # there is a worker in its place
+    assert len((tmp_path / "always").read_text()) == 2
+
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the workers have
     try:
-        (here,), _ = results(proxy, 1, [Job(TINY, 0)])
+        with pool(proxy, 1, lambda job, progress: None) as submit:
+            here = submit(Job(TINY, 0)).result()
     finally:
         torch.set_num_threads(threads)
     assert isinstance(here, Outcome)
@@ -68,14 +71,3 @@ def test_a_worker_that_dies_at_rest_costs_nothing(proxy: Proxy) -> None:
         found = submit(Job(TINY, 1)).result()
         assert isinstance(found, Outcome)
         assert found.note == ""
-
-
-def test_a_network_that_kills_its_worker_twice_has_failed(proxy: Proxy, tmp_path: Path) -> None:
-    with pool(proxy, 2, lambda job, progress: None) as submit:
-        killer, other = submit(Job(TINY, 0, stop=Die(tmp_path / "always", 99))), submit(Job(OTHER, 0))
-        found = killer.result()
-        assert isinstance(found, Failed)
-        assert found.cause == "its worker process died 2 times (out of memory, or a crash)"
-        assert isinstance(other.result(), Outcome)
-        assert isinstance(submit(Job(OTHER, 1)).result(), Outcome)  # there is a worker in its place
-    assert len((tmp_path / "always").read_text()) == 2
