@@ -103,10 +103,10 @@ def without_times(file: Path) -> str:
     return str(table.drop(columns=TIMES).to_csv(index=False))
 
 
-def survive(folder: Path, kills: int, seed: int, trials: int = TRIALS) -> Killed:
+def survive(folder: Path, kills: int, seed: int) -> Killed:
     """Kill a search so often; raises AssertionError where something is lost, half-written or different."""
     torch.set_num_threads(1)  # threads would not survive the fork
-    arguments = [*prepare(folder), "--trials", str(trials)]
+    arguments = prepare(folder)
     began = time.perf_counter()
     assert run_for(folder, [*arguments, "--run", "whole"], None)
     whole = time.perf_counter() - began
