@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -41,6 +42,9 @@ def run(command: Callable[..., Any]) -> None:
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
+    for stream in (sys.stdout, sys.stderr):  # not every one can say α, such as a file on Windows
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what newer versions of typer make of Ctrl-C

@@ -1,6 +1,7 @@
 """A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation.
 
-Images that are mapped from a file stay there; their batches are cut out by the CPU and moved.
+Images that are mapped from a file, or would fill a GPU, stay where they are; their batches are cut out by the CPU and
+moved.
 """
 
 from __future__ import annotations
@@ -61,13 +62,19 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
     size = size or data.image_size
     training, validation = (resized(part, size, data.mapped) for part in (data.train_images, data.val_images))
     mean, std = channel_statistics(training)
+    home = torch.device("cpu") if data.mapped else home_of(training.numel() + validation.numel(), where)
 
     def resident(images: Tensor, labels: Tensor) -> Images:
-        home = torch.device("cpu") if data.mapped else where
         pixels = images.permute(0, 2, 3, 1).contiguous()  # mapped ones are so already, and are not copied
         return Images(pixels.to(home), labels.to(home), mean.to(where), std.to(where))
 
     return resident(training, data.train_labels), resident(validation, data.val_labels)
+
+
+def home_of(size: int, where: torch.device) -> torch.device:
+    """Where so many bytes of images are kept: the device, unless they take more than half of a GPU's free memory."""
+    roomy = where.type != "cuda" or size <= torch.cuda.mem_get_info(where)[0] // 2
+    return where if roomy else torch.device("cpu")
 
 
 def resized(images: Tensor, size: int, mapped: bool = False) -> Tensor:

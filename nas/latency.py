@@ -13,7 +13,7 @@ import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -102,7 +102,9 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
     threads = torch.get_num_threads()
     torch.set_num_threads(conditions.threads)
     try:
-        with torch.inference_mode(), torch.random.fork_rng([where] if where.type == "cuda" else []):
+        gpu = where.type == "cuda"  # its events are recorded on the current one's stream
+        current = torch.cuda.device(where) if gpu else nullcontext()
+        with torch.inference_mode(), current, torch.random.fork_rng([where] if gpu else []):
             pieces = [piece.to(**layout, memory_format=torch.channels_last) for piece in deployed(arch)]
             images = torch.randn(conditions.batch, CHANNELS, arch.resolution, arch.resolution, **layout)
             images = images.to(memory_format=torch.channels_last)
@@ -159,7 +161,12 @@ def parts(arch: Architecture) -> list[str]:
         blocks, size = parts_of_stage(stage, channels, size, arch.activation)
         found += blocks
         channels = stage.channels
-    return [*found, f"{size}px c{channels} head{arch.head} {arch.activation}"]
+    return [*found, last_part(channels, size, arch.head, arch.activation)]
+
+
+def last_part(channels: int, size: int, head: int, activation: str) -> str:
+    """The head and the classifier behind so many channels of this side."""
+    return f"{size}px c{channels} head{head} {activation}"
 
 
 def parts_of_stage(stage: Stage, channels: int, size: int, activation: str) -> tuple[list[str], int]:
@@ -322,4 +329,4 @@ def moves(space: SearchSpace) -> tuple[list[dict[Shape, list[Move]]], dict[Shape
                 step[channels, size].append((option, (option.channels, out), frozenset(held)))
         steps.append(step)
         shapes = list(dict.fromkeys(out for found in step.values() for _, out, _ in found))
-    return steps, {shape: f"{shape[1]}px c{shape[0]} head{space.head} {space.activation}" for shape in shapes}
+    return steps, {shape: last_part(*shape, space.head, space.activation) for shape in shapes}

@@ -184,8 +184,9 @@ def train(
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device's memory did not suffice: accelerators have an error of their own, the CPU a text."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether a device's memory did not suffice: CUDA has an error of its own, MPS and the CPU (of Windows) a text."""
+    texts = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def pick_device(name: str) -> torch.device:

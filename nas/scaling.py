@@ -104,7 +104,8 @@ def _points(unit: Decimal, most: Decimal) -> Iterator[tuple[Coefficients, Decima
             for k in squares:
                 g = 1 + k * unit
                 product = a * b * b * g * g
-                yield Coefficients(float(a), float(b), float(g)), product
+                if product > 1:  # 1, 1, 1 scales nothing
+                    yield Coefficients(float(a), float(b), float(g)), product
                 if product > most:
                     break
             if a * b * b > most:

@@ -58,6 +58,13 @@ def main_effects(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def mean_madds(space: SearchSpace, bounds: Bounds, seed: int) -> float:
+    """Of all networks of the space, or of networks drawn uniformly within the bounds."""
+    if not bounds:
+        return space.mean_costs()["madds"]
+    return float(space.costs(_drawn(space, bounds, _COUNTED, np.random.default_rng(seed)))["madds"].mean())
+
+
 def _drawn(space: SearchSpace, bounds: Bounds, n: int, rng: np.random.Generator) -> Codes:
     if bounds:
         return space.draw_codes(n, rng, bounds)

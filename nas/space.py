@@ -271,7 +271,7 @@ class SearchSpace:
 
     def decode(self, code: ArrayLike) -> Architecture:
         """The architecture of one code [choices]."""
-        (options,) = self.options_of(np.asarray(code)[None]).tolist()
+        (options,) = self.options_of(np.asarray(code, None if self.choices else np.int16)[None]).tolist()
         stages = tuple(slot.options[o] for slot, o in zip(self.slots, options, strict=True))
         return Architecture(stages, **self._frame())
 

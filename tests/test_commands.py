@@ -1,5 +1,6 @@
 """The commands from end to end, in an empty directory, on a few real images and a space of small networks."""
 
+import io
 import itertools
 import json
 import math
@@ -304,6 +305,21 @@ def test_an_interrupted_search_ends_like_one_that_was_not(command: Command, here
     whole = pd.read_csv(here / "runs/whole/trials.csv", dtype=str)
     same = ["architecture", "accuracy", "state", "epochs"]
     assert whole[same].equals(after[same])
+
+
+def test_a_space_without_choices_is_one_network(command: Command, here: Path, images: Path) -> None:
+    (here / "small.toml").write_text(re.sub(r"stages = .*", 'stages = ["ds_r1_k3_s2_e1_c8"]', SPACE))
+    ended = command("search", *search(images))
+    assert ended.code == 0, ended.err
+    assert "stopped after 1 of 6 trials: no other network is left" in ended.out
+
+
+def test_a_stream_that_cannot_say_it_all_is_no_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert command("scale", "--baseline", "mobilenet_v2", "--rule", "fast", "--no-measure").code == 0
+    stream.seek(0)
+    assert "? 3: depth" in stream.read()
 
 
 def test_a_run_is_repeated_from_its_run_toml(command: Command, here: Path, images: Path) -> None:

@@ -6,9 +6,12 @@ import os
 import shutil
 import struct
 import sys
+import time
 import urllib.error
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +54,11 @@ def fill(folder: Path, classes: str = "cat dog", count: int = 6, start: int = 0)
         for i in range(count):
             picture(start + 1000 * number + i).save(folder / name / f"{i:03}.png")
     return folder
+
+
+def kept(cache: Path) -> list[str]:
+    """The files of a cache, without locks."""
+    return [name for name in os.listdir(cache) if not name.startswith(".")]
 
 
 def rows(images: torch.Tensor) -> set[bytes]:
@@ -127,7 +135,7 @@ def test_full_set_contains_the_default_part_by_part(monkeypatch: pytest.MonkeyPa
     assert "10,000 of the 60,000 training images" in full.note
     assert rows(default.val_images) <= rows(full.val_images)
     assert rows(default.train_images) <= rows(full.train_images)
-    assert os.listdir(cache) == ["fashion-mnist.npz"]
+    assert kept(cache) == ["fashion-mnist.npz"]
 
 
 # ---- named sets ------------------------------------------------------------------------------------------
@@ -170,7 +178,7 @@ def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, cache:
     with pytest.raises(UserError, match=r"cifar100: cannot be downloaded .*no route.* use fashion-mnist-12k") as e:
         datasets.load("cifar100")
     assert "\n" not in str(e.value)
-    assert os.listdir(cache) == []
+    assert kept(cache) == []
 
 
 def test_digits() -> None:
@@ -453,10 +461,10 @@ def test_a_mapped_cache_follows_its_content(tmp_path: Path, monkeypatch: pytest.
     root = fill(tmp_path / "pets")
     first = datasets.load(str(root))
     before = first.fingerprint
-    assert len(os.listdir(cache)) == 2
+    assert len(kept(cache)) == 2
     picture(77).save(root / "cat" / "000.png")
     assert datasets.load(str(root)).fingerprint != before
-    assert len(os.listdir(cache)) == 2
+    assert len(kept(cache)) == 2
     (pixels,) = cache.glob("*.pixels")
     picture(0).save(root / "cat" / "000.png")
     assert datasets.load(str(root)).fingerprint == before
@@ -474,8 +482,8 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match=r"need 0\.0 GB decoded.*No space left on device.*XDG_CACHE_HOME") as e:
         datasets.load(str(fill(tmp_path / "pets")))
     assert "\n" not in str(e.value)
-    assert os.listdir(cache) == []
-    cache.rmdir()
+    assert kept(cache) == []
+    shutil.rmtree(cache)
     cache.write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"File exists.*XDG_CACHE_HOME"):
         datasets.load(str(tmp_path / "pets"))
@@ -498,9 +506,32 @@ def test_second_load_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(folders, "_decode", no_decoding)
     second = datasets.load(root)
     assert (second.fingerprint, second.note, second.classes) == (first.fingerprint, first.note, first.classes)
-    assert len(os.listdir(cache)) == 1
+    assert len(kept(cache)) == 1
     with pytest.raises(AssertionError, match="decoded again"):
         datasets.load(root, image_size=8)
+
+
+@pytest.mark.parametrize("larger", [False, True], ids=["in memory", "larger than memory"])
+def test_several_at_once_decode_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, larger: bool
+) -> None:
+    root, decoded = str(fill(tmp_path / "pets")), folders._decoded
+    monkeypatch.setattr(folders, "fits_memory", lambda *_: not larger)
+    together, built = Barrier(3), []
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        built.append(1)
+        time.sleep(0.3)
+        return decoded(*given, **more)
+
+    def load(_: int) -> str:
+        together.wait()
+        return datasets.load(root).fingerprint
+
+    monkeypatch.setattr(folders, "_decoded", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(load, range(3)))) == 1
+    assert len(built) == 1
 
 
 def test_changed_bytes_are_seen_when_size_and_time_are_not(tmp_path: Path, cache: Path) -> None:
@@ -512,7 +543,7 @@ def test_changed_bytes_are_seen_when_size_and_time_are_not(tmp_path: Path, cache
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert file.stat().st_size == old.st_size
     assert datasets.load(str(root)).fingerprint != before.fingerprint
-    assert len(os.listdir(cache)) == 1  # the stale file is replaced, none is left behind
+    assert len(kept(cache)) == 1  # the stale file is replaced, none is left behind
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename", "move"])
@@ -537,7 +568,7 @@ def test_changed_files_are_seen(tmp_path: Path, change: str) -> None:
 def test_damaged_cache_is_rebuilt(tmp_path: Path, cache: Path, damage: str) -> None:
     root = str(fill(tmp_path / "pets"))
     first = datasets.load(root)
-    (file,) = cache.iterdir()
+    (file,) = (cache / name for name in kept(cache))
     whole = bytearray(file.read_bytes())
     whole[len(whole) // 2] ^= 1
     if damage == "folder":
@@ -547,7 +578,7 @@ def test_damaged_cache_is_rebuilt(tmp_path: Path, cache: Path, damage: str) -> N
         file.write_bytes({"flip": bytes(whole), "truncate": bytes(whole[:500]), "empty": b""}.get(damage, b"?"))
     assert datasets.load(root).fingerprint == first.fingerprint
     assert datasets.load(root).fingerprint == first.fingerprint
-    assert len(os.listdir(cache)) == 1
+    assert len(kept(cache)) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, cache: Path) -> None:

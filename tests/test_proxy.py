@@ -14,7 +14,7 @@ from nas import datasets
 from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.errors import UserError
-from nas.images import Images, channel_statistics, resized
+from nas.images import Images, channel_statistics, home_of, resized
 from nas.proxy import (
     Diverged,
     Outcome,
@@ -163,6 +163,8 @@ def test_logits_that_are_not_finite_fail_the_trial(few: Dataset, monkeypatch: py
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory (a test)"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 10 bytes"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 1 GB, other allocations: 1 GB, max allowed: 2 GB)"),
 ]
 
 
@@ -183,6 +185,13 @@ def test_out_of_memory_cuts_the_batch_in_pieces(
     assert outcome.note == "out of memory: each batch in 2 pieces"
     assert (outcome.batch_size, outcome.steps) == (16, 7)
     assert sum(sizes[1:]) == 100  # after one refusal, every image once
+
+
+def test_images_that_would_fill_a_gpu_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2000, 9000) if where == gpu else (0, 0))
+    assert [home_of(size, gpu) for size in (1000, 1001)] == [gpu, CPU]
+    assert home_of(10**18, CPU) == CPU
 
 
 def test_pieces_give_the_gradient_of_the_whole_batch() -> None:

@@ -175,6 +175,13 @@ def test_the_page_of_a_real_run(command: Command, here: Path, images: Path) -> N
     found = told((here / "runs/r-3/report.html").read_text())
     assert found["texts"]["scaling"].startswith("From trial 3 of run r by the rule compound")
     assert any("--baseline r:3 " in one["command"] for one in found["commands"])
+    assert command("scale", "--baseline", "r", "--run", "s", "--coefficients", "1.2,1.1,1.15", "--no-measure").code == 0
+    assert command("report", "s").code == 0
+    found = told((here / "runs/s/report.html").read_text())
+    (again,) = (one["command"] for one in found["commands"] if one["what"] == "the scaling")
+    assert "--run s" in again
+    assert "--no-measure" in again
+    assert command("scale", *again.split()[3:]).code == 0
 
 
 def network_of(found: dict[str, Any], number: int) -> str:

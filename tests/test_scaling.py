@@ -29,7 +29,7 @@ def brute(target: str, step: str, tolerance: str) -> dict[tuple[float, ...], Fra
     return {
         (a / whole, b / whole, g / whole): Fraction(miss, whole**5)
         for (a, b, g), miss in misses.items()
-        if miss <= most
+        if miss <= most and (a, b, g) != (whole, whole, whole)
     }
 
 
@@ -54,6 +54,11 @@ def test_a_product_on_the_very_edge_is_in() -> None:
     assert Coefficients(1.1, 1.1, 1.3) not in scaling.grid(2, 0.1, 0.24938)
     assert Coefficients(1, 1, 1.4) in scaling.grid(1.96, 0.1, 0)
     assert Coefficients(1.2, 1.1, 1.15) in scaling.grid(2, 0.05, 0.07973)  # 1.92027
+
+
+def test_what_scales_nothing_is_no_triple() -> None:
+    assert Coefficients(1, 1, 1) not in scaling.grid(1.05, 0.1, 0.1)
+    assert Coefficients(1, 1, 1) not in [one.coefficients for one in scaling.counted_grid(B0, 1.1, 0.5, 1.1)]
 
 
 def test_the_nearest_triple_is_named() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nas import SearchSpace
-from nas.sensitivity import COLUMNS, LEAST, main_effects
+from nas.sensitivity import COLUMNS, LEAST, main_effects, mean_madds
 from nas.space import Codes
 
 SPACE = SearchSpace(
@@ -65,6 +65,8 @@ def test_madds_effects_within_a_budget() -> None:
             levels.append(SPACE.costs(changed)["madds"].mean())
         rows = effects[effects["choice"] == SPACE.choices[column].name]
         np.testing.assert_allclose(rows["madds_effect"], np.array(levels) - np.mean(levels), rtol=0.05, atol=300)
+    assert mean_madds(SPACE, {"madds": (0, limit)}, 0) == pytest.approx(madds[madds <= limit].mean(), rel=0.01)
+    assert mean_madds(SPACE, {}, 0) == pytest.approx(madds.mean())
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.01])

@@ -139,6 +139,7 @@ BAD = [
     ("--run ../x", "--run '../x'"),
     ("--device cuda:77", "device 'cuda:77' is not here"),
     ("--pieces 40 --batch-size 64", "--pieces 40: a batch of 64 has 1 images in each"),
+    ("--pieces 32 --batch-size 64", "--pieces 32: a batch of 64 has 1 images in each"),  # there are two of 60
     ("--epochs 0", "--epochs"),
 ]
 

@@ -158,6 +158,16 @@ def test_frozen_parts_keep_weights_and_statistics() -> None:
     assert rates == {0.1: pytest.approx(0.001), 1.0: pytest.approx(0.01)}
 
 
+def test_what_was_trained_without_loss_scaling_goes_on_with_it() -> None:
+    """A run of a CPU or a new GPU may be continued on an older one, which needs fp16."""
+    first, later = (Trainee(NET.build(5), Recipe(), ALONE) for _ in range(2))
+    first.step([batch(0)], 1, 12, 0.01)
+    later.scaler = torch.amp.GradScaler("cpu")
+    later.restore(first.state())
+    assert later.steps == 1
+    assert later.scaler.get_scale() == torch.amp.GradScaler("cpu").get_scale()
+
+
 def test_frozen_parts_are_freed_from_the_last() -> None:
     recipe = Recipe(unfreeze=0.5)
     assert [recipe.frozen(epoch / 10, 4) for epoch in range(10)] == [4, 3, 2, 2, 1, 0, 0, 0, 0, 0]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas import Architecture, UserError, datasets, trained
 from nas.proxy import calm
+from nas.train import results
 from nas.train.grow import check_family, grown
 from nas.train.pretrained import IMAGENET, begin_with, published, read_pretrained
 from nas.trained import Inputs, Trained
@@ -77,8 +78,11 @@ def test_a_file_of_torchvisions_is_taken_as_it_is(b0: tuple[Path, nn.Module]) ->
 
 
 def test_frozen_features_stay_and_the_classifier_learns(
-    command: Command, here: Path, images: Path, b0: tuple[Path, nn.Module]
+    command: Command, here: Path, images: Path, b0: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     original, theirs = b0
     path = here / "b0.pth"
     path.write_bytes(original.read_bytes())
@@ -91,6 +95,12 @@ def test_frozen_features_stay_and_the_classifier_learns(
     assert all(torch.equal(tensor, before[name]) for name, tensor in kept.items() if name.startswith("features."))
     assert kept["classifier.1.weight"].abs().sum() > 0  # it starts at zero
     assert trained.read(here / "runs/t").inputs.mean == pytest.approx(IMAGENET[0])
+    with monkeypatch.context() as patch:  # interrupted after the last step
+        patch.setattr(results, "write_results", interrupted)
+        assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 130
+    assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 0
+    written = [(here / f"runs/{run}/weights.safetensors").read_bytes() for run in ("t", "u")]
+    assert written[0] == written[1]
     assert tomllib.loads((here / "runs/t/run.toml").read_text())["recipe"]["name"] == "finetune"
     ended = command("train", *told, "--pretrained", str(path), "--freeze", "8")
     assert "--freeze features, now it is 8" in ended.err

@@ -4,8 +4,8 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from nas.datasets.value import PARTS, Dataset
 from nas.errors import UserError
@@ -57,13 +58,29 @@ def cache_directory() -> Path:
 
 
 def cached(path: Path, key: str, build: Callable[[], Dataset]) -> Dataset:
-    """What was saved at `path` under `key`, else what `build` makes, saved there."""
+    """What was saved at `path` under `key`, else what `build` makes, saved there. Only one process builds it."""
     with suppress(Exception):  # absent, stale or damaged: the same to us
         return read(path, key)
-    data = build()
-    with suppress(OSError):  # the cache only saves time; a full disk must not end a run
-        save(data, path, key)
+    with _alone(path):
+        with suppress(Exception):  # another was first
+            return read(path, key)
+        data = build()
+        with suppress(OSError):  # the cache only saves time; a full disk must not end a run
+            save(data, path, key)
     return data
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process builds what is kept at `path`."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with suppress(OSError):  # what cannot be kept is of no use to others anyhow
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:
@@ -75,13 +92,23 @@ def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.T
     pixels = path.with_name(f"{path.stem}.{key[:16]}.pixels")
     with suppress(Exception):
         return _attached(read(path, key), pixels)
+    with _alone(path):
+        with suppress(Exception):
+            return _attached(read(path, key), pixels)
+        return _mapped(path, key, pixels, count, size, build)
+
+
+def _mapped(
+    path: Path, key: str, pixels: Path, count: int, size: int, build: Callable[[torch.Tensor], Dataset]
+) -> Dataset:
     temporary = pixels.with_name(f"{pixels.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w+b") as file:
             data = build(in_file(file, count, size))
             os.fsync(file.fileno())
-        index = replace(data, train_images=data.train_images[:0], val_images=data.val_images[:0])
+        index = replace(data, train_images=data.train_images[:0].clone(), val_images=data.val_images[:0].clone())
+        del data  # Windows renames no file that is mapped
         for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
             stale.unlink()
         os.replace(temporary, pixels)

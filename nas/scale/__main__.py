@@ -94,7 +94,7 @@ def main(
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train, "data": found.data},
-        **{"epochs": found.recipe.epochs, "seed": found.seed},
+        **{"epochs": found.recipe.epochs, "seed": found.seed, "run": run, "no_measure": not measure},
     }
     scale(wanted, arguments, train, measure, storage)
 

@@ -15,10 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from nas.plots import FRONT, INK, PALE, PICK, figures, log_counts, note
+from nas.plots import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 from nas.units import format_count, plural
 
-_ACCURACY = "proxy accuracy on validation images (%)"
 _MOST_ROWS = 24  # of the ranking; more are named by their number
 _STAR: Mapping[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": PICK, "linewidths": 1.8, "zorder": 6}
 _PAPER: Mapping[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 5}
@@ -69,7 +68,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     names = [_triple_label(row) for row in ranked.itertuples(index=False)]
     right.set_yticks(rows, names, fontsize=8)
     right.set_ylim(-0.7, len(ranked) - 0.3)
-    right.set_xlabel(_ACCURACY)
+    right.set_xlabel(LABELS["accuracy"])
     right.set_ylabel("α / β / γ   and growth of MAdds: nominal → counted")
     right.legend(loc="lower right", fontsize=8)
     note(
@@ -162,7 +161,7 @@ def trained(members: pd.DataFrame, title: str, subtitle: str) -> Figure:
     log_counts(axes, "x", madds.tolist())
     axes.margins(y=0.15)
     axes.set_xlabel("multiply-adds per image at the network's own resolution (log scale)")
-    axes.set_ylabel(_ACCURACY)
+    axes.set_ylabel(LABELS["accuracy"])
     note(figure, "bars: 95 % intervals of the noise between trainings from several seeds; px: the proxy's images")
     return figure
 
@@ -187,7 +186,7 @@ def rules(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     ]
     left.set_yticks(rows, names, fontsize=8)
     left.set_ylim(-0.6, len(done) - 0.4)
-    left.set_xlabel(_ACCURACY)
+    left.set_xlabel(LABELS["accuracy"])
     left.legend(loc="lower right", fontsize=8)
 
     compound = table[table["rule"] == "compound"].iloc[0]

@@ -91,7 +91,7 @@ def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.St
         f"space {wanted.space.name}, averaged over networks {where}; accuracy by the sampler's model of {len(done)} "
         f"trained networks, MAdds counted at {wanted.space.resolution} px"
     )
-    mean = wanted.space.mean_costs()["madds"]
+    mean = sensitivity.mean_madds(wanted.space, wanted.bounds, wanted.seed)
     plots.save(plots.sensitivity(effects, mean, title, subtitle), path / "sensitivity.png")
 
 

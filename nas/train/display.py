@@ -15,7 +15,7 @@ class Display:
 
     def __init__(self, epochs: int, shown: bool) -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=not shown)
-        self.epochs, self.said = epochs, 0
+        self.epochs = epochs
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),

@@ -112,9 +112,7 @@ def train(
     began = kept = time.monotonic()
     with torch.random.fork_rng([ranks.where] if ranks.where.type == "cuda" else []):
         for epoch in range(len(rows), course.recipe.epochs):
-            frozen = course.recipe.frozen(epoch / course.recipe.epochs, course.freeze)
-            if frozen != trainee.frozen:
-                trainee.freeze(frozen)
+            _freeze(trainee, course, epoch)
             order = torch.randperm(
                 len(course.training), generator=course.generator("order", epoch), device=course.training.pixels.device
             ).tensor_split(course.batches)
@@ -138,7 +136,16 @@ def train(
                 if time.monotonic() - kept >= EVERY or epoch + 1 == course.recipe.epochs:
                     _write(file, trainee, rows, total, seconds)
                     kept = time.monotonic()
-    return Ended(measured or _measured(trainee, course, course.recipe.epochs - 1), rows)
+    if measured is None:  # it was killed after its last step
+        _freeze(trainee, course, course.recipe.epochs - 1)
+        measured = _measured(trainee, course, course.recipe.epochs - 1)
+    return Ended(measured, rows)
+
+
+def _freeze(trainee: Trainee, course: Course, epoch: int) -> None:
+    frozen = course.recipe.frozen(epoch / course.recipe.epochs, course.freeze)
+    if frozen != trainee.frozen:
+        trainee.freeze(frozen)
 
 
 def _pieces(course: Course, trainee: Trainee, chosen: Tensor, own: range) -> Iterator[Batch]:

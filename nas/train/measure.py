@@ -55,7 +55,8 @@ def measure(model: nn.Module, images: Images, classes: int, ranks: Ranks) -> Mea
     """Look at all images once, in fp32, as users of the network will; raises Diverged where logits are not finite."""
     model.eval()
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=ranks.where)
-    sums = torch.zeros(3, dtype=torch.float64, device=ranks.where)  # losses, right among five, finite
+    exact = torch.float32 if ranks.where.type == "mps" else torch.float64  # Apple's GPUs have no other
+    sums = torch.zeros(3, dtype=exact, device=ranks.where)  # losses, right among five, finite
     batches = torch.split(torch.arange(len(images)), batch_of(images.size))
     for chosen in batches[ranks.rank :: ranks.world]:
         part = slice(int(chosen[0]), int(chosen[-1]) + 1)
@@ -64,7 +65,7 @@ def measure(model: nn.Module, images: Images, classes: int, ranks: Ranks) -> Mea
         counts += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
         five = logits.topk(min(5, classes)).indices
         losses = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([losses, (five == labels[:, None]).sum(), logits.isfinite().all(1).sum()]).double()
+        sums += torch.stack([losses, (five == labels[:, None]).sum(), logits.isfinite().all(1).sum()]).to(exact)
     loss, top5, finite = (ranks.summed(sums) / len(images)).tolist()
     if finite != 1:
         raise Diverged(f"no finite logits for {round((1 - finite) * len(images))} of {len(images)} images")

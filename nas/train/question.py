@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,7 +56,8 @@ class Training:
             raise UserError(
                 f"--freeze {self.freeze}: the network has {parts} parts: the stem, {parts - 2} stages, the head"
             )
-        piece = min(self.recipe.batch_size, len(self.data.train_labels)) // self.pieces
+        images = len(self.data.train_labels)
+        piece = images // math.ceil(images / self.recipe.batch_size) // self.pieces  # the smallest of an epoch
         if piece < LEAST:
             raise UserError(
                 f"--pieces {self.pieces}: a batch of {self.recipe.batch_size} has {piece} images in each, batch norm "

@@ -96,7 +96,8 @@ class Trainee:
         if self.recipe.ema:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # there is none of a device that needs none
+            self.scaler.load_state_dict(state["scaler"])
         self.steps = state["steps"]
 
     @torch.no_grad()

@@ -22,7 +22,6 @@ from typing import Any
 
 import ray
 import torch
-from filelock import FileLock
 from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
@@ -282,19 +281,14 @@ class Trainer:
         self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
 
     def load(self, fingerprint: str) -> None:
-        """Load the data, of which one process of a node makes a cache for the others.
+        """Load the data.
 
         Raises UserError where the data is not there, or is not that of this fingerprint.
         """
-        lock = FileLock(datasets.cache_directory() / "ray.lock")
-        with suppress(OSError):  # what cannot be cached is of no use to others anyhow
-            lock.acquire()
         try:
             data = load_data(self.proxy.data)
         except UserError as error:
             raise UserError(f"on the Ray node {platform.node()}: {error}") from None
-        finally:
-            lock.release()
         if data.fingerprint != fingerprint:
             raise UserError(
                 f"on the Ray node {platform.node()}: data {self.proxy.data} is not what it is where the command was "
