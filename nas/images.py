@@ -1,7 +1,7 @@
 """A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation.
 
-Images that are mapped from a file, or would fill a GPU, stay where they are; their batches are cut out by the CPU and
-moved.
+Images that would fill a GPU, or are mapped from a file and would fill other memory, stay where they are; their batches
+are cut out by the CPU and moved.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
     size = size or data.image_size
     training, validation = (resized(part, size, data.mapped) for part in (data.train_images, data.val_images))
     mean, std = channel_statistics(training)
-    home = torch.device("cpu") if data.mapped else home_of(training.numel() + validation.numel(), where)
+    home = home_of(training.numel() + validation.numel(), data.mapped, where)
 
     def resident(images: Tensor, labels: Tensor) -> Images:
         pixels = images.permute(0, 2, 3, 1).contiguous()  # mapped ones are so already, and are not copied
@@ -71,9 +71,9 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
     return resident(training, data.train_labels), resident(validation, data.val_labels)
 
 
-def home_of(size: int, where: torch.device) -> torch.device:
-    """Where so many bytes of images are kept: the device, unless they take more than half of a GPU's free memory."""
-    roomy = where.type != "cuda" or size <= torch.cuda.mem_get_info(where)[0] // 2
+def home_of(size: int, mapped: bool, where: torch.device) -> torch.device:
+    """Where so many bytes of images are kept: on a GPU in up to half of its free memory; mapped ones nowhere else."""
+    roomy = size <= torch.cuda.mem_get_info(where)[0] // 2 if where.type == "cuda" else not mapped
     return where if roomy else torch.device("cpu")
 
 

@@ -422,24 +422,20 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_room, "available_memory", lambda: 0)
 
 
-def test_a_folder_larger_than_memory_is_read_from_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
+def test_many_images_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """The same data, but none of it in memory; decoded once; nothing stale is left; training gives the same bits."""
     root = fill(tmp_path / "pets", count=60)
     (root / "cat" / "030.png").write_bytes(b"broken")
     need = 120 * 3 * 28 * 28
-    monkeypatch.setattr(cache_room, "available_memory", lambda: 2 * need)
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 10 * need)
     whole = datasets.load(str(root))
     assert not whole.mapped
-    monkeypatch.setattr(cache_room, "available_memory", lambda: 2 * need - 2)
+    monkeypatch.setattr(cache_room, "available_memory", lambda: 10 * need - 1)
     monkeypatch.setattr(folders, "AHEAD", 1)
     first = datasets.load(str(root))
     assert first.mapped
-    assert (
-        first.note
-        == f"{whole.note.split('; 1 broken')[0]}; larger than memory, so read from disk while training; "
-        + ("1 broken images skipped, the first cat/030.png")
+    assert first.note == f"{whole.note.split('; 1 broken')[0]}; many, so read from a file while training; " + (
+        "1 broken images skipped, the first cat/030.png"
     )
     for name in ("train_images", "train_labels", "val_images", "val_labels"):
         assert torch.equal(getattr(first, name), getattr(whole, name))
@@ -511,12 +507,10 @@ def test_second_load_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyP
         datasets.load(root, image_size=8)
 
 
-@pytest.mark.parametrize("larger", [False, True], ids=["in memory", "larger than memory"])
-def test_several_at_once_decode_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, larger: bool
-) -> None:
+@pytest.mark.parametrize("many", [False, True], ids=["in memory", "in a file"])
+def test_several_at_once_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, many: bool) -> None:
     root, decoded = str(fill(tmp_path / "pets")), folders._decoded
-    monkeypatch.setattr(folders, "fits_memory", lambda *_: not larger)
+    monkeypatch.setattr(folders, "are_few", lambda *_: not many)
     together, built = Barrier(3), []
 
     def slowly(*given: Any, **more: Any) -> Any:

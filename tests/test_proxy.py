@@ -190,8 +190,10 @@ def test_out_of_memory_cuts_the_batch_in_pieces(
 def test_images_that_would_fill_a_gpu_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2000, 9000) if where == gpu else (0, 0))
-    assert [home_of(size, gpu) for size in (1000, 1001)] == [gpu, CPU]
-    assert home_of(10**18, CPU) == CPU
+    for mapped in (False, True):
+        assert [home_of(size, mapped, gpu) for size in (1000, 1001)] == [gpu, CPU]
+        assert home_of(10**18, mapped, CPU) == CPU
+    assert [home_of(10, mapped, torch.device("mps")).type for mapped in (False, True)] == ["mps", "cpu"]
 
 
 def test_pieces_give_the_gradient_of_the_whole_batch() -> None:

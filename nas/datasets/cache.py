@@ -1,4 +1,4 @@
-"""Where decoded images are kept: in memory while they fit, with a copy on disk; else in a file alone."""
+"""Where decoded images are kept: in memory while they are few, with a copy on disk; else in a file alone."""
 
 import glob
 import json
@@ -20,26 +20,30 @@ from nas.errors import UserError
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
+SHARE = 10  # a part of the free memory: a command and its four workers hold images, each up to twice
 
 
 def available_memory() -> int:
     """Bytes of memory that are free now (Linux) or built in (elsewhere); without limit where nobody knows."""
+    limit = 2**62
+    with suppress(OSError, ValueError):  # a container's
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
     with suppress(OSError, IndexError):
-        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+        return min(limit, int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024)
     with suppress(AttributeError, OSError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 2**62
+        return min(limit, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return limit
 
 
-def fits_memory(count: int, channels: int, size: int) -> bool:
-    """Whether so many decoded images would take no more than half of the free memory."""
-    return count * channels * size**2 <= available_memory() // 2
+def are_few(count: int, channels: int, size: int) -> bool:
+    """Whether so many decoded images may be in the memory of several processes; else these share a file."""
+    return SHARE * count * channels * size**2 <= available_memory()
 
 
 def check_memory(count: int, channels: int, size: int) -> None:
-    """Raises UserError when so many decoded images do not fit."""
-    if not fits_memory(count, channels, size):
-        need, limit = count * channels * size**2, available_memory() // 2
+    """Raises UserError when so many decoded images take more than half of the free memory."""
+    need, limit = count * channels * size**2, available_memory() // 2
+    if need > limit:
         raise UserError(
             f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded, more than half of the free "
             f"memory ({limit / 1e9:.1f} GB); use {_smaller(limit, count, channels)}"
@@ -117,8 +121,8 @@ def _mapped(
     except OSError as error:
         need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
         raise UserError(
-            f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded: more than half of the free memory, "
-            f"and they cannot be kept in {path.parent} either ({error.strerror or error}; {free / 1e9:.1f} GB free); "
+            f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded: too many to hold in memory, and "
+            f"they cannot be kept in {path.parent} either ({error.strerror or error}; {free / 1e9:.1f} GB free); "
             f"use {_smaller(free, count, 3)}, or set XDG_CACHE_HOME to a folder on a larger disk"
         ) from None
     finally:

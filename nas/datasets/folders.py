@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, fits_memory, mapped
+from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
 from nas.datasets.value import Dataset, split
 from nas.errors import UserError
 
@@ -54,14 +54,14 @@ def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Da
         note += f"; {len(others)} files of other kinds ignored, the first {others[0].relative_to(root)}"
     count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     path = cache_directory() / f"{root.name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    if fits_memory(count, 3, size):
+    if are_few(count, 3, size):
         key = _content_key(root, train + val, f"{FORMAT} {note}")
         return cached(
             path,
             key,
             lambda: _decoded(root, train, val, classes, torch.empty(count, 3, size, size, dtype=torch.uint8), note),
         )
-    note += "; larger than memory, so read from disk while training"
+    note += "; many, so read from a file while training"
     key = _content_key(root, train + val, f"{FORMAT} {note}")
     build = partial(_decoded, root, train, val, classes, note=note)
     return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
