@@ -5,6 +5,7 @@ import os
 import signal
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -17,7 +18,6 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
 from experiments import survival
 from nas import study
 from nas.evaluate import Job, Result, evaluate
@@ -27,32 +27,49 @@ from nas.workers import Workers, processes
 from tests.conftest import Command
 
 TRIALS = 7
+IMPATIENT = ((database, "BEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
+forked = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="forks machines")
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are given up after seconds, not minutes."""
-    for module, name, value in ((database, "BEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3)):
+    """Workers are given up soon."""
+    for module, name, value in IMPATIENT:
         monkeypatch.setattr(module, name, value)
-    torch.set_num_threads(1)  # threads would not survive the fork
 
 
-def start(home: Path, folder: Path, arguments: list[str], kills: Path | None = None) -> multiprocessing.Process:
-    """A search in a forked process, in a folder of its own; it kills itself when it trains the network of `kills`."""
-
-    def work() -> None:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-        if kills:
-            setattr(processes, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
-        os.chdir(folder)
-        for name in ("images", "space.toml"):
-            if not Path(name).exists():
-                Path(name).symlink_to(home / name)
-        survival.command(folder, arguments)
-
-    process: Any = multiprocessing.get_context("fork").Process(target=work)
+def start(work: Callable[..., None], *given: Any) -> Any:
+    """A process that does this; forked from a fresh one, for threads of other tests would not survive the fork."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nas.search.results"])
+    process = context.Process(target=impatiently, args=(work, *given))
     process.start()
-    return process  # type: ignore[no-any-return]
+    return process
+
+
+def impatiently(work: Callable[..., None], *given: Any) -> None:
+    for module, name, value in IMPATIENT:
+        setattr(module, name, value)
+    torch.set_num_threads(1)
+    work(*given)
+
+
+def search(home: Path, folder: Path, arguments: list[str], kills: Path) -> None:
+    """A search in a folder of its own; it kills its process when it trains the network of `kills`."""
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    setattr(processes, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
+    os.chdir(folder)
+    for name in ("images", "space.toml"):
+        if not Path(name).exists():
+            Path(name).symlink_to(home / name)
+    survival.command(folder, arguments)
+
+
+def claim(url: str, trial: int, answer: Any) -> None:
+    """Claim a name for a trial, and tell so, and then what it got."""
+    mine = optuna.load_study(study_name="claims", storage=database._shared(url))
+    answer.put("claims")
+    answer.put(study.claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
 
 
 def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
@@ -67,14 +84,14 @@ def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
     return evaluate(proxy, job, report)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts machines by forking")
+@forked
 @pytest.mark.parametrize(("sampler", "count"), [("auto", 8), ("random", 4)])
 def test_machines_share_a_search(server: str, here: Path, command: Command, sampler: str, count: int) -> None:
     arguments = [*survival.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--sampler", sampler]
     arguments += ["--storage", server, "--run", sampler]
     kills = here / "kills"
     folders = [here / f"machine{max(i, 1)}" for i in range(count)]  # two share a directory
-    machines = [start(here, folder, arguments, kills) for folder in folders]
+    machines = [start(search, here, folder, arguments, kills) for folder in folders]
     for machine in machines:
         machine.join(120)
     assert Counter(machine.exitcode for machine in machines) == {0: count - 2, -signal.SIGKILL: 2}
@@ -143,19 +160,14 @@ def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) 
     assert [t.state for t in given.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
+@forked
 def test_the_lower_number_has_the_network(server: str) -> None:
     """Also where it says so later than the other, which waits; a trial whose worker is gone before is given up."""
     given = optuna.create_study(study_name="claims", storage=database._shared(server))
     first, second, gone, last = (given.ask() for _ in range(4))
-    context = multiprocessing.get_context("fork")
-    answer = context.Queue()
-
-    def claim() -> None:
-        mine = optuna.load_study(study_name="claims", storage=database._shared(server))
-        answer.put(study.claim(mine, optuna.trial.Trial(mine, second._trial_id), "name", ["a", "b"]))
-
-    other = context.Process(target=claim)
-    other.start()
+    answer = multiprocessing.get_context("forkserver").Queue()
+    other = start(claim, server, second._trial_id, answer)
+    assert answer.get(timeout=60) == "claims"
     other.join(2)
     assert other.is_alive()
     assert study.claim(given, first, "name", ["a", "b"]) == "a"
