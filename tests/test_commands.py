@@ -311,7 +311,7 @@ def test_a_space_without_choices_is_one_network(command: Command, here: Path, im
     (here / "small.toml").write_text(re.sub(r"stages = .*", 'stages = ["ds_r1_k3_s2_e1_c8"]', SPACE))
     ended = command("search", *search(images))
     assert ended.code == 0, ended.err
-    assert "stopped after 1 of 6 trials: no other network is left" in ended.out
+    assert "stopped after 1 of 6 trials: no other network is left\n" in ended.out
 
 
 def test_a_stream_that_cannot_say_it_all_is_no_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,8 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> 
         causes = {t.user_attrs.get("note", "") for t in done}
         raise RunFailed(f"{path}: none of {len(done)} trials could be trained: {'; '.join(sorted(causes))[:200]}")
     if len(done) < wanted.trials:
-        why = "time budget spent" if time_spent(wanted, done) else "no other network is left within the budget"
+        left = "no other network is left" + " within the budget" * bool(wanted.bounds)
+        why = "time budget spent" if time_spent(wanted, done) else left
         cli.say(f"stopped after {len(done)} of {wanted.trials} trials: {why}")
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
     cli.say(_confidence(front, found.noise))
