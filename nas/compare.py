@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import typer
 from rich.table import Table
 
 from nas import cli, plots
 from nas.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
 from nas.errors import UserError
-from nas.files import read_toml
+from nas.files import read_csv, read_toml
 from nas.named import find_run
 from nas.units import format_count
 
@@ -93,7 +92,7 @@ def sample_of(name: str) -> Sample:
             "of the space as a whole; make a run with --sampler random"
         )
     try:
-        table = pd.read_csv(path / "trials.csv")
+        table = read_csv(path / "trials.csv")
         done = table[table["state"] == "COMPLETE"]
         errors, madds = 1 - done["accuracy"].to_numpy(float), done["madds"].to_numpy(float)
     except (KeyError, ValueError) as error:

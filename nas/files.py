@@ -1,13 +1,19 @@
-"""Files that are never half-written, and TOML in both directions."""
+"""Files that are never half-written, TOML in both directions, and tables."""
+
+from __future__ import annotations
 
 import os
 import tempfile
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -24,6 +30,21 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table; raises ValueError for a broken one, also where rows have more fields than there are columns.
+
+    (pandas would take the first ones for an index, and move all others to other columns.)
+    """
+    import pandas as pd  # here, for who only counts need not wait for it
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False)
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more fields than there are columns") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.files import write_atomic
+from nas.files import read_csv, write_atomic
 
 
 def test_who_reads_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
@@ -22,3 +22,13 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     with pytest.raises(IsADirectoryError):
         write_atomic(tmp_path / "taken", "text")
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+@pytest.mark.parametrize("row", ["1,2,3", "1,2" + ",3" * 60_000], ids=["one more", "very many more"])
+def test_a_table_whose_rows_are_longer_than_its_head_is_refused(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "trials.csv"
+    file.write_text("trial,accuracy\n1,2\n")
+    assert read_csv(file).to_dict("list") == {"trial": [1], "accuracy": [2]}
+    file.write_text(f"trial,accuracy\n{row}\n")
+    with pytest.raises(ValueError, match="a row has more fields"):
+        read_csv(file)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from nas import study
 from nas.errors import UserError
-from nas.files import read_toml
+from nas.files import read_csv, read_toml
 from nas.named import NETWORK, RUNS, find_run
 from nas.units import nearest
 
@@ -128,7 +128,7 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
     if not file.is_file():
         return pd.DataFrame(columns=[*numbers, *texts])
     try:
-        table = pd.read_csv(file)
+        table = read_csv(file)
         if missing := [name for name in (*numbers, *texts) if name not in table]:
             raise ValueError(f"column {missing[0]!r} is missing")
         known = (*numbers, *(name for name in MORE if name in table))
