@@ -78,7 +78,7 @@ def cached(path: Path, key: str, build: Callable[[], Dataset]) -> Dataset:
 def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process builds what is kept at `path`."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with suppress(OSError):  # what cannot be kept is of no use to others anyhow
+    with suppress(OSError, NotImplementedError):  # no folder, or none that locks: then each builds its own
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
