@@ -121,10 +121,10 @@ def survive(folder: Path, kills: int, seed: int) -> Killed:
         run = folder / "runs" / f"run{runs}"
         known: set[int] = set()
         while not run_for(folder, [*arguments, "--run", run.name], limit()):
-            table = finished(run)
-            assert known <= set(table["trial"]), f"lost {known - set(table['trial'])}"
-            known = set(table["trial"])
-            seen.append(len(table))
+            trials = finished(run)
+            assert known <= set(trials["trial"]), f"lost {known - set(trials['trial'])}"
+            known = set(trials["trial"])
+            seen.append(len(trials))
         for name in ("trials.csv", "pareto.csv"):
             assert without_times(run / name) == without_times(folder / "runs/whole" / name), f"{run.name}/{name}"
         runs += 1

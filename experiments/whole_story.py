@@ -139,13 +139,13 @@ def sides() -> list[int]:
 
 def entries() -> Iterator[Entry]:
     """Ours and the published networks of equal MAdds, size by size."""
-    family = pd.read_csv(KEPT / "family.csv")
-    for phi, text, side in zip(family["phi"], family["architecture"], sides(), strict=True):
+    family, pixels = pd.read_csv(KEPT / "family.csv"), sides()
+    for phi, text, side in zip(family["phi"], family["architecture"], pixels, strict=True):
         own = Entry(OURS, int(phi), Architecture.parse(text), side)
         yield own
         for whose, (name, coefficients) in PEERS.items():
             yield equal(own, whose, Architecture.load(name).at(side), coefficients)
-    yield Entry(OTHER, PHIS[0], Architecture.load(KEPT / "baseline_small.toml"), sides()[0])
+    yield Entry(OTHER, PHIS[0], Architecture.load(KEPT / "baseline_small.toml"), pixels[0])
 
 
 def equal(own: Entry, whose: str, published: Architecture, coefficients: Coefficients) -> Entry:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +32,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table; raises ValueError for a broken one, also where rows have more fields than there are columns.
+def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table that has these columns and may have others; raises ValueError for one without, or a broken one.
 
-    (pandas would take the first ones for an index, and move all others to other columns.)
+    Broken is one whose rows have more fields than there are columns, too: pandas would take the first ones for an
+    index, and move all others to other columns.
     """
     import pandas as pd  # here, for who only counts need not wait for it
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(path, index_col=False)
+            table = pd.read_csv(path, index_col=False)
         except pd.errors.ParserWarning:
             raise ValueError("a row has more fields than there are columns") from None
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"column {missing[0]!r} is missing")
+    return table
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -139,8 +139,8 @@ def _of_trial(run: Path, name: str, trial: int, where: str) -> Named:
     if not file.is_file():
         raise UserError(f"{where} {name}:{trial}: the run has no trials ({file}); give the name of a search")
     try:
-        known = read_csv(file).set_index("trial")["architecture"]
-    except (OSError, KeyError, ValueError) as error:
+        known = read_csv(file, ("trial", "architecture")).set_index("trial")["architecture"]
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a table of trials: {error}") from None
     if trial not in known.index:
         said = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"

@@ -28,7 +28,9 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
 def test_a_table_whose_rows_are_longer_than_its_head_is_refused(tmp_path: Path, row: str) -> None:
     file = tmp_path / "trials.csv"
     file.write_text("trial,accuracy\n1,2\n")
-    assert read_csv(file).to_dict("list") == {"trial": [1], "accuracy": [2]}
+    assert read_csv(file, ["trial"]).to_dict("list") == {"trial": [1], "accuracy": [2]}
+    with pytest.raises(ValueError, match="column 'madds' is missing"):
+        read_csv(file, ["trial", "madds"])
     file.write_text(f"trial,accuracy\n{row}\n")
     with pytest.raises(ValueError, match="a row has more fields"):
-        read_csv(file)
+        read_csv(file, ["trial"])

@@ -4,9 +4,10 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -20,7 +21,7 @@ from nas.errors import UserError
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
-SHARE = 10  # a part of the free memory: a command and its four workers hold images, each up to twice
+SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
 
 
 def available_memory() -> int:
@@ -62,27 +63,29 @@ def cache_directory() -> Path:
 
 
 def cached(path: Path, key: str, build: Callable[[], Dataset]) -> Dataset:
-    """What was saved at `path` under `key`, else what `build` makes, saved there. Only one process builds it."""
-    with suppress(Exception):  # absent, stale or damaged: the same to us
-        return read(path, key)
-    with _alone(path):
-        with suppress(Exception):  # another was first
-            return read(path, key)
+    """What was saved at `path` under `key`, else what `build` makes, saved there."""
+
+    def made() -> Dataset:
         data = build()
         with suppress(OSError):  # the cache only saves time; a full disk must not end a run
             save(data, path, key)
-    return data
+        return data
+
+    return _once(path, partial(read, path, key), made)
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process builds what is kept at `path`."""
+def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) -> Dataset:
+    """What is kept at `path`, else what is made to be kept there, by one process while others wait."""
+    with suppress(Exception):  # absent, stale or damaged: the same to us
+        return kept()
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with suppress(OSError, NotImplementedError):  # no folder, or none that locks: then each builds its own
+    with suppress(OSError, NotImplementedError):  # no folder, or none that locks: then each makes its own
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
-        yield
+        with suppress(Exception):  # another was first
+            return kept()
+        return made()
     finally:
         lock.release()
 
@@ -94,12 +97,8 @@ def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.T
     gives the Dataset of them. Raises UserError when the disk has no room.
     """
     pixels = path.with_name(f"{path.stem}.{key[:16]}.pixels")
-    with suppress(Exception):
-        return _attached(read(path, key), pixels)
-    with _alone(path):
-        with suppress(Exception):
-            return _attached(read(path, key), pixels)
-        return _mapped(path, key, pixels, count, size, build)
+    made = partial(_mapped, path, key, pixels, count, size, build)
+    return _once(path, lambda: _attached(read(path, key), pixels), made)
 
 
 def _mapped(

@@ -128,9 +128,7 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
     if not file.is_file():
         return pd.DataFrame(columns=[*numbers, *texts])
     try:
-        table = read_csv(file)
-        if missing := [name for name in (*numbers, *texts) if name not in table]:
-            raise ValueError(f"column {missing[0]!r} is missing")
+        table = read_csv(file, (*numbers, *texts))
         known = (*numbers, *(name for name in MORE if name in table))
         table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in known})
         if not np.isfinite(table[numbers[0]]).all():

@@ -70,8 +70,8 @@ class Course:
 
     @property
     def batches(self) -> int:
-        """Steps of an epoch: batches differ in size by one image at most."""
-        return math.ceil(len(self.training) / self.recipe.batch_size)
+        """Steps of an epoch."""
+        return self.recipe.batches(len(self.training))
 
     @property
     def steps(self) -> int:

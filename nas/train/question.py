@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,7 +56,7 @@ class Training:
                 f"--freeze {self.freeze}: the network has {parts} parts: the stem, {parts - 2} stages, the head"
             )
         images = len(self.data.train_labels)
-        piece = images // math.ceil(images / self.recipe.batch_size) // self.pieces  # the smallest of an epoch
+        piece = images // self.recipe.batches(images) // self.pieces  # the smallest of an epoch
         if piece < LEAST:
             raise UserError(
                 f"--pieces {self.pieces}: a batch of {self.recipe.batch_size} has {piece} images in each, batch norm "

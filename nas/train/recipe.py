@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -92,6 +93,10 @@ class Recipe:
         factor = batch_size / self.batch_size
         rate = self.learning_rate * (factor**0.5 if self.optimizer == "adamw" else factor)
         return replace(self, batch_size=batch_size, learning_rate=rate)
+
+    def batches(self, images: int) -> int:
+        """Steps of an epoch of so many images: batches differ in size by one image at most."""
+        return math.ceil(images / self.batch_size)
 
     def stage(self, progress: float, image_size: int) -> Stage:
         """What holds after a share of the steps, in [0, 1), of a training for images of so many pixels."""
