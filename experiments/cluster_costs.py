@@ -37,6 +37,7 @@ from rows import append
 
 from nas import Architecture, SearchSpace, study
 from nas.evaluate import Job, Proxy, load_data
+from nas.metrics import Score
 from nas.proxy import Outcome, Progress, Recipe
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.question import Search
@@ -144,9 +145,14 @@ class Instant:
         value = accuracy(Architecture.parse(job.architecture))
         future.set_result(
             Outcome(
-                accuracy=value,
-                error=0.01,
-                curve=(value,),
+                scores=(
+                    Score(
+                        accuracy=value,
+                        accuracy_error=0.01,
+                        balanced_accuracy=value,
+                        balanced_accuracy_error=0.01,
+                    ),
+                ),
                 epochs=1,
                 stopped=False,
                 seconds=MEDIAN,

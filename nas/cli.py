@@ -32,6 +32,9 @@ RayOption = Annotated[
 GpusPerTrialOption = Annotated[
     float | None, typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]")
 ]
+_METRIC = "accuracy, or balanced: the mean of the classes' accuracies."
+MetricOption = Annotated[str, typer.Option("--metric", help=_METRIC)]
+RunsMetricOption = Annotated[str | None, typer.Option("--metric", help=f"{_METRIC}  [default: the run's]")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 

@@ -18,6 +18,7 @@ from nas import cli, plots
 from nas.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
 from nas.errors import UserError
 from nas.files import read_csv, read_toml
+from nas.metrics import metric_of, option_of
 from nas.named import find_run
 from nas.units import format_count
 
@@ -27,13 +28,14 @@ BANDS = 5  # of equal cost
 
 @dataclass(frozen=True)
 class Sample:
-    """Random networks of one run, named as typed: errors (shares) and MAdds, [n] each; `facts` is its run.toml."""
+    """Random networks of one run, named as typed: errors (1 - metric) and MAdds, [n] each; `facts` is its run.toml."""
 
     name: str
     path: Path
     errors: Floats
     madds: Floats
     facts: dict[str, Any]
+    metric: str
 
 
 def main(
@@ -44,7 +46,7 @@ def main(
     """Compare the error distributions of random networks of several runs, as drawn and at equal cost.
 
     A run stands for its space only where its networks are uniform draws: make it with --sampler random. All must have
-    been trained alike, on the same data.
+    been trained alike, on the same data, by the same --metric; an error is 1 less that metric.
     """
     path = Path(out)
     if not path.parent.is_dir() or path.is_dir():
@@ -55,7 +57,8 @@ def main(
     for other in samples[1:]:
         check_alike(samples[0], other)
     weights = equal_cost([sample.madds for sample in samples], BANDS)
-    table = Table("run", "networks", "MAdds, median", "least error", "median error", "difference", "p")
+    error = "error" if samples[0].metric == "accuracy" else "balanced error"
+    table = Table("run", "networks", "MAdds, median", f"least {error}", f"median {error}", "difference", "p")
     for i, sample in enumerate(samples):
         gap, p = difference(samples[0].errors, sample.errors, seed) if i else (0.0, 1.0)
         table.add_row(
@@ -72,7 +75,8 @@ def main(
     subtitle = f"{spaces}; {facts['data']['name']}, epochs: {facts['proxy']['epochs']}, one training each"
     plain = {s.name: (*distribution(s.errors), len(s.errors)) for s in samples}
     equal = {s.name: distribution(s.errors, w) for s, w in zip(samples, weights, strict=True) if w.any()}
-    plots.save(plots.distributions(plain, equal, "error distributions of random networks", subtitle), path)
+    title = f"{error} distributions of random networks"
+    plots.save(plots.distributions(plain, equal, title, subtitle, error), path)
     cli.show(table)
     cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {samples[0].name}; p: of so")
     cli.say(f"  large a difference between two samples of one distribution, by {SHUFFLES} shuffles")
@@ -92,9 +96,10 @@ def sample_of(name: str) -> Sample:
             "of the space as a whole; make a run with --sampler random"
         )
     try:
-        table = read_csv(path / "trials.csv", ("state", "accuracy", "madds"))
+        metric = metric_of(None, facts)
+        table = read_csv(path / "trials.csv", ("state", metric, "madds"))
         done = table[table["state"] == "COMPLETE"]
-        errors, madds = 1 - done["accuracy"].to_numpy(float), done["madds"].to_numpy(float)
+        errors, madds = 1 - done[metric].to_numpy(float), done["madds"].to_numpy(float)
     except ValueError as error:
         raise UserError(f"{path / 'trials.csv'}: cannot be read: {error}") from None
     stopped = sorted(set(table["state"]) - {"COMPLETE", "FAIL"})
@@ -104,11 +109,16 @@ def sample_of(name: str) -> Sample:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):
         cli.say(f"{name}: {len(table) - len(done)} trials that failed are left out")
-    return Sample(name, path, errors, madds, facts)
+    return Sample(name, path, errors, madds, facts, metric)
 
 
 def check_alike(one: Sample, other: Sample) -> None:
     """Raise a UserError if two runs were not trained alike on the same data, or their costs count differently."""
+    if one.metric != other.metric:
+        raise UserError(
+            f"{one.name} and {other.name} cannot be compared: --metric {option_of(one.metric)} differs from "
+            f"{option_of(other.metric)}"
+        )
     for key, what in (("data", "data set"), ("proxy", "proxy training"), ("progressive", "schedule"), ("cost", "cost")):
         mine, theirs = one.facts.get(key), other.facts.get(key)
         if key == "data":

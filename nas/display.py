@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from nas import proxy
+from nas.metrics import spoken
 from nas.study import lost
 from nas.units import format_count, format_duration
 
@@ -21,7 +22,7 @@ class Display:
     """A run while it goes on: a live display on a terminal, one plain line a trial elsewhere.
 
     total and done count trials; `after` is called when some have finished and says how the run stands. `name` is what
-    a trial is called. `limit` tells the seconds after which none is started.
+    a trial is called. `limit` tells the seconds after which none is started. `metric`: the column of what is shown.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Display:
         after: Callable[[], str],
         name: Callable[[Trial | FrozenTrial], str] = lambda trial: f"trial {trial.number:3d}",
         limit: Callable[[], float] = lambda: math.inf,
+        metric: str = "accuracy",
     ) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.total, self.done, self.after, self.name, self.limit = total, done, after, name, limit
+        self.metric = metric
         self.before, self.since = done, time.monotonic()
         self.end = self.since + limit()
         self.state, self.idle = "", False
@@ -71,18 +74,18 @@ class Display:
         known = trial.user_attrs
         stages = " ".join(word for word in known["architecture"].split() if "_" in word)
         what = f"{self.name(trial)} · {format_count(known['madds'])} MAdds · {stages}"
-        self.trials[trial.number] = what, "epoch 1 · accuracy so far ?"
+        self.trials[trial.number] = what, f"epoch 1 · {spoken(self.metric)} so far ?"
 
     def progressed(self, number: int, progress: proxy.Progress) -> None:
-        """Show how far a training is and its accuracy so far."""
+        """Show how far a training is and its metric so far."""
         if number not in self.trials:  # a message that comes after the result
             return
         share = 100 * progress.step // progress.steps
-        so_far = "?" if progress.accuracy is None else f"{100 * progress.accuracy:.1f} %"
+        so_far = f"{100 * getattr(progress.score, self.metric):.1f} %" if progress.score else "?"
         self.trials[number] = (
             self.trials[number][0],
             f"epoch {progress.epoch}/{progress.epochs} · {share} % of its steps · loss {progress.loss:.2f} · "
-            f"accuracy so far {so_far}",
+            f"{spoken(self.metric)} so far {so_far}",
         )
 
     def waiting(self) -> None:
@@ -109,9 +112,9 @@ class Display:
     def _line(self, trial: FrozenTrial, done: int) -> str:
         known = trial.user_attrs
         if trial.state == TrialState.COMPLETE:
-            what = f"accuracy {100 * known['accuracy']:5.1f} %"
+            what = f"{spoken(self.metric)} {100 * known[self.metric]:5.1f} %"
         elif trial.state == TrialState.PRUNED:
-            what = f"stopped at {100 * known['accuracy']:5.1f} % after epoch {known['epochs']}"
+            what = f"stopped at {100 * known[self.metric]:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {known.get('note', 'unknown cause')}"
         return (

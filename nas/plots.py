@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from nas.budgets import Bounds
 from nas.confirm import Noise
 from nas.files import write_atomic
+from nas.metrics import spoken
 from nas.units import format_count
 
 INK, FRONT, PICK, PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
@@ -39,6 +40,7 @@ _NUMBERED = 16  # members of a front that get a number each
 _BARS = "bars: 95 % interval from the number of validation images; one training each, whose own noise is not in them"
 LABELS = {
     "accuracy": "proxy accuracy on validation images (%)",
+    "balanced_accuracy": "proxy balanced accuracy on validation images (%)",
     "madds": "multiply-adds per image",
     "flops": "flops per image (fvcore)",
     "params": "parameters",
@@ -72,8 +74,9 @@ def pareto(
     title: str,
     subtitle: str,
     noise: Noise | None = None,
+    metric: str = "accuracy",
 ) -> Figure:
-    """Accuracy against one cost (logarithmic): all trials, the front, the picked baseline.
+    """Accuracy, or another metric, against one cost (logarithmic): all trials, the front, the picked baseline.
 
     The staircase goes through what is not dominated in these two; a third objective may have put more on the front.
     trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
@@ -82,6 +85,7 @@ def pareto(
     are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed. Trials
     stopped early are crosses: their accuracy is a partial one.
     """
+    mean = f"mean_{metric}"
     figure, axes = _figure(title if noise else f"{title} (single trainings, unconfirmed)", subtitle)
     done = trials[trials["state"] == "COMPLETE"]
     near = done["runs"].gt(1) & ~done["trial"].isin(front["trial"])
@@ -89,23 +93,23 @@ def pareto(
     stopped = trials[trials["state"] == "PRUNED"]
     if len(stopped):
         label = f"stopped early ({len(stopped)}), as they were then"
-        axes.scatter(stopped[cost], 100 * stopped["accuracy"], 20, PALE, marker="x", label=label, zorder=1)
+        axes.scatter(stopped[cost], 100 * stopped[metric], 20, PALE, marker="x", label=label, zorder=1)
     if len(rest):
         label = f"trained once ({len(rest)})" if noise else f"trials ({len(done)})"
-        axes.scatter(rest[cost], 100 * rest["mean_accuracy"], s=26, color=PALE, label=label, zorder=2)
+        axes.scatter(rest[cost], 100 * rest[mean], s=26, color=PALE, label=label, zorder=2)
     ranked = front.sort_values(cost)
-    steps = ranked[ranked["mean_accuracy"] >= ranked["mean_accuracy"].cummax()]  # others are there by a third objective
+    steps = ranked[ranked[mean] >= ranked[mean].cummax()]  # others are there by a third objective
     if len(steps):
         line: dict[str, Any] = {"where": "post", "color": FRONT, "linewidth": 1.4, "alpha": 0.8, "zorder": 3}
-        axes.step(steps[cost], 100 * steps["mean_accuracy"], **line)
+        axes.step(steps[cost], 100 * steps[mean], **line)
     bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
     for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, FRONT, "front of means")):
         if not len(rows):
             continue
-        error = 200 * rows["mean_error"] if noise else 196 * rows["accuracy_error"]
+        error = 200 * rows["mean_error"] if noise else 196 * rows[f"{metric}_error"]
         axes.errorbar(
             rows[cost].astype(float),
-            100 * rows["mean_accuracy"].astype(float),
+            100 * rows[mean].astype(float),
             yerr=error.astype(float),
             color=colour,
             markersize=6 if colour == FRONT else 4.5,
@@ -115,18 +119,18 @@ def pareto(
     again = done[done["runs"].gt(1)]
     if len(again):
         ring: dict[str, Any] = {"s": 16, "facecolors": "none", "edgecolors": "#777777", "linewidths": 0.8}
-        axes.scatter(again[cost], 100 * again["accuracy"], label="their first training", zorder=3.5, **ring)
+        axes.scatter(again[cost], 100 * again[metric], label="their first training", zorder=3.5, **ring)
     if noise and len(ranked) <= _NUMBERED:
-        for x, y, p in ranked[[cost, "mean_accuracy", "probability"]].itertuples(index=False):
+        for x, y, p in ranked[[cost, mean, "probability"]].itertuples(index=False):
             place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": FRONT}
             axes.annotate(f"{p:.2f}", (x, 100 * y), (-5, 3), ha="right", zorder=6, **place)
     picked = done[done["trial"] == baseline]
     for _, row in picked.iterrows():
-        label = f"baseline: trial {row['trial']}, {100 * row['mean_accuracy']:.1f} %, {format_count(row[cost])}"
-        axes.scatter(row[cost], 100 * row["mean_accuracy"], marker="*", s=230, color=PICK, label=label, zorder=5)
+        label = f"baseline: trial {row['trial']}, {100 * row[mean]:.1f} %, {format_count(row[cost])}"
+        axes.scatter(row[cost], 100 * row[mean], marker="*", s=230, color=PICK, label=label, zorder=5)
     log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
     axes.set_xlabel(f"{LABELS[cost]} (log scale)")
-    axes.set_ylabel(LABELS["accuracy"] + ("\nmean over trainings" if noise else "\none training each"))
+    axes.set_ylabel(LABELS[metric] + ("\nmean over trainings" if noise else "\none training each"))
     if len(done):
         axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
     note(figure, _noise_note(noise) if noise else _BARS)
@@ -167,7 +171,7 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     return figure
 
 
-def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -> Figure:
+def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
     """What each alternative of each choice does: a column per kind of choice, accuracy above, MAdds below, by stage.
 
     effects has the columns of sensitivity.csv; mean is the average network's MAdds, which effects are shares of. Bars
@@ -192,7 +196,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
             label = values[0] if len(values) == 1 else _ORDINALS[min(place, len(_ORDINALS) - 1)]
             colour = colormaps["viridis"](0.8 * place / max(1, most - 1))
             style: dict[str, Any] = {"fmt": "o", "color": colour, "markersize": 4.5, "elinewidth": 1, "zorder": 3}
-            top.errorbar(x, 100 * some["accuracy_effect"], 200 * some["accuracy_error"], label=label, **style)
+            top.errorbar(x, 100 * some[f"{metric}_effect"], 200 * some[f"{metric}_error"], label=label, **style)
             bottom.vlines(x, 0, 100 * some["madds_effect"] / mean, color=colour, linewidth=4, zorder=3)
         for axes in (top, bottom):
             axes.axhline(0, color=INK, linewidth=0.7)
@@ -205,7 +209,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str) -
         bottom.set_xlim(effects["stage"].min() - 0.6, effects["stage"].max() + 0.6)
     low, high = panels[0, 0].get_ylim()
     panels[0, 0].set_ylim(low, high + 0.18 * (high - low))  # room for the legends
-    panels[0, 0].set_ylabel("effect on accuracy (% points)")
+    panels[0, 0].set_ylabel(f"effect on {spoken(metric)} (% points)")
     panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
     note(
         figure,
@@ -221,12 +225,13 @@ def distributions(
     equal: Mapping[str, tuple[ArrayLike, ArrayLike]],
     title: str,
     subtitle: str,
+    error: str = "error",
 ) -> Figure:
     """Two panels: empirical distribution functions of error as drawn, with 95 % bands, and at equal cost.
 
     plain: by name the distinct errors (shares, rising), the share of networks at or below each, and how many networks;
-    equal: the same without a number, empty where no costs are alike. Bands: Dvoretzky–Kiefer–Wolfowitz, as Massart
-    1990 has it, sqrt(log(2 / 0.05) / 2n).
+    equal: the same without a number, empty where no costs are alike. error: what it is called. Bands:
+    Dvoretzky–Kiefer–Wolfowitz, as Massart 1990 has it, sqrt(log(2 / 0.05) / 2n).
     """
     figure, (left, right) = figures(title, subtitle, 2)
     colours = {name: colormaps["tab10"](i % 10) for i, name in enumerate(plain)}
@@ -244,7 +249,7 @@ def distributions(
         right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=name)
     for axes, what in ((left, "as drawn"), (right, "at equal cost")):
         axes.set_title(what, fontsize=10)
-        axes.set_xlabel("error on validation images (%)")
+        axes.set_xlabel(f"{error} on validation images (%)")
         axes.set_ylabel("share of networks with at most this error")
         axes.set_ylim(0, 1.02)
     left.legend(loc="lower right", fontsize=8)

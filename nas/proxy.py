@@ -22,6 +22,7 @@ from nas.convolutions import quicken
 from nas.datasets import Dataset
 from nas.errors import UserError
 from nas.images import Images, images_of
+from nas.metrics import Score
 from nas.network import Block
 from nas.progressive import Schedule
 from nas.units import check_range
@@ -85,29 +86,26 @@ _RANGES = (
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: counts from 1; mean training loss of the last steps; accuracy after the last epoch."""
+    """Where a training is: counts from 1; mean training loss of the last steps; the score after the last epoch."""
 
     epoch: int
     epochs: int
     step: int
     steps: int
     loss: float
-    accuracy: float | None
+    score: Score | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a training gave.
 
-    accuracy: top-1 on the validation images, 0 to 1, after the last step; error: its standard error from their
-    number, sqrt(p (1 - p) / n). curve: accuracy after each epoch. epochs and steps as done; stopped: whether that is
-    less than the recipe's. seconds: all of it; step_seconds: the median training step. batch_size: images per
-    optimizer step. note: what went otherwise than the recipe says, or "".
+    scores: on the validation images after each epoch. epochs and steps as done; stopped: whether that is less than the
+    recipe's. seconds: all of it; step_seconds: the median training step. batch_size: images per optimizer step. note:
+    what went otherwise than the recipe says, or "".
     """
 
-    accuracy: float
-    error: float
-    curve: tuple[float, ...]
+    scores: tuple[Score, ...]
     epochs: int
     stopped: bool
     seconds: float
@@ -116,8 +114,28 @@ class Outcome:
     batch_size: int
     note: str
 
+    @property
+    def score(self) -> Score:
+        """After the last step."""
+        return self.scores[-1]
 
-Stop = Callable[[int, float], bool]  # given the epoch, counted from 1, and the accuracy after it: whether to stop
+    @property
+    def accuracy(self) -> float:
+        """Top-1 after the last step, 0 to 1."""
+        return self.score.accuracy
+
+    @property
+    def error(self) -> float:
+        """The standard error of the accuracy, from the number of validation images."""
+        return self.score.accuracy_error
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Top-1 after each epoch."""
+        return tuple(score.accuracy for score in self.scores)
+
+
+Stop = Callable[[int, Score], bool]  # given the epoch, counted from 1, and the score after it: whether to stop
 
 
 class Diverged(Exception):
@@ -138,7 +156,7 @@ def train(
     All that is random follows from the seed: on the CPU, with the same number of threads, the outcome is the same
     to the last bit. The caller's random generators stay as they were. One training at a time in a process.
     stop: asked after each epoch but the last. What it ends was on the schedule of all epochs, its learning rate is
-    still high: such an accuracy compares only with that of other trainings after as many of as many epochs.
+    still high: such a score compares only with that of other trainings after as many of as many epochs.
     """
     started = time.perf_counter()
     where = pick_device(device)
@@ -148,7 +166,7 @@ def train(
     watch = Watch(recipe.epochs, batches, 10 * math.log(max(data.num_classes, 2)), progress)
     home = training.pixels.device
     own = torch.Generator(home).manual_seed(seed)
-    curve: list[float] = []
+    curve: list[Score] = []
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
@@ -163,16 +181,15 @@ def train(
                     stage.regularize(model)
                     pixels, labels = stage.augmented(pixels, labels, data.num_classes)
                 rate = recipe.learning_rate * schedule(watch.step, watch.steps, recipe.warmup)
-                watch.see(stepper.step(training.normalised(pixels), labels, rate), curve)
+                loss = stepper.step(training.normalised(pixels), labels, rate)
+                watch.see(loss, curve[-1] if curve else None)
             stepper.settle_norms(training, own)
-            curve.append(stepper.accuracy(validation))
-    accuracy, stopped = curve[-1], len(curve) < recipe.epochs
+            curve.append(stepper.score(validation))
+    stopped = len(curve) < recipe.epochs
     notes = [f"stopped after epoch {len(curve)} of {recipe.epochs}"] * stopped
     notes += [f"out of memory: each batch in {stepper.pieces} pieces"] * (stepper.pieces > 1)
     return Outcome(
-        accuracy=accuracy,
-        error=math.sqrt(accuracy * (1 - accuracy) / len(validation)),
-        curve=tuple(curve),
+        scores=tuple(curve),
         epochs=len(curve),
         stopped=stopped,
         seconds=time.perf_counter() - started,
@@ -266,20 +283,23 @@ class Stepper:
             settle_norms(self.model, norms, images, max(4, self.recipe.batch_size // self.pieces), generator)
 
     @torch.no_grad()
-    def accuracy(self, images: Images) -> float:
-        """Top-1 accuracy, 0 to 1; raises Diverged where the network gives no finite logits."""
+    def score(self, images: Images) -> Score:
+        """How well the network classifies images; raises Diverged where it gives no finite logits."""
         self.model.eval()
-        right, finite = torch.zeros(2, dtype=torch.int64, device=self.where)
+        hits: list[Tensor] = []
+        finite = torch.zeros((), dtype=torch.int64, device=self.where)
         for pixels, labels in zip(
             *(torch.split(part, EVAL_BATCH) for part in (images.pixels, images.labels)), strict=True
         ):
             with self.mixed():
                 logits = self.model(images.normalised(pixels))
-            right += (logits.argmax(1) == labels.to(self.where)).sum()
+            hits.append(logits.argmax(1) == labels.to(self.where))
             finite += logits.isfinite().all(1).sum()
         if lost := len(images) - int(finite):  # argmax would call each of these class 0
             raise Diverged(f"no finite logits for {lost} of {len(images)} validation images")
-        return int(right) / len(images)
+        known, right = images.labels.cpu(), torch.cat(hits).cpu()
+        classes = int(known.max()) + 1
+        return Score.of(*(torch.bincount(some, minlength=classes).tolist() for some in (known[right], known)))
 
     def mixed(self) -> torch.autocast:
         """The context of every forward pass."""
@@ -392,8 +412,8 @@ class Watch:
         self.losses: list[Tensor] = []
         self.since = time.perf_counter()
 
-    def see(self, loss: Tensor, curve: list[float]) -> None:
-        """A step was taken, with this loss; the curve has the accuracy after each epoch so far."""
+    def see(self, loss: Tensor, last: Score | None) -> None:
+        """A step was taken, with this loss; last: the score after the last epoch, if there is one."""
         self.losses.append(loss)
         self.step += 1
         if len(self.losses) < WINDOW and self.step % self.batches:
@@ -404,6 +424,5 @@ class Watch:
         if not mean <= self.limit:  # NaN fails every comparison
             raise Diverged(f"epoch {epoch}, step {self.step} of {self.steps}: loss {mean:.3g}")
         if self.progress:
-            last = curve[-1] if curve else None
             self.progress(Progress(epoch, self.epochs, self.step, self.steps, mean, last))
         self.start()

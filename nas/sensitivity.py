@@ -23,7 +23,7 @@ COLUMNS = ["choice", "stage", "kind", "value", "trials", "accuracy_effect", "acc
 
 
 def main_effects(
-    space: SearchSpace, bounds: Bounds, codes: ArrayLike, accuracy: ArrayLike, seed: int = 0
+    space: SearchSpace, bounds: Bounds, codes: ArrayLike, accuracy: ArrayLike, seed: int = 0, metric: str = "accuracy"
 ) -> pd.DataFrame:
     """The main effect of each alternative of each choice, in the order of the space.
 
@@ -32,7 +32,8 @@ def main_effects(
     written; trials, the networks that have it; accuracy_effect, a share, and accuracy_error, its standard deviation in
     the posterior of the model of `nas.sampler`, given its settings of largest evidence, so rather too small where
     trials are few; madds_effect, in multiply-adds (without bounds the exact mean over the space, else over some
-    thousand networks, each counted exactly). Raises ValueError for fewer networks.
+    thousand networks, each counted exactly). With another metric its name stands in the columns' names in place of
+    accuracy. Raises ValueError for fewer networks.
     """
     rng = np.random.default_rng(seed)
     known, measured = np.asarray(codes, dtype=np.int16), np.asarray(accuracy, dtype=float)
@@ -55,7 +56,7 @@ def main_effects(
         for value, text in enumerate(choice.texts):
             trials = int((known[:, column] == value).sum())
             rows.append((choice.name, int(stage), kind, text, trials, effect[value], error[value], madds[value]))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=[name.replace("accuracy", metric) for name in COLUMNS])
 
 
 def mean_madds(space: SearchSpace, bounds: Bounds, seed: int) -> float:

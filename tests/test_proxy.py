@@ -79,19 +79,19 @@ def test_the_same_seed_gives_the_same_bits(few: Dataset) -> None:
 
 def test_a_stopped_training_is_the_beginning_of_a_whole_one(few: Dataset) -> None:
     recipe = replace(BRIEF, epochs=4)
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, Score]] = []
 
-    def stop(epoch: int, accuracy: float) -> bool:
-        seen.append((epoch, accuracy))
+    def stop(epoch: int, score: Score) -> bool:
+        seen.append((epoch, score))
         return epoch == 2
 
     part = train(TINY, few, recipe, seed=0, device="cpu", stop=stop)
-    whole = train(TINY, few, recipe, seed=0, device="cpu", stop=lambda epoch, accuracy: False)
+    whole = train(TINY, few, recipe, seed=0, device="cpu", stop=lambda epoch, score: False)
     assert part.stopped
     assert not whole.stopped
     assert part.curve == whole.curve[:2]
     assert part.accuracy == part.curve[-1]
-    assert seen == list(enumerate(part.curve, 1))
+    assert seen == list(enumerate(part.scores, 1))
     assert (part.epochs, whole.epochs, 2 * part.steps) == (2, 4, whole.steps)
     assert part.note == "stopped after epoch 2 of 4"
     assert whole.note == ""
@@ -302,7 +302,7 @@ def test_progress_is_told_at_least_once_an_epoch(few: Dataset) -> None:
     told: list[Progress] = []
     outcome = train(TINY, few, replace(BRIEF, epochs=2, batch_size=8), seed=0, device="cpu", progress=told.append)
     assert [(p.epoch, p.step) for p in told] == [(1, 10), (1, 13), (2, 23), (2, 26)]
-    assert [p.accuracy for p in told] == [None, None, outcome.curve[0], outcome.curve[0]]
+    assert [p.score for p in told] == [None, None, outcome.scores[0], outcome.scores[0]]
     assert {(p.epochs, p.steps) for p in told} == {(2, 26)}
 
 

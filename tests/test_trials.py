@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from nas import study
 from nas.evaluate import Job, Proxy
+from nas.metrics import Score
 from nas.proxy import Outcome, Recipe
 from nas.search.question import ORDERED, Search
 from nas.space import SearchSpace
@@ -42,7 +43,18 @@ class Trainings:
     def wait(self, running: Any, *_: Any) -> tuple[set[Future[Outcome]], set[Future[Outcome]]]:
         number = min(self.running, key=lambda number: (number == SLOW, number))
         ended = self.running.pop(number)
-        ended.set_result(Outcome(0.5, 0.1, (0.5,), 1, False, 1.0, 1, 0.1, 1, ""))
+        ended.set_result(
+            Outcome(
+                scores=(Score.of([5], [10]),),
+                epochs=1,
+                stopped=False,
+                seconds=1.0,
+                step_seconds=1,
+                steps=1,
+                batch_size=1,
+                note="",
+            )
+        )
         return {ended}, set(running) - {ended}
 
 

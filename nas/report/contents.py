@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 from optuna.trial import TrialState
 
-from nas import pareto, plots
+from nas import pareto, plots, study
 from nas.blocks import OPS
+from nas.metrics import spoken
 from nas.published import published
 from nas.report import sentences
 from nas.report.drawing import drawings
 from nas.report.run import Run
 
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
-_COLUMNS = (*("trial", "accuracy", "mean_accuracy", "mean_error", "runs", "epochs", "seconds", "resolution"), *COSTS)
+_COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)
 
 
 def contents(run: Run) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def contents(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "metric": {"key": run.metric, "name": spoken(run.metric)},
         "version": metadata.version("compound-nas"),
         "ops": {name: op.title for name, op in OPS.items()},
         "drawings": drawings(places),
@@ -80,11 +82,11 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
     trials = run.trials
     noisy = trials["mean_error"].notna()
     front = run.front.drop_duplicates("trial").set_index("trial")
-    curves = {trial.number: trial.user_attrs.get("curve") for trial in run.studied}
+    curves = {trial.number: trial.user_attrs.get(study.CURVES[run.metric]) for trial in run.studied}
     chosen = front.index[front["baseline"].astype(str) == "True"]
     return {
-        **{name: _numbers(trials[name]) for name in _COLUMNS if name in trials},
-        "bar": _numbers((2 * trials["mean_error"]).where(noisy, 1.96 * trials["accuracy_error"])),
+        **{name: _numbers(trials[name]) for name in (run.metric, f"mean_{run.metric}", *_COLUMNS) if name in trials},
+        "bar": _numbers((2 * trials["mean_error"]).where(noisy, 1.96 * trials[f"{run.metric}_error"])),
         "state": [str(state) for state in trials["state"]],
         "hash": [str(value) for value in trials["hash"]],
         "note": [str(note) if pd.notna(note) else "" for note in trials.get("note", [""] * len(trials))],
@@ -114,7 +116,7 @@ def _history(run: Run) -> dict[str, list[Any]]:
     if not set(names) <= set(done):
         return {"trial": [], "share": []}
     values = done[names].astype(float)
-    points = np.column_stack([-values[name] if name == "accuracy" else np.log(values[name]) for name in names])
+    points = np.column_stack([-values[name] if name == run.metric else np.log(values[name]) for name in names])
     kept = np.isfinite(points).all(axis=1)
     points, numbers = points[kept], done["trial"][kept]
     low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(1), np.zeros(1))

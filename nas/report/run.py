@@ -14,10 +14,11 @@ from optuna.trial import FrozenTrial
 from nas import study
 from nas.errors import UserError
 from nas.files import read_csv, read_toml
+from nas.metrics import metric_of
 from nas.named import NETWORK, RUNS, find_run
 from nas.units import nearest
 
-# The tables of a run, and the columns of each that hold numbers and must be there.
+# The tables of a run, and the columns of each that hold numbers and must be there; those of accuracy are of the metric.
 TABLES: dict[str, Sequence[str]] = {
     "trials.csv": (
         *("trial", "accuracy", "madds", "flops", "params", "activations", "epochs", "seconds", "accuracy_error"),
@@ -71,6 +72,11 @@ class Run:
     unread: str
 
     @property
+    def metric(self) -> str:
+        """The column by which networks are ranked; raises UserError."""
+        return metric_of(None, self.facts or self.scaling)
+
+    @property
     def name(self) -> str:
         """What it is called: its directory's name."""
         return self.path.absolute().name
@@ -108,7 +114,8 @@ def watched() -> list[str]:
 def read(path: Path) -> Run:
     """Read a run's directory as it is now; raises UserError for a file that is damaged."""
     facts, scaling = (read_toml(path / file) if (path / file).is_file() else {} for file in FACTS)
-    tables = [_table(path / file, TABLES[file], TEXTS[file]) for file in TABLES]
+    metric = metric_of(None, facts or scaling)
+    tables = [_table(path / file, _named_by(metric, TABLES[file]), TEXTS[file]) for file in TABLES]
     studied: Sequence[FrozenTrial] = ()
     unread = ""
     try:
@@ -121,6 +128,11 @@ def read(path: Path) -> Run:
         whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
         trials = trials.assign(latency_measured=trials["trial"].map(whole))
     return Run(path, facts, scaling, trials, front, effects, grid, rules, family, studied, unread)
+
+
+def _named_by(metric: str, columns: Sequence[str]) -> list[str]:
+    """Columns of accuracy as they are called for a metric."""
+    return [column.replace("accuracy", metric) for column in columns]
 
 
 def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:

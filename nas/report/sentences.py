@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nas import latency, plots, study
+from nas.metrics import spoken
 from nas.report.run import Run, table_of
 from nas.sensitivity import LEAST
 from nas.units import format_count, format_duration, plural
@@ -36,9 +37,10 @@ def all_of(run: Run) -> dict[str, Any]:
 
 
 def objectives(run: Run) -> list[str]:
-    """The objectives' columns in trials.csv, accuracy among them."""
+    """The objectives' columns in trials.csv, the metric among them."""
     named = run.fact("arguments", "objectives")
-    return [study.MEASURED.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
+    columns = {"accuracy": run.metric, **study.MEASURED}
+    return [columns.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
 
 
 def status(run: Run) -> str:
@@ -65,9 +67,9 @@ def confirmed(run: Run) -> str:
     noise, freedom = again
     expected = run.front["probability"].sum()
     return (
-        f"confirmed by repeats: one training's accuracy varies by {100 * noise:.2f} points between seeds (standard "
-        f"deviation, {plural(freedom, 'degree')} of freedom); of the {len(run.front)} on the front {expected:.1f} are "
-        "expected to be non-dominated"
+        f"confirmed by repeats: one training's {spoken(run.metric)} varies by {100 * noise:.2f} points between seeds "
+        f"(standard deviation, {plural(freedom, 'degree')} of freedom); of the {len(run.front)} on the front "
+        f"{expected:.1f} are expected to be non-dominated"
     )
 
 
@@ -89,8 +91,9 @@ def basis(run: Run) -> str:
     size, epochs = run.fact("data", "image_size", "?"), run.fact("proxy", "epochs", "?")
     times = "mean over a network's trainings" if _noise(run) else "one training each"
     trained = plural(epochs, "epoch") if isinstance(epochs, int) else f"{epochs} epochs"
+    meant = "Accuracy: top-1" if run.metric == "accuracy" else "Balanced accuracy: the mean of the classes' top-1"
     return (
-        f"Accuracy: top-1 on {number}validation images of {name} at {size} px that no network is trained on; proxy "
+        f"{meant} on {number}validation images of {name} at {size} px that no network is trained on; proxy "
         f"training of {trained}, {times}."
     )
 
@@ -116,9 +119,9 @@ def why(run: Run) -> str:
     """By which reward the baseline was picked."""
     named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
     if named == "v1" and isinstance(target, int):
-        return f"largest reward of all trials: accuracy · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
+        return f"largest reward of all trials: {spoken(run.metric)} · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
     if named == "v2":
-        return "largest reward of all trials: accuracy · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
+        return f"largest reward of all trials: {spoken(run.metric)} · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
     return ""
 
 
@@ -128,12 +131,13 @@ def notes(run: Run) -> list[str]:
     states = run.trials["state"].value_counts()
     if len(objectives(run)) > 2:
         said.append(
-            f"The front is that of accuracy, {_costs(run)}: against one cost alone some members lie below others."
+            f"The front is that of {spoken(run.metric)}, {_costs(run)}: against one cost alone some members lie below "
+            "others."
         )
     if stopped := int(states.get("PRUNED", 0)):
         said.append(
-            f"{plural(stopped, 'trial')} stopped early: a partial accuracy, on no front; a click on their name in the "
-            "legend draws them."
+            f"{plural(stopped, 'trial')} stopped early: a partial {spoken(run.metric)}, on no front; a click on their "
+            "name in the legend draws them."
         )
     if failed := int(states.get("FAIL", 0)):
         causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
@@ -156,13 +160,13 @@ def notes(run: Run) -> list[str]:
 def history(run: Run) -> str:
     """What the curve of the search is."""
     return (
-        "Hypervolume: the share of the box between the worst and the best accuracy and the logarithm of "
+        f"Hypervolume: the share of the box between the worst and the best {spoken(run.metric)} and the logarithm of "
         f"{_costs(run)} that the front dominates, each network by its first training."
     )
 
 
 def _costs(run: Run) -> str:
-    return " and ".join(plots.short_name(name) for name in objectives(run) if name != "accuracy")
+    return " and ".join(plots.short_name(name) for name in objectives(run) if name != run.metric)
 
 
 def effects(run: Run) -> str:
@@ -170,8 +174,8 @@ def effects(run: Run) -> str:
     if len(run.effects):
         return (
             "What an alternative does, everything else being equal, compared with the average over its choice's "
-            "alternatives. Accuracy: posterior mean of the sampler's model, bars ± 2 posterior standard deviations. "
-            "MAdds need no model."
+            f"alternatives. {spoken(run.metric).capitalize()}: posterior mean of the sampler's model, bars ± 2 "
+            "posterior standard deviations. MAdds need no model."
         )
     if not run.facts:
         return ""
@@ -201,7 +205,7 @@ def grid(run: Run) -> str:
     data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
     return (
         f"{len(run.grid)} triples with α·β²·γ² near the target, {run.grid['hash'].nunique()} networks of φ = 1; proxy "
-        f"accuracy on validation images of {data}; bars are 95 % intervals."
+        f"{spoken(run.metric)} on validation images of {data}; bars are 95 % intervals."
     ) + (
         " Half of them went on from stage to stage, the last are means over several seeds; stages do not compare with "
         "each other."
@@ -216,8 +220,8 @@ def rules(run: Run) -> str:
         return ""
     low, high = (format_count(bound) for bound in (run.rules["madds"].min(), run.rules["madds"].max()))
     return (
-        f"One network a rule, of {low} to {high} counted MAdds; proxy accuracy is the mean over several seeds, bars "
-        "are 95 % intervals between them."
+        f"One network a rule, of {low} to {high} counted MAdds; proxy {spoken(run.metric)} is the mean over several "
+        "seeds, bars are 95 % intervals between them."
     )
 
 

@@ -11,6 +11,7 @@ from nas import cli, scaling, study
 from nas.errors import UserError
 from nas.evaluate import Proxy
 from nas.files import to_toml, write_atomic
+from nas.metrics import option_of
 from nas.scale.baseline import find_baseline
 from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
@@ -53,6 +54,7 @@ def main(
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.  [default: the run's]")] = None,
     run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
+    metric: cli.RunsMetricOption = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="[default: the run's]")] = None,
     workers: cli.WorkersOption = None,
     ray: cli.RayOption = None,
@@ -69,7 +71,7 @@ def main(
         raise UserError(f"--match {match[:40]!r}: {nearest(match[:40], MATCHES)}")
     budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
     given = given_coefficients(rule, coefficients, target)
-    found = find_baseline(baseline, run, data, epochs, seed)
+    found = find_baseline(baseline, run, data, epochs, seed, metric)
     hired = hire(device, workers, ray, gpus_per_trial)
     if latency is not None:
         hired.check_here("--latency")
@@ -94,7 +96,13 @@ def main(
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train, "data": found.data},
-        **{"epochs": found.recipe.epochs, "seed": found.seed, "run": run, "no_measure": not measure},
+        **{
+            "epochs": found.recipe.epochs,
+            "metric": option_of(found.metric),
+            "seed": found.seed,
+            "run": run,
+            "no_measure": not measure,
+        },
     }
     scale(wanted, arguments, train, measure, storage)
 
@@ -110,7 +118,7 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
         trainings = None
         if train or wanted.rule == "auto" or wanted.given is None:
             trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
-            trainings = Trainings(trials, wanted.proxy, wanted.workers)
+            trainings = Trainings(trials, wanted.proxy, wanted.workers, wanted.metric)
         chosen, rule = wanted.given, wanted.rule
         if chosen is None:
             assert trainings is not None

@@ -10,7 +10,8 @@ from typing import Any
 from nas import cli, datasets
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.named import BASELINE, FALLBACK, RUNS, find_network, newest_run, run_path
+from nas.metrics import metric_of, option_of
+from nas.named import BASELINE, FALLBACK, RUNS, facts_of, find_network, newest_run, run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.space import SearchSpace
@@ -20,7 +21,8 @@ from nas.space import SearchSpace
 class Baseline:
     """What is scaled, the run directory that the results go to, and what its proxy trainings use.
 
-    name: what to type for the same baseline; origin: the same for the reader.
+    name: what to type for the same baseline; origin: the same for the reader. metric: the column by which networks are
+    ranked.
     """
 
     architecture: Architecture
@@ -30,10 +32,16 @@ class Baseline:
     data: str
     recipe: Recipe
     seed: int
+    metric: str
 
 
 def find_baseline(
-    name: str | None, run: str | None, data: str | None, epochs: int | None, seed: int | None
+    name: str | None,
+    run: str | None,
+    data: str | None,
+    epochs: int | None,
+    seed: int | None,
+    metric: str | None = None,
 ) -> Baseline:
     """The baseline that a name, or its absence, stands for; raises UserError."""
     if name is None and newest_run() is None:
@@ -50,6 +58,12 @@ def find_baseline(
         raise UserError(
             f"--run {path.name}: that run has a baseline of its own; choose another --run for {found.origin}"
         )
+    measured = metric_of(metric, saved)
+    if (path / "run.toml").exists() and metric_of(None, facts_of(path)) != measured:
+        raise UserError(
+            f"--metric {option_of(measured)}: run {path.name} is by {option_of(metric_of(None, facts_of(path)))}; "
+            "leave it out, or choose another --run"
+        )
     arguments = saved.get("arguments", {})
     recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
     if epochs is not None:
@@ -64,6 +78,7 @@ def find_baseline(
         data or arguments.get("data", datasets.DEFAULT),
         Recipe(**recipe),
         arguments.get("seed", 0) if seed is None else seed,
+        measured,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -13,9 +12,10 @@ import pandas as pd
 from nas import cli, latency, memory, plots, scaling
 from nas.evaluate import Job, load_data
 from nas.files import write_atomic
+from nas.metrics import METRICS, spoken
 from nas.published import published
 from nas.scale import pictures
-from nas.scale.grid import Stage, half_interval, scores_of
+from nas.scale.grid import Stage, means
 from nas.scale.halving import Network
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
@@ -84,26 +84,25 @@ class Family:
         return pd.DataFrame(rows)
 
     def accuracies(self, trainings: Trainings) -> pd.DataFrame:
-        """Mean proxy accuracy of each member, with half a 95 % interval; empty where nothing is trained yet."""
+        """Means of proxy accuracy and balanced accuracy of each member; empty where nothing is trained yet."""
         known = trainings.known()
         done: Stage = {}
         for network, jobs in self.jobs().items():
-            if trials := [known[job] for job in jobs if job in known and "accuracy" in known[job].user_attrs]:
+            if trials := [known[job] for job in jobs if job in known and self.wanted.metric in known[job].user_attrs]:
                 done[network] = trials
-        scores = scores_of(done)
         rows: list[dict[str, Any]] = []
         for network in self.networks:
             trials = done.get(network, [])
             rows.append(
                 {
-                    "accuracy": mean(scores[network]) if trials else None,
-                    "accuracy_error": half_interval(scores, network, trials[0]) if trials else None,
+                    **means(done, network),
                     "trainings": len(trials),
                     "epochs": trials[0].user_attrs["epochs"] if trials else None,
                     "image_size": network.image_size,
                 }
             )
-        return pd.DataFrame(rows).astype({"accuracy": float, "accuracy_error": float, "epochs": "Int64"})
+        floats = [*METRICS.values(), *(f"{metric}_error" for metric in METRICS.values())]
+        return pd.DataFrame(rows).astype({**dict.fromkeys(floats, float), "epochs": "Int64"})
 
     def jobs(self) -> dict[Network, list[Job]]:
         """The trainings of each member: one a seed."""
@@ -151,7 +150,8 @@ def write_family(found: Family, trainings: Trainings | None, measure: bool, fold
 def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path) -> None:
     """Train the members by proxy, each from several seeds, and draw their accuracy; continues what was begun."""
     images = load_data(found.wanted.proxy.data)
-    title = f"{found.wanted.found.path.name}: proxy accuracy of the family of {found.coefficients}"
+    metric = found.wanted.metric
+    title = f"{found.wanted.found.path.name}: proxy {spoken(metric)} of the family of {found.coefficients}"
 
     def after() -> str:
         whole = pd.concat([table, found.accuracies(trainings)], axis=1)
@@ -160,17 +160,17 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
             f"baseline {found.wanted.found.origin}; {plural(found.wanted.seeds, 'training')} each of "
             f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {images.name}"
         )
-        plots.save(pictures.trained(whole, title, subtitle), folder / "accuracy.png")
+        plots.save(pictures.trained(whole, title, subtitle, metric), folder / "accuracy.png")
         return f"family {int(whole['trainings'].sum())}"
 
     jobs = [job for seed in zip(*found.jobs().values(), strict=True) for job in seed]
     trainings.run(lambda _: jobs, len(jobs), after)
     after()
     for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
-        said = f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_error']:.2f} %" if row["trainings"] else "failed"
+        said = f"{100 * row[metric]:.2f} ± {100 * row[f'{metric}_error']:.2f} %" if row["trainings"] else "failed"
         times = plural(row["trainings"], "training")
-        cli.say(f"φ {phi:g}: proxy accuracy {said} ({times} at {row['image_size']} px)")
-    cli.say(f"accuracy: {folder / 'accuracy.png'}")
+        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {said} ({times} at {row['image_size']} px)")
+    cli.say(f"{spoken(metric)}: {folder / 'accuracy.png'}")
 
 
 def _line(row: pd.Series) -> str:

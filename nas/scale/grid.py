@@ -16,6 +16,7 @@ from nas import cli, plots, scaling
 from nas.errors import RunFailed
 from nas.evaluate import Job, load_data
 from nas.files import write_atomic
+from nas.metrics import METRICS, spoken
 from nas.scale import pictures
 from nas.scale.halving import FINALISTS, Gap, Ladder, Network, gap, margin
 from nas.scale.question import Scaling, image_sizes
@@ -56,16 +57,16 @@ class Contest:
 
     def stages(self, known: Known) -> list[Stage]:
         """The complete trainings of each stage so far, of the networks that have one."""
-        accuracy = {job: trial.user_attrs.get("accuracy") for job, trial in known.items()}
+        scores = {job: trial.user_attrs.get(self.wanted.metric) for job, trial in known.items()}
         stages = []
-        for stage in self.ladder.stages(accuracy):
-            done = {n: [known[job] for job in jobs if accuracy.get(job) is not None] for n, jobs in stage.items()}
+        for stage in self.ladder.stages(scores):
+            done = {n: [known[job] for job in jobs if scores.get(job) is not None] for n, jobs in stage.items()}
             stages.append({network: trials for network, trials in done.items() if trials})
         return stages
 
     def leader(self, known: Known) -> Network | None:
         """The network with the best mean of the last stage that has any; of equal ones the first."""
-        scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}))
+        scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}), self.wanted.metric)
         return max(scores, key=lambda network: mean(scores[network]), default=None)
 
     def sharing(self, network: Network) -> list[Candidate]:
@@ -78,9 +79,9 @@ class Contest:
         return self.sharing(network)[0]
 
     def table(self, known: Known) -> pd.DataFrame:
-        """The rows of grid.csv: `accuracy` is the mean of the last stage that a triple's network came to.
+        """The rows of grid.csv: accuracy and balanced_accuracy are means of the last stage that a network came to.
 
-        first_accuracy is that of the first stage, in which all are trained alike; accuracy_error is half a 95 %
+        Theirs of the first stage, in which all are trained alike, begin with first_. The errors are half a 95 %
         interval: of the trainings' noise in the final, else of the number of validation images.
         """
         stages, leader = self.stages(known), self.leader(known)
@@ -88,20 +89,21 @@ class Contest:
         for one, network in zip(self.wanted.candidates, self.networks, strict=True):
             reached = [stage for stage in stages if network in stage]
             last = reached[-1][network] if reached else []
-            scores = [scores_of(stage)[network] for stage in reached]
+            final = means(reached[-1] if reached else {}, network)
+            first = means(reached[0] if reached else {}, network)
             cost = asdict(one.architecture.cost())
             rows.append(
                 {
                     **asdict(one.coefficients),
                     "product": one.coefficients.product,
                     "counted_ratio": one.counted_ratio,
-                    "accuracy": mean(scores[-1]) if scores else None,
+                    "accuracy": final["accuracy"],
                     **cost,
                     "resolution": one.architecture.resolution,
                     "moved": one.moved,
                     "image_size": network.image_size,
-                    "first_accuracy": mean(scores[0]) if scores else None,
-                    "accuracy_error": half_interval(scores_of(reached[-1]), network, last[0]) if scores else None,
+                    **{f"first_{metric}": first[metric] for metric in METRICS.values()},
+                    **{name: value for name, value in final.items() if name != "accuracy"},
                     "stage": len(reached) or None,
                     "epochs": last[0].user_attrs["epochs"] if last else None,
                     "trainings": len(last),
@@ -112,18 +114,30 @@ class Contest:
                     "architecture": network.architecture,
                 }
             )
-        floats = dict.fromkeys(["accuracy", "first_accuracy", "accuracy_error"], float)
+        floats = dict.fromkeys([*final, *(f"first_{metric}" for metric in METRICS.values())], float)
         return pd.DataFrame(rows).astype({**floats, "stage": "Int64", "epochs": "Int64"})
 
 
-def scores_of(stage: Stage) -> dict[Network, list[float]]:
-    """The accuracies of trainings."""
-    return {network: [trial.user_attrs["accuracy"] for trial in trials] for network, trials in stage.items()}
+def scores_of(stage: Stage, metric: str) -> dict[Network, list[float]]:
+    """A metric of trainings, of the networks that have it: those of older versions lack balanced accuracy."""
+    found = {n: [t.user_attrs[metric] for t in trials if metric in t.user_attrs] for n, trials in stage.items()}
+    return {network: scores for network, scores in found.items() if scores}
 
 
-def half_interval(scores: Mapping[Network, list[float]], network: Network, trial: FrozenTrial) -> float:
+def means(stage: Stage, network: Network) -> dict[str, float | None]:
+    """The mean of each metric over a network's trainings in a stage, and its error; None where there is none."""
+    row: dict[str, float | None] = {}
+    for metric in METRICS.values():
+        scores = scores_of(stage, metric)
+        known = network in scores
+        row[metric] = mean(scores[network]) if known else None
+        row[f"{metric}_error"] = half_interval(scores, network, stage[network][0], metric) if known else None
+    return row
+
+
+def half_interval(scores: Mapping[Network, list[float]], network: Network, trial: FrozenTrial, metric: str) -> float:
     """Half the 95 % interval: of the noise between trainings, with one training of the number of validation images."""
-    return margin(scores, network) if len(scores[network]) > 1 else 1.96 * float(trial.user_attrs["accuracy_error"])
+    return margin(scores, network) if len(scores[network]) > 1 else 1.96 * float(trial.user_attrs[f"{metric}_error"])
 
 
 def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
@@ -152,11 +166,11 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
     if leader is None:
         raise RunFailed(f"{folder}: none of the grid's networks could be trained")
     picked = contest.candidate(leader)
-    final = scores_of(contest.stages(trainings.known())[-1])
+    final = scores_of(contest.stages(trainings.known())[-1], wanted.metric)
     cli.say(
         f"picked: {picked.coefficients}, nominal {picked.coefficients.product:.4g}×, "
         f"counted {picked.counted_ratio:.4g}×"
-        + (f", accuracy {100 * mean(final[leader]):.2f} %" if leader in final else "")
+        + (f", {spoken(wanted.metric)} {100 * mean(final[leader]):.2f} %" if leader in final else "")
     )
     if others := [str(one.coefficients) for one in contest.sharing(leader)[1:]]:
         cli.say(f"  the same network at φ = 1 is that of {'; '.join(others[:5])}{'; …' if others[5:] else ''}")
@@ -201,15 +215,16 @@ def publish(contest: Contest, known: Known, folder: Path) -> str:
     """Write grid.csv and grid.png as they are now, and say who leads."""
     table = contest.table(known)
     write_atomic(folder / "grid.csv", table.to_csv(index=False))
-    done = table[table["accuracy"].notna()]
+    metric = contest.wanted.metric
+    done = table[table[metric].notna()]
     if done.empty:
         return ""
     found = contest.wanted.found
-    title = f"{found.path.name}: α, β, γ of φ = 1 networks by proxy accuracy"
+    title = f"{found.path.name}: α, β, γ of φ = 1 networks by proxy {spoken(metric)}"
     subtitle = (
         f"baseline {found.origin}, trained on {load_data(contest.wanted.proxy.data).name}; {len(done)} of {len(table)} "
         f"triples, {table['hash'].nunique()} networks"
     )
-    plots.save(pictures.grid(done, title, subtitle), folder / "grid.png")
+    plots.save(pictures.grid(done, title, subtitle, metric), folder / "grid.png")
     best = done[done["picked"]].iloc[0]
     return f"best {Coefficients(best['alpha'], best['beta'], best['gamma'])}"

@@ -96,7 +96,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Gap(Generic[Name]):
-    """The mean accuracy of one less that of another, with a 95 % interval of the trainings' own noise."""
+    """The mean score of one less that of another, with a 95 % interval of the trainings' own noise."""
 
     one: Name
     other: Name

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from nas.metrics import spoken
 from nas.plots import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 from nas.units import format_count, plural
 
@@ -23,15 +24,15 @@ _STAR: Mapping[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": P
 _PAPER: Mapping[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 5}
 
 
-def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Two panels: the triples (α, β, γ) between the pure rules, coloured by proxy accuracy, and ranked by it.
+def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
+    """Two panels: the triples (α, β, γ) between the pure rules, coloured and ranked by a metric.
 
     table: the trained rows of grid.csv. A corner of the triangle puts all of log(α·β²·γ²) into that dimension; a
-    point's shares are log α, 2 log β and 2 log γ. Colour is the accuracy of the first stage, in which all were trained
+    point's shares are log α, 2 log β and 2 log γ. Colour is the metric of the first stage, in which all were trained
     alike. The ranking shows each network in the last stage that it came to, higher stages above.
     """
     figure, (left, right) = figures(title, subtitle, 2)
-    first = 100 * table["first_accuracy"].astype(float)
+    first = 100 * table[f"first_{metric}"].astype(float)
     colours: dict[str, Any] = {"cmap": "viridis", "edgecolors": INK, "linewidths": 0.5, "zorder": 3}
     colours |= {"vmin": first.min(), "vmax": first.max()}
     _triangle(left)
@@ -44,14 +45,14 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     left.scatter(x[picked], y[picked], s=460, **_STAR)
     epochs = table.loc[table["stage"] == 1, "epochs"]
     alike = f" after {plural(int(epochs.iloc[0]), 'epoch')}" if len(epochs) else ""
-    figure.colorbar(points, ax=left, label=f"proxy accuracy{alike} (%)", shrink=0.8)
+    figure.colorbar(points, ax=left, label=f"proxy {spoken(metric)}{alike} (%)", shrink=0.8)
 
-    ranked = table.sort_values(["stage", "accuracy", "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
+    ranked = table.sort_values(["stage", metric, "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
     rows = np.arange(len(ranked))
-    accuracy = 100 * ranked["accuracy"].astype(float)
-    errors = (100 * ranked["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    accuracy = 100 * ranked[metric].astype(float)
+    errors = (100 * ranked[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
     right.errorbar(accuracy, rows, xerr=errors, fmt="none", ecolor=PALE, elinewidth=1.2, capsize=2)
-    right.scatter(accuracy, rows, s=60, c=100 * ranked["first_accuracy"].astype(float), **colours)
+    right.scatter(accuracy, rows, s=60, c=100 * ranked[f"first_{metric}"].astype(float), **colours)
     for mark, size, style, label in (("paper", 130, _PAPER, "the paper's"), ("picked", 230, _STAR, "picked")):
         at = np.flatnonzero(ranked[mark])
         right.scatter(accuracy.iloc[at], at, s=size, label=label, **style)
@@ -68,7 +69,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     names = [_triple_label(row) for row in ranked.itertuples(index=False)]
     right.set_yticks(rows, names, fontsize=8)
     right.set_ylim(-0.7, len(ranked) - 0.3)
-    right.set_xlabel(LABELS["accuracy"])
+    right.set_xlabel(LABELS[metric])
     right.set_ylabel("α / β / γ   and growth of MAdds: nominal → counted")
     right.legend(loc="lower right", fontsize=8)
     note(
@@ -146,12 +147,12 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     return figure
 
 
-def trained(members: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Proxy accuracy of a family's members against their MAdds, with 95 % intervals of the trainings' noise."""
+def trained(members: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
+    """A metric of a family's members against their MAdds, with 95 % intervals of the trainings' noise."""
     figure, (axes,) = figures(title, subtitle, 1)
-    done = members[members["accuracy"].notna()]
-    madds, accuracy = done["madds"].astype(float), 100 * done["accuracy"].astype(float)
-    errors = (100 * done["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    done = members[members[metric].notna()]
+    madds, accuracy = done["madds"].astype(float), 100 * done[metric].astype(float)
+    errors = (100 * done[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
     axes.errorbar(
         madds, accuracy, errors, fmt="s-", color=PICK, markersize=6, linewidth=1.4, capsize=3, elinewidth=1, zorder=3
     )
@@ -161,21 +162,21 @@ def trained(members: pd.DataFrame, title: str, subtitle: str) -> Figure:
     log_counts(axes, "x", madds.tolist())
     axes.margins(y=0.15)
     axes.set_xlabel("multiply-adds per image at the network's own resolution (log scale)")
-    axes.set_ylabel(LABELS["accuracy"])
+    axes.set_ylabel(LABELS[metric])
     note(figure, "bars: 95 % intervals of the noise between trainings from several seeds; px: the proxy's images")
     return figure
 
 
-def rules(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Proxy accuracy of one network a rule, all with nearly equal counted MAdds, and what else they cost.
+def rules(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
+    """A metric of one network a rule, all with nearly equal counted MAdds, and what else they cost.
 
     table has the columns of rules.csv. Right panel: parameters, activations and training step relative to compound.
     """
     figure, (left, right) = figures(title, subtitle, 2)
-    done = table[table["accuracy"].notna()].sort_values("accuracy")
+    done = table[table[metric].notna()].sort_values(metric)
     rows = np.arange(len(done))
-    accuracy = 100 * done["accuracy"].astype(float)
-    errors = (100 * done["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    accuracy = 100 * done[metric].astype(float)
+    errors = (100 * done[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
     left.errorbar(accuracy, rows, xerr=errors, fmt="o", color=FRONT, ecolor=PALE, markersize=8, capsize=3)
     at = np.flatnonzero(done["picked"])
     left.scatter(accuracy.iloc[at], at, s=260, label="picked", **_STAR)
@@ -186,7 +187,7 @@ def rules(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     ]
     left.set_yticks(rows, names, fontsize=8)
     left.set_ylim(-0.6, len(done) - 0.4)
-    left.set_xlabel(LABELS["accuracy"])
+    left.set_xlabel(LABELS[metric])
     left.legend(loc="lower right", fontsize=8)
 
     compound = table[table["rule"] == "compound"].iloc[0]

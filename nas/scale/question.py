@@ -64,6 +64,11 @@ class Scaling:
     workers: Workers
 
     @property
+    def metric(self) -> str:
+        """The column by which networks are ranked."""
+        return self.found.metric
+
+    @property
     def aim(self) -> float | None:
         """The target that resolutions are moved to meet, if they are."""
         return self.target if self.match == "counted" else None

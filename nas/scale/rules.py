@@ -14,8 +14,9 @@ from nas import cli, plots, scaling
 from nas.errors import RunFailed
 from nas.evaluate import Job, load_data
 from nas.files import write_atomic
+from nas.metrics import METRICS
 from nas.scale import pictures
-from nas.scale.grid import Known, Stage, half_interval, scores_of, told
+from nas.scale.grid import Known, Stage, means, scores_of, told
 from nas.scale.halving import Network, gap
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
@@ -66,21 +67,20 @@ class Comparison:
         """The complete trainings of each network."""
         found: Stage = {}
         for job in self.jobs:
-            if job in known and "accuracy" in known[job].user_attrs:
+            if job in known and self.wanted.metric in known[job].user_attrs:
                 assert job.image_size is not None
                 found.setdefault(Network(job.architecture, job.image_size), []).append(known[job])
         return found
 
     def best(self, known: Known) -> str | None:
-        """The rule with the best mean accuracy; of equal ones the first."""
-        scores = scores_of(self.done(known))
+        """The rule with the best mean of the metric; of equal ones the first."""
+        scores = scores_of(self.done(known), self.wanted.metric)
         tried = [rule for rule, network in self.networks.items() if network in scores]
         return max(tried, key=lambda rule: mean(scores[self.networks[rule]]), default=None)
 
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of rules.csv; step_seconds is the median training step of the proxy."""
         done, best = self.done(known), self.best(known)
-        scores = scores_of(done)
         base = self.wanted.found.architecture.cost().madds
         rows: list[dict[str, Any]] = []
         for rule, member in self.members.items():
@@ -99,8 +99,7 @@ class Comparison:
                     "pixels": member.architecture.resolution,
                     "moved": member.moved,
                     "image_size": network.image_size,
-                    "accuracy": mean(scores[network]) if trials else None,
-                    "accuracy_error": half_interval(scores, network, trials[0]) if trials else None,
+                    **means(done, network),
                     "trainings": len(trials),
                     "epochs": self.epochs,
                     "step_seconds": median(t.user_attrs["step_seconds"] for t in trials) if trials else None,
@@ -108,7 +107,8 @@ class Comparison:
                     "architecture": str(member.architecture),
                 }
             )
-        return pd.DataFrame(rows).astype(dict.fromkeys(["accuracy", "accuracy_error", "step_seconds"], float))
+        floats = [*METRICS.values(), *(f"{metric}_error" for metric in METRICS.values()), "step_seconds"]
+        return pd.DataFrame(rows).astype(dict.fromkeys(floats, float))
 
 
 def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str:
@@ -136,7 +136,7 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
         best = comparison.best(known)
         if best is None:
             return ""
-        plots.save(pictures.rules(table, title, subtitle), folder / "rules.png")
+        plots.save(pictures.rules(table, title, subtitle, wanted.metric), folder / "rules.png")
         return f"best rule {best}"
 
     trainings.run(lambda _: comparison.jobs, len(comparison.jobs), after)
@@ -146,7 +146,7 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
     if best is None:
         raise RunFailed(f"{folder}: none of the rules' networks could be trained")
     cli.say(f"rule: {best}")
-    scores = scores_of(comparison.done(known))
+    scores = scores_of(comparison.done(known), wanted.metric)
     for rule, network in comparison.networks.items():
         if rule != best and network == comparison.networks[best]:
             cli.say(f"  {rule} comes to the same network")

@@ -15,9 +15,10 @@ from nas.display import Display
 from nas.evaluate import Job, Proxy, load_data
 from nas.workers import Workers
 
-Accuracies = Mapping[Job, float | None]  # of finished trainings; None where one failed
+Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed
 _JOB = "job"  # the attribute that names a trial's job, and what else has to be the same
-Plan = Callable[[Accuracies], Sequence[Job]]
+_BALANCED = " balanced_accuracy"  # ends the key of trainings for that metric: an older one of the same job lacks it
+Plan = Callable[[Scores], Sequence[Job]]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,13 @@ class Trainings:
     """Trains what is asked for and is not in the study yet.
 
     A trial names its job and what it was trained with, so a study may hold the trainings of grids and families with
-    other options, other data or another baseline beside each other.
+    other options, other data, another baseline or another metric beside each other.
     """
 
     study: optuna.Study
     proxy: Proxy
     workers: Workers
+    metric: str = "accuracy"
 
     @property
     def key(self) -> str:
@@ -41,9 +43,9 @@ class Trainings:
         """The finished trainings."""
         return self._jobs(TrialState.COMPLETE, TrialState.FAIL)
 
-    def accuracies(self) -> dict[Job, float | None]:
-        """Accuracy of each finished training, 0 to 1; None where it failed."""
-        return {job: trial.user_attrs.get("accuracy") for job, trial in self.known().items()}
+    def scores(self) -> dict[Job, float | None]:
+        """The metric of each finished training, 0 to 1; None where it failed."""
+        return {job: trial.user_attrs.get(self.metric) for job, trial in self.known().items()}
 
     def run(self, plan: Plan, total: int, after: Callable[[], str]) -> None:
         """Train all that a plan names, which may name more with each result; interrupted trainings come first.
@@ -51,34 +53,36 @@ class Trainings:
         total: how many jobs the plan will name in the end. after: publishes what is known, and says how it stands.
         """
         key = self.key
+        name = key if self.metric == "accuracy" else f"{key}{_BALANCED}"
 
         def ask() -> Trial | None:
             taken = self._jobs(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
-            return self.study.ask() if any(job not in taken for job in plan(self.accuracies())) else None
+            return self.study.ask() if any(job not in taken for job in plan(self.scores())) else None
 
         def prepare(trial: Trial) -> Job | None:
-            due = plan(self.accuracies())
-            named = study.claim(self.study, trial, _JOB, ({**asdict(job), "key": key} for job in due))
+            due = plan(self.scores())
+            named = study.claim(self.study, trial, _JOB, ({**asdict(job), "key": name} for job in due))
             job = _job(trial.user_attrs, key)
             if not named or job is None or job not in due:  # left over from a scaling with other options
                 return None
             study.describe_trial(trial, Architecture.parse(job.architecture), job)
             return job
 
-        done = len({*plan(self.accuracies())} & {*self.known()})
-        with Display(total, done, after) as display:
+        done = len({*plan(self.scores())} & {*self.known()})
+        with Display(total, done, after, metric=self.metric) as display:
             study.run_trials(
                 self.study, ask, prepare, lambda attrs: [attrs["accuracy"]], self.proxy, self.workers, display
-            )
+            )  # the study's value is the same for all scalings in it; what they go by is read from attributes
 
     def _jobs(self, *states: TrialState) -> dict[Job, FrozenTrial]:
         key = self.key
         found = self.study.get_trials(deepcopy=False, states=states)
-        named = {_job(t.user_attrs, key): t for t in found if not study.lost(t)}
+        measured = (t for t in found if self.metric in t.user_attrs or t.state != TrialState.COMPLETE)
+        named = {_job(t.user_attrs, key): t for t in measured if not study.lost(t)}
         return {job: trial for job, trial in named.items() if job is not None}
 
 
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
     """The job that a trial's attributes name, if it was trained with this key."""
     named = dict(attrs.get(_JOB, {}))
-    return Job(**named) if named.pop("key", None) == key else None
+    return Job(**named) if str(named.pop("key", None)).removesuffix(_BALANCED) == key else None

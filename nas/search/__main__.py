@@ -18,6 +18,7 @@ from nas.display import Display
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.files import write_atomic
+from nas.metrics import metric_of, spoken
 from nas.named import run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
@@ -62,8 +63,12 @@ def main(
         ),
     ] = None,
     objectives: Annotated[
-        str, typer.Option(help="accuracy and one or two of madds, flops, params, activations, latency, train_time.")
+        str,
+        typer.Option(
+            help="accuracy (by --metric) and one or two of madds, flops, params, activations, latency, train_time."
+        ),
     ] = "accuracy,madds",
+    metric: cli.MetricOption = "accuracy",
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
@@ -120,6 +125,7 @@ def main(
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
+        metric=metric_of(metric),
     )
     path = run_path(run or _default_name(found, images, data))
     arguments = {
@@ -132,6 +138,7 @@ def main(
         "progressive": progressive,
         "early_stopping": early_stopping or None,
         "objectives": list(wanted.objectives),
+        "metric": metric,
         "max_madds": most,
         "min_madds": least,
         "max_params": params,
@@ -204,7 +211,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         if wanted.stopper:
             cli.say(
                 f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "
-                "in trials.csv, with their accuracy so far, and are not on the front"
+                f"in trials.csv, with their {spoken(wanted.metric)} so far, and are not on the front"
             )
         if "train_time" in wanted.objectives:
             cli.say(
@@ -223,7 +230,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             display.done = len(study.finished(trials))
             return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 
-        with Display(wanted.trials, done, after, limit=limit) as display:
+        with Display(wanted.trials, done, after, limit=limit, metric=wanted.metric) as display:
             study.run_trials(
                 trials,
                 lambda: ask(wanted, trials),

@@ -13,21 +13,24 @@ from nas.search.question import Search
 from nas.units import format_count
 
 
-def averaged(table: pd.DataFrame, repeats: Repeats, images: int) -> tuple[pd.DataFrame, Noise | None]:
+def averaged(
+    table: pd.DataFrame, repeats: Repeats, images: int, metric: str = "accuracy"
+) -> tuple[pd.DataFrame, Noise | None]:
     """The trials with the means over their own training and its repeats, and the noise of one training.
 
-    table has the columns of trials.csv; images: validation images. Columns are added: runs (0 of a trial that failed),
-    mean_accuracy and mean_error, its standard error; empty as long as nothing was repeated.
+    table has the columns of trials.csv; repeats hold the metric, which is a column of it; images: validation images.
+    Columns are added: runs (0 of a trial that failed); the mean of the metric, mean_accuracy or mean_balanced_accuracy;
+    and mean_error, the standard error of that mean, empty as long as nothing was repeated.
     """
     runs = [
-        [accuracy, *(a for a in repeats.get(trial, ()) if not np.isnan(a))] if state == "COMPLETE" else []
-        for trial, state, accuracy in table[["trial", "state", "accuracy"]].itertuples(index=False)
+        [first, *(again for again in repeats.get(trial, ()) if not np.isnan(again))] if state == "COMPLETE" else []
+        for trial, state, first in table[["trial", "state", metric]].itertuples(index=False)
     ]
     noise = pooled_noise(runs, images)
     error = [float(noise.error(len(some))) if noise and some else np.nan for some in runs]
     means = [sum(some) / len(some) if some else np.nan for some in runs]
     columns: dict[str, Any] = {"runs": pd.array(list(map(len, runs)), dtype="Int64")}
-    return table.assign(**columns, mean_accuracy=means, mean_error=error), noise
+    return table.assign(**columns, **{f"mean_{metric}": means}, mean_error=error), noise
 
 
 def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataFrame:
@@ -39,8 +42,8 @@ def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataF
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
         return done.assign(reward=[], baseline=[], front=[], probability=[])
-    accuracy, madds = (done[name].astype(float).to_numpy() for name in ("mean_accuracy", "madds"))
-    costs = done[[name for name in wanted.columns if name != "accuracy"]].astype(float).to_numpy()
+    accuracy, madds = (done[name].astype(float).to_numpy() for name in (f"mean_{wanted.metric}", "madds"))
+    costs = done[wanted.costs].astype(float).to_numpy()
     rewards = rewards_of(table, wanted)
     judged = done.assign(
         reward=rewards,
@@ -66,7 +69,7 @@ def rewards_of(table: pd.DataFrame, wanted: Search) -> pareto.Floats:
     """The reward of each complete trial of an averaged table, of which there is one at least."""
     accuracy, madds, step, params = (
         table[table["state"] == "COMPLETE"][name].astype(float).to_numpy()
-        for name in ("mean_accuracy", "madds", "step_seconds", "params")
+        for name in (f"mean_{wanted.metric}", "madds", "step_seconds", "params")
     )
     if wanted.reward == "v1":
         return pareto.reward(accuracy, madds, wanted.target_madds)
@@ -76,12 +79,12 @@ def rewards_of(table: pd.DataFrame, wanted: Search) -> pareto.Floats:
 def formula_of(table: pd.DataFrame, wanted: Search) -> str:
     """The reward's formula, with its numbers; those of v2 are the first complete trial's, "" before there is one."""
     if wanted.reward == "v1":
-        return f"accuracy * (madds / {format_count(wanted.target_madds)}) ** -0.07"
+        return f"{wanted.metric} * (madds / {format_count(wanted.target_madds)}) ** -0.07"
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
         return ""
     first = done.iloc[0]
     return (
-        f"accuracy * (step_seconds / {first['step_seconds']:.4g}) ** -0.07 * "
+        f"{wanted.metric} * (step_seconds / {first['step_seconds']:.4g}) ** -0.07 * "
         f"(params / {format_count(first['params'])}) ** -0.05, relative to trial {first['trial']}"
     )

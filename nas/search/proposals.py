@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import study
 from nas.evaluate import Job, load_data
+from nas.metrics import Score
 from nas.proxy import Stop
 from nas.sampler import Sampler
 from nas.search.question import KNOWN, Search
@@ -69,19 +70,21 @@ def stop_rule(wanted: Search, trials: optuna.Study, trial: Trial) -> Stop:
     """
     assert wanted.stopper
     past = trial.number - wanted.lag
-    before = [t.user_attrs for t in study.finished(trials) if t.number < past and "curve" in t.user_attrs]
-    costs = [name for name in wanted.columns if name != "accuracy"]
+    curve, costs = study.CURVES[wanted.metric], wanted.costs
+    before = [t.user_attrs for t in study.finished(trials) if t.number < past and curve in t.user_attrs]
     peers = {
-        rung: [[-a["curve"][rung - 1], *(a[name] for name in costs)] for a in before if len(a["curve"]) >= rung]
+        rung: [[-a[curve][rung - 1], *(a[name] for name in costs)] for a in before if len(a[curve]) >= rung]
         for rung in wanted.stopper.rungs
     }
     known = trial.user_attrs
-    return partial(_stops, peers, [known[name] for name in costs], wanted.stopper.eta)
+    return partial(_stops, peers, [known[name] for name in costs], wanted.stopper.eta, wanted.metric)
 
 
-def _stops(peers: Mapping[int, list[list[float]]], costs: list[float], eta: int, epoch: int, accuracy: float) -> bool:
+def _stops(
+    peers: Mapping[int, list[list[float]]], costs: list[float], eta: int, metric: str, epoch: int, score: Score
+) -> bool:
     others = peers.get(epoch, [])
-    return len(others) > 0 and outranked([-accuracy, *costs], others, eta)
+    return len(others) > 0 and outranked([-getattr(score, metric), *costs], others, eta)
 
 
 def make_sampler(wanted: Search, number: int) -> BaseSampler:

@@ -31,7 +31,8 @@ class Search:
     """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained.
 
     confirm: how many times the front and what is near it are trained again. shared: whether other processes may be at
-    work on it as well. began: when this one did, on the monotonic clock.
+    work on it as well. metric: the column of what the objective accuracy, the reward and the front go by. began: when
+    this process did, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -49,6 +50,7 @@ class Search:
     confirm: int = 0
     latencies: latency.Table | None = None
     shared: bool = False
+    metric: str = "accuracy"
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -79,8 +81,13 @@ class Search:
 
     @property
     def columns(self) -> list[str]:
-        """The objectives' columns in trials.csv."""
-        return [study.MEASURED.get(name, name) for name in self.objectives]
+        """The objectives' columns in trials.csv: the objective accuracy is measured by the metric."""
+        return [{"accuracy": self.metric, **study.MEASURED}.get(name, name) for name in self.objectives]
+
+    @property
+    def costs(self) -> list[str]:
+        """Those of them that are minimized."""
+        return [name for name in self.columns if name != self.metric]
 
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:

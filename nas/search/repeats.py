@@ -30,10 +30,10 @@ def open_repeats(path: Path, storage: str | None) -> optuna.Study:
     return study.open_study(path, f"{path.name}-repeats", ["maximize"], None, storage, False)
 
 
-def recorded(repeats: optuna.Study) -> dict[Repeat, float]:
-    """The accuracies of the repeats made so far, NaN where one failed."""
-    found = ((_named(t), t.user_attrs.get("accuracy", np.nan)) for t in study.finished(repeats))
-    return {named: accuracy for named, accuracy in found if named}
+def recorded(repeats: optuna.Study, metric: str) -> dict[Repeat, float]:
+    """The metric of the repeats made so far, NaN where one failed."""
+    found = ((_named(t), t.user_attrs.get(metric, np.nan)) for t in study.finished(repeats))
+    return {named: value for named, value in found if named}
 
 
 def _named(trial: Trial | FrozenTrial) -> Repeat | None:
@@ -42,11 +42,11 @@ def _named(trial: Trial | FrozenTrial) -> Repeat | None:
     return tuple(trial_and_number) if trial_and_number else None
 
 
-def by_trial(repeats: optuna.Study) -> Repeats:
+def by_trial(repeats: optuna.Study, metric: str) -> Repeats:
     """The same, in order, by trial."""
     known: dict[int, list[float]] = {}
-    for (trial, _), accuracy in sorted(recorded(repeats).items()):
-        known.setdefault(trial, []).append(accuracy)
+    for (trial, _), value in sorted(recorded(repeats, metric).items()):
+        known.setdefault(trial, []).append(value)
     return known
 
 
@@ -69,13 +69,16 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
 
     @cache  # asked again and again of the same repeats
     def contending(known: tuple[tuple[int, tuple[float, ...]], ...]) -> list[int]:
-        return contenders(ranked(*averaged(table, dict(known), size), wanted))
+        return contenders(ranked(*averaged(table, dict(known), size, wanted.metric), wanted))
 
     def judged(known: Repeats) -> list[int]:
         return contending(tuple((trial, tuple(told)) for trial, told in sorted(known.items())))
 
+    def made() -> dict[Repeat, float]:
+        return recorded(repeats, wanted.metric)
+
     def due() -> list[Repeat]:
-        return next_repeats(judged, recorded(repeats), wanted.confirm)
+        return next_repeats(judged, made(), wanted.confirm)
 
     def ask() -> Trial | None:
         begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
@@ -93,24 +96,24 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
 
     def told() -> str:
         state = after()
-        display.done = len(recorded(repeats))
+        display.done = len(made())
         display.total = display.done + outstanding()
         return state
 
     def outstanding() -> int:
         """Repeats that the contenders of now lack: more may come to be in question."""
-        known = by_trial(repeats)
+        known = by_trial(repeats, wanted.metric)
         return sum(max(0, wanted.confirm - len(known.get(trial, ()))) for trial in judged(known))
 
-    done = len(recorded(repeats))
+    done = len(made())
     if missing := outstanding():
         cli.say(
             f"confirming: {wanted.confirm} more of each network on the front or near it, with other seeds; "
             f"trainings to come: {missing}, more where others come into question"
         )
-    with Display(done + missing, done, told, _called) as display:
+    with Display(done + missing, done, told, _called, metric=wanted.metric) as display:
         study.run_trials(
-            repeats, ask, prepare, lambda attrs: [attrs["accuracy"]], wanted.proxy, wanted.workers, display
+            repeats, ask, prepare, lambda attrs: [attrs[wanted.metric]], wanted.proxy, wanted.workers, display
         )
 
 

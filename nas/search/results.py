@@ -16,6 +16,7 @@ from nas.confirm import Noise
 from nas.datasets import Dataset
 from nas.errors import RunFailed
 from nas.files import write_atomic
+from nas.metrics import spoken
 from nas.search.front import averaged, formula_of, front_of, ranked
 from nas.search.proposals import time_spent
 from nas.search.question import Search
@@ -43,31 +44,33 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
 
 def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None) -> Found:
     """Write the tables, pareto.png and baseline.toml as they are now."""
-    known = by_trial(repeats) if repeats else {}
-    table, noise = averaged(study.table(trials, wanted.columns), known, len(images.val_labels))
+    known = by_trial(repeats, wanted.metric) if repeats else {}
+    table, noise = averaged(study.table(trials, wanted.columns), known, len(images.val_labels), wanted.metric)
     write_atomic(path / "trials.csv", table.to_csv(index=False))
     if repeats and known:
         write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
     front, formula = front_of(ranked(table, noise, wanted)), formula_of(table, wanted)
     write_atomic(path / "pareto.csv", front.to_csv(index=False))
     baseline = front[front["baseline"].astype(bool)]
-    cost = next((name for name in wanted.columns if name != "accuracy"), "madds")
-    title = f"{path.name}: proxy accuracy against {plots.short_name(cost)}"
+    cost = next(iter(wanted.costs), "madds")
+    title = f"{path.name}: proxy {spoken(wanted.metric)} against {plots.short_name(cost)}"
     subtitle = (
         f"space {wanted.space.name}, costs at {wanted.space.resolution} px and 1000 classes; "
-        f"accuracy on {len(images.val_labels)} validation images of {images.name} at {images.image_size} px"
+        f"{spoken(wanted.metric)} on {len(images.val_labels)} validation images of {images.name} at "
+        f"{images.image_size} px"
     )
-    if others := [plots.short_name(name) for name in wanted.columns if name not in ("accuracy", cost)]:
+    if others := [plots.short_name(name) for name in wanted.costs if name != cost]:
         subtitle += f"\nthe front counts {' and '.join(others)} too"
     picked = int(baseline["trial"].iloc[0]) if len(baseline) else None
-    plots.save(plots.pareto(table, front, picked, cost, title, subtitle, noise), path / "pareto.png")
+    plots.save(plots.pareto(table, front, picked, cost, title, subtitle, noise, wanted.metric), path / "pareto.png")
     for row in baseline.to_dict("records"):
         about = {
             "title": f"baseline of run {path.name}",
             "trial": row["trial"],
-            "accuracy": row["mean_accuracy"],
+            wanted.metric: row[f"mean_{wanted.metric}"],
             "trainings": int(row["runs"]),
-            **({"accuracy_error": row["mean_error"], "front_probability": row["probability"]} if noise else {}),
+            **({f"{wanted.metric}_error": row["mean_error"]} if noise else {}),
+            **({"front_probability": row["probability"]} if noise else {}),
             **{key: row[key] for key in ("madds", "params", "reward")},
             "why": f"largest reward {wanted.reward} of all trials: {formula}",
         }
@@ -77,22 +80,24 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, r
 
 def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
     """Write sensitivity.csv and sensitivity.png, if enough networks were trained for a model."""
-    table, _ = averaged(study.table(trials, wanted.columns), by_trial(repeats) if repeats else {}, 1)
+    known = by_trial(repeats, wanted.metric) if repeats else {}
+    table, _ = averaged(study.table(trials, wanted.columns), known, 1, wanted.metric)
     done = table[table["state"] == "COMPLETE"]
     if len(done) < sensitivity.LEAST:
         cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")
         return
     codes = [wanted.space.encode(Architecture.parse(text)) for text in done["architecture"]]
-    effects = sensitivity.main_effects(wanted.space, wanted.bounds, codes, done["mean_accuracy"], wanted.seed)
+    means = done[f"mean_{wanted.metric}"]
+    effects = sensitivity.main_effects(wanted.space, wanted.bounds, codes, means, wanted.seed, wanted.metric)
     write_atomic(path / "sensitivity.csv", effects.to_csv(index=False))
     where = "within the budget" if wanted.bounds else "of the space"
     title = f"{path.name}: what each choice does, everything else being equal"
     subtitle = (
-        f"space {wanted.space.name}, averaged over networks {where}; accuracy by the sampler's model of {len(done)} "
-        f"trained networks, MAdds counted at {wanted.space.resolution} px"
+        f"space {wanted.space.name}, averaged over networks {where}; {spoken(wanted.metric)} by the sampler's model of "
+        f"{len(done)} trained networks, MAdds counted at {wanted.space.resolution} px"
     )
     mean = sensitivity.mean_madds(wanted.space, wanted.bounds, wanted.seed)
-    plots.save(plots.sensitivity(effects, mean, title, subtitle), path / "sensitivity.png")
+    plots.save(plots.sensitivity(effects, mean, title, subtitle, wanted.metric), path / "sensitivity.png")
 
 
 def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> None:
@@ -108,7 +113,7 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> 
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
     cli.say(_confidence(front, found.noise))
     cli.say(
-        f"baseline: trial {best['trial']}, {_accuracy(best)}, "
+        f"baseline: trial {best['trial']}, {_measured(best, wanted.metric)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
         f"(largest reward {wanted.reward}: {found.formula})"
     )
@@ -124,12 +129,13 @@ def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> 
     cli.say(f"next: python -m nas.scale --phi 3 --baseline {path.name}")
 
 
-def _accuracy(row: dict[Hashable, Any]) -> str:
-    """The accuracy of a row of the front, and how it is known."""
+def _measured(row: dict[Hashable, Any], metric: str) -> str:
+    """The metric of a row of the front, and how it is known."""
+    mean = f"{spoken(metric)} {100 * row[f'mean_{metric}']:.1f}"
     if row["runs"] == 1:
-        return f"accuracy {100 * row['mean_accuracy']:.1f} %, one training"
+        return f"{mean} %, one training"
     return (
-        f"accuracy {100 * row['mean_accuracy']:.1f} ± {100 * row['mean_error']:.1f} %, mean and standard error of "
+        f"{mean} ± {100 * row['mean_error']:.1f} %, mean and standard error of "
         f"{row['runs']} trainings, non-dominated with probability {row['probability']:.2f}"
     )
 

@@ -24,6 +24,9 @@ Direction = Literal["maximize", "minimize"]
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
+# Arguments that older versions did not have, and what they did.
+ADDED = {"metric": "accuracy"}
+
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
 FINGERPRINTED = {
     "space": "search space",
@@ -83,7 +86,7 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any], shared: bool)
     """
     old, new = saved.get("arguments", {}), facts["arguments"]
     for key in sorted((set(old) | set(new)) - ANYWHERE - ({"time_budget"} if shared else set())):
-        before, now = old.get(key), new.get(key)
+        before, now = (arguments.get(key, ADDED.get(key)) for arguments in (old, new))
         if before != now:
             option = f"--{key.replace('_', '-')}"
             return (

@@ -14,9 +14,11 @@ from nas.evaluate import Job
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
     *("seed", "architecture", "hash", "accuracy_error", "image_size", "step_seconds", "note"),
+    *("balanced_accuracy", "balanced_accuracy_error"),
 ]
 
 MEASURED = {"train_time": "step_seconds"}  # objectives that only training tells, and their columns in trials.csv
+CURVES = {"accuracy": "curve", "balanced_accuracy": "balanced_curve"}  # a trial's attributes: a metric by epoch
 
 
 def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[str, float] | None = None) -> None:
@@ -59,8 +61,12 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def table(study: optuna.Study, others: Sequence[str] = ()) -> pd.DataFrame:
-    """The finished trials as rows with the columns of trials.csv, and others that `describe_trial` was told of."""
+    """The finished trials as rows with the columns of trials.csv, and others that `describe_trial` was given.
+
+    Trials of older versions have no balanced accuracy: theirs is empty.
+    """
     rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *(name for name in others if name not in COLUMNS)])
     whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+    shares = ["balanced_accuracy", "balanced_accuracy_error"]
+    return frame.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(shares, float)})

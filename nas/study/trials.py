@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict
 from math import inf
 from typing import Any, Protocol
 
@@ -13,8 +14,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.evaluate import Failed, Job, Proxy, Result
+from nas.metrics import METRICS
 from nas.proxy import Progress
 from nas.stopping import keep
+from nas.study.ledger import CURVES
 from nas.study.sharing import Heart, fail_lost, hearing, settled
 from nas.workers import Workers, trained_again
 
@@ -140,18 +143,17 @@ def _tell(
             trial.set_user_attr("note", result.cause)
             return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         found = {
-            "accuracy": result.accuracy,
-            "accuracy_error": result.error,
+            **asdict(result.score),
             "epochs": result.epochs,
             "seconds": result.seconds,
             "step_seconds": result.step_seconds,
-            "curve": list(result.curve),
+            **{CURVES[metric]: [getattr(score, metric) for score in result.scores] for metric in METRICS.values()},
             "note": result.note,
         }
         for key, value in found.items():
             trial.set_user_attr(key, value)
-        for epoch in (epoch for epoch in rungs if epoch <= len(result.curve)):
-            keep(trial, epoch, epoch, values({**trial.user_attrs, "accuracy": result.curve[epoch - 1]}))
+        for epoch in (epoch for epoch in rungs if epoch <= len(result.scores)):
+            keep(trial, epoch, epoch, values({**trial.user_attrs, **asdict(result.scores[epoch - 1])}))
         # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
         if result.stopped:
             return study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)

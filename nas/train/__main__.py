@@ -17,6 +17,7 @@ from nas.datasets import Dataset
 from nas.errors import RunFailed, UserError, check_installed
 from nas.files import read_toml
 from nas.images import Images, images_of
+from nas.metrics import metric_of, option_of
 from nas.named import find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, calm, out_of_memory
@@ -74,6 +75,7 @@ def main(
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
     ] = False,
+    metric: cli.RunsMetricOption = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the curve for TensorBoard too: tensorboard --logdir runs.")
     ] = False,
@@ -93,6 +95,7 @@ def main(
     with joined(device) as ranks:
         found = find_network(network)
         source = data or found.facts.get("arguments", {}).get("data", datasets.DEFAULT)
+        measured = metric_of(metric, found.facts)
         chosen = Recipe.load(recipe or (TUNING if pretrained else DEFAULT))
         chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
         chosen = chosen if unfreeze is None else replace(chosen, unfreeze=unfreeze)
@@ -118,13 +121,14 @@ def main(
             weights,
             seed,
             compiled,
+            measured,
         )
         wanted.check(ranks)
         arguments = {
             **{"data": source, "recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
             **{"pieces": wanted.pieces, "image_size": images.image_size, "compile": compiled or None, "seed": seed},
             **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
-            **{"device": device, "processes": ranks.world},
+            **{"metric": option_of(measured), "device": device, "processes": ranks.world},
         }
         course = Course(
             training, validation, images.num_classes, images.flip, chosen, wanted.pieces, wanted.freeze, seed
@@ -135,7 +139,7 @@ def main(
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 perform(wanted, course, model, ranks, path, tensorboard)
-                conclude(path, held, images, training, ranks)
+                conclude(path, held, images, training, ranks, measured)
         else:
             perform(wanted, course, model, ranks, path, tensorboard)
 
@@ -198,7 +202,7 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
         if tensorboard and ranks.first:
             write_events(path)
         return
-    with Display(course.recipe.epochs, ranks.first) as display, closing(Events(path)) as events:
+    with Display(course.recipe.epochs, ranks.first, wanted.metric) as display, closing(Events(path)) as events:
 
         def published(rows: list[Row]) -> None:
             display.published(rows[-1])
@@ -213,13 +217,13 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
         write_results(path, wanted, trainee, ended)
 
 
-def conclude(path: Path, held: Dataset | None, images: Dataset, training: Images, ranks: Ranks) -> None:
+def conclude(path: Path, held: Dataset | None, images: Dataset, training: Images, ranks: Ranks, metric: str) -> None:
     """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
     if held and "test" not in read_toml(path / RESULT):
         pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
         part = replace(training, pixels=pixels, labels=held.val_labels)
         model = trained.load(path).to(ranks.where)
-        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)))
+        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)), metric)
     for sentence in sentences(path):
         cli.say(sentence)
 

@@ -13,9 +13,9 @@ from nas.units import format_duration
 class Display:
     """One line an epoch, and on a terminal a bar below."""
 
-    def __init__(self, epochs: int, shown: bool) -> None:
+    def __init__(self, epochs: int, shown: bool, metric: str = "accuracy") -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=not shown)
-        self.epochs = epochs
+        self.epochs, self.metric = epochs, metric
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
@@ -40,8 +40,9 @@ class Display:
 
     def published(self, row: Row) -> None:
         """Say one line about an epoch."""
+        balanced = f"balanced accuracy {100 * row.balanced_accuracy:5.2f} %  " * (self.metric == "balanced_accuracy")
         self.console.print(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.train_loss:.4f}  validation: loss {row.val_loss:.4f}  "
-            f"top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}",
+            f"{balanced}top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}",
             markup=False,
         )

@@ -15,7 +15,14 @@ from nas.train.loop import Row
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-SCALARS = ("rate", "train_loss", "val_loss", "top1", "top5")  # columns of curve.csv; the step is the epoch
+SCALARS = (
+    "rate",
+    "train_loss",
+    "val_loss",
+    "top1",
+    "top5",
+    "balanced_accuracy",
+)  # columns of curve.csv; the step is the epoch
 
 
 class Events:

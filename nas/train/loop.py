@@ -33,7 +33,10 @@ EVERY = 60.0  # seconds between two checkpoints, at most
 
 
 class Row(NamedTuple):
-    """One epoch: a row of curve.csv. rate: the learning rate of its last step; seconds: since the training began."""
+    """One epoch: a row of curve.csv. rate: the learning rate of its last step; seconds: since the training began.
+
+    Trainings that older versions began have no balanced accuracy in their first rows.
+    """
 
     epoch: int
     rate: float
@@ -42,6 +45,7 @@ class Row(NamedTuple):
     top1: float
     top5: float
     seconds: float
+    balanced_accuracy: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,15 @@ def train(
                 own = range(ranks.rank, course.pieces, ranks.world)
                 loss = trainee.step(_pieces(course, trainee, chosen, own), len(own), len(chosen), rate)
                 total += loss
-                watch.see(loss, [row.top1 for row in rows])
+                watch.see(loss, measured.score if measured else None)
                 if ranks.first and time.monotonic() - kept >= EVERY and trainee.steps % course.batches:
                     _write(file, trainee, rows, total, before + time.monotonic() - began)
                     kept = time.monotonic()
             measured = _measured(trainee, course, epoch)
             seconds = before + time.monotonic() - began
             mean = total.item() / course.batches
-            rows.append(Row(epoch + 1, rate, mean, measured.loss, measured.top1, measured.top5, seconds))
+            shares = measured.top1, measured.top5
+            rows.append(Row(epoch + 1, rate, mean, measured.loss, *shares, seconds, measured.score.balanced_accuracy))
             total.zero_()
             if ranks.first:
                 published(rows)

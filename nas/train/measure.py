@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.images import Images
+from nas.metrics import Score
 from nas.proxy import Diverged
 from nas.train.ranks import Ranks
 
@@ -39,15 +39,20 @@ class Measured:
         """How many were looked at."""
         return int(self.confusion.sum())
 
+    @cached_property
+    def score(self) -> Score:
+        """Accuracy and balanced accuracy, with their standard errors from the number of images."""
+        return Score.of(self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist())
+
     @property
     def top1(self) -> float:
         """Share of images whose class is the likeliest."""
-        return int(self.confusion.trace()) / self.images
+        return self.score.accuracy
 
     @property
     def error(self) -> float:
-        """Standard error of top1 from the number of images, sqrt(p (1 - p) / n)."""
-        return math.sqrt(self.top1 * (1 - self.top1) / self.images)
+        """Standard error of top1."""
+        return self.score.accuracy_error
 
 
 @torch.no_grad()

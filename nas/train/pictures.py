@@ -21,16 +21,22 @@ _NAMED = 40  # classes that all have their names at the axes
 _PAIRS = 16  # of classes, in the list of what is mistaken most
 
 
-def curve(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Two panels: losses, and accuracy on the validation images, after each epoch. table has curve.csv's columns."""
+def curve(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
+    """Two panels: losses, and accuracy on the validation images, after each epoch. table has curve.csv's columns.
+
+    With the metric balanced_accuracy that is drawn too.
+    """
     figure, (left, right) = figures(title, subtitle, 2)
     epochs = table["epoch"]
     style: dict[str, Any] = {"linewidth": 1.4, "marker": "o" if len(table) < 40 else "", "markersize": 3}
     left.plot(epochs, table["train_loss"], color=PALE, label="training batches, as augmented and smoothed", **style)
     left.plot(epochs, table["val_loss"], color=FRONT, label="validation images", **style)
     left.set_ylabel("cross-entropy (nats)")
-    for name, colour in (("top5", PALE), ("top1", FRONT)):
-        label = f"{name[:3]}-{name[3]}, at the end {100 * table[name].iloc[-1]:.2f} %"
+    shown = {"top5": ("top-5", PALE), "top1": ("top-1", FRONT), "balanced_accuracy": ("balanced accuracy", PICK)}
+    for name, (word, colour) in shown.items():
+        if name == "balanced_accuracy" != metric:
+            continue
+        label = f"{word}, at the end {100 * table[name].iloc[-1]:.2f} %"
         right.plot(epochs, 100 * table[name], color=colour, label=label, **style)
     right.set_ylabel("accuracy on validation images (%)")
     for axes in (left, right):

@@ -24,7 +24,8 @@ class Training:
     """What is asked for.
 
     origin: what the user calls the network. mean, std: by which pixel values are normalised, one number per channel.
-    pieces: of a batch, each with batch norm statistics of its own. freeze: parts of the features.
+    pieces: of a batch, each with batch norm statistics of its own. freeze: parts of the features. metric: the column
+    that is shown first.
     """
 
     architecture: Architecture
@@ -38,6 +39,7 @@ class Training:
     pretrained: Pretrained | None
     seed: int
     compiled: bool
+    metric: str = "accuracy"
 
     @cached_property
     def inputs(self) -> Inputs:

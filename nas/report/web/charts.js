@@ -111,8 +111,8 @@ function drawEffects() {
   if (empty) return;
   const choices = new Map();
   for (const row of effects) choices.set(row.choice, [...(choices.get(row.choice) || []), row]);
-  const spread = (rows) =>
-    Math.max(...rows.map((r) => r.accuracy_effect)) - Math.min(...rows.map((r) => r.accuracy_effect));
+  const [effect, name] = [`${metric()}_effect`, metricName()];
+  const spread = (rows) => Math.max(...rows.map((r) => r[effect])) - Math.min(...rows.map((r) => r[effect]));
   const ranked = [...choices.values()].sort((a, b) => spread(b) - spread(a));
   const all = $("all-choices").getAttribute("aria-expanded") === "true";
   $("all-choices").hidden = ranked.length <= FEW;
@@ -160,9 +160,9 @@ function drawEffects() {
   });
   chart(
     "effects-accuracy",
-    side("accuracy_effect", "accuracy_error", 100),
-    layout("effect on accuracy (points)"),
-    `Effect of each choice on accuracy, the largest first: ${names.at(-1)}.`,
+    side(effect, `${metric()}_error`, 100),
+    layout(`effect on ${name} (points)`),
+    `Effect of each choice on ${name}, the largest first: ${names.at(-1)}.`,
   );
   chart("effects-madds", side("madds_effect", null, 1), layout("effect on MAdds"), "Effect of each choice on MAdds.");
 }

@@ -4,7 +4,7 @@
 /** The facts compared, [name, value as text, number, whether less is better (null: neither)]. */
 function compared() {
   return [
-    ["accuracy", accuracyText, (t) => accuracy(t), false],
+    [metricName(), scoreText, (t) => score(t), false],
     ["P(non-dominated)", (t) => (known(t.probability) ? t.probability.toFixed(2) : "–"), () => null, null],
     ...page.data.costs.map((cost) => [cost.short, (t) => amount(cost.key, t[cost.key]), (t) => t[cost.key], true]),
   ];

@@ -52,16 +52,20 @@ const amount = (key, value) => (isTime(key) ? seconds(value) : count(value));
 
 const epochsText = (number) => `${number} ${number === 1 ? "epoch" : "epochs"}`;
 
-/** The accuracy a trial is judged by: the mean over its trainings; its own where it was stopped. */
-const accuracy = (trial) => (known(trial.mean_accuracy) ? trial.mean_accuracy : trial.accuracy);
+/** The column of the metric by which networks are ranked: accuracy, or balanced_accuracy. */
+const metric = () => page.data.metric.key;
+const metricName = () => page.data.metric.name;
+
+/** What a trial is judged by: the metric's mean over its trainings; its own where it was stopped. */
+const score = (trial) => (known(trial[`mean_${metric()}`]) ? trial[`mean_${metric()}`] : trial[metric()]);
 
 /** The same in words, with what it rests on. */
-function accuracyText(trial) {
-  if (!known(accuracy(trial))) return "no accuracy";
-  if (trial.state === "PRUNED") return `${percent(trial.accuracy)} when stopped after epoch ${trial.epochs}`;
+function scoreText(trial) {
+  if (!known(score(trial))) return `no ${metricName()}`;
+  if (trial.state === "PRUNED") return `${percent(trial[metric()])} when stopped after epoch ${trial.epochs}`;
   const spread = known(trial.mean_error) ? ` ± ${(100 * trial.mean_error).toFixed(1)}` : "";
   return (
-    `${(100 * accuracy(trial)).toFixed(1)}${spread} %` + (trial.runs > 1 ? `, mean of ${trial.runs}` : ", one training")
+    `${(100 * score(trial)).toFixed(1)}${spread} %` + (trial.runs > 1 ? `, mean of ${trial.runs}` : ", one training")
   );
 }
 

@@ -103,13 +103,13 @@ function drawTrial(place, trial, title, tasks = true) {
       ? el(
           "p",
           { class: "said" },
-          trial.state === "FAIL" ? `failed: ${trial.note || "unknown cause"}` : accuracyText(trial),
+          trial.state === "FAIL" ? `failed: ${trial.note || "unknown cause"}` : scoreText(trial),
           ` · ${costs.join(" · ")}${sure}`,
         )
       : "",
     drawNetwork(network),
     drawLegend(),
-    ...(curve && tasks ? [el("p", { class: "note" }, `first training, accuracy by epoch: ${curve} %`)] : []),
+    ...(curve && tasks ? [el("p", { class: "note" }, `first training, ${metricName()} by epoch: ${curve} %`)] : []),
     ...(tasks
       ? [
           el(

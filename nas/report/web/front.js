@@ -24,7 +24,7 @@ function drawFront() {
     mode: "markers",
     name,
     x: trials.map((t) => t[key]),
-    y: trials.map((t) => 100 * accuracy(t)),
+    y: trials.map((t) => 100 * score(t)),
     customdata: trials.map((t) => t.trial),
     marker: { ...marker },
     hovertemplate: trials.map(hoverText),
@@ -65,12 +65,12 @@ function drawFront() {
       ),
     );
   let best = -Infinity;
-  const steps = front.filter((trial) => accuracy(trial) >= best && (best = accuracy(trial)) !== null);
+  const steps = front.filter((trial) => score(trial) >= best && (best = score(trial)) !== null);
   traces.push({
     type: kind,
     mode: "lines",
     x: steps.map((t) => t[key]),
-    y: steps.map((t) => 100 * accuracy(t)),
+    y: steps.map((t) => 100 * score(t)),
     line: { shape: "hv", color: colour("front"), width: 1.6 },
     hoverinfo: "skip",
     showlegend: false,
@@ -92,12 +92,12 @@ function drawFront() {
       line: { color: colour("card"), width: 1.5 },
     }),
   );
-  const pins = page.pins.map((pin) => page.byNumber.get(pin)).filter((t) => t && known(accuracy(t)) && known(t[key]));
+  const pins = page.pins.map((pin) => page.byNumber.get(pin)).filter((t) => t && known(score(t)) && known(t[key]));
   traces.push({
     type: kind,
     mode: "markers+text",
     x: pins.map((t) => t[key]),
-    y: pins.map((t) => 100 * accuracy(t)),
+    y: pins.map((t) => 100 * score(t)),
     text: pins.map((t) => `<b>${letter(t.trial)}</b>`),
     textposition: "top center",
     showlegend: false,
@@ -119,13 +119,15 @@ function drawFront() {
         isTime(key),
       ),
       yaxis: {
-        title: { text: repeated ? "proxy accuracy (%), mean over trainings" : "proxy accuracy (%), one training each" },
+        title: {
+          text: `proxy ${metricName()} (%), ${repeated ? "mean over trainings" : "one training each"}`,
+        },
       },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       hovermode: "closest",
     },
-    `Accuracy against ${label.short}: ${done.length} networks, ${front.length} on the front. The same networks are in the
-    table below; the front's are the buttons after this picture.`,
+    `Proxy ${metricName()} against ${label.short}: ${done.length} networks, ${front.length} on the front. The same
+    networks are in the table below; the front's are the buttons after this picture.`,
     {
       plotly_hover: (event) => show(event.points[0].customdata),
       plotly_click: (event) => {
@@ -140,7 +142,7 @@ function hoverText(trial) {
   const role = trial.baseline ? " · baseline" : trial.front ? " · front" : "";
   const cost = costText(page.cost);
   return (
-    `<b>trial ${trial.trial}</b>${role}<br>${plain(accuracyText(trial))}<br>` +
+    `<b>trial ${trial.trial}</b>${role}<br>${plain(scoreText(trial))}<br>` +
     `${amount(cost.key, trial[cost.key])} ${plain(cost.short)}<extra></extra>`
   );
 }
@@ -178,7 +180,7 @@ function drawChips() {
           onfocus: () => show(trial.trial),
           onmouseenter: () => show(trial.trial),
         },
-        el("b", {}, percent(accuracy(trial))),
+        el("b", {}, percent(score(trial))),
         el("span", {}, `${letter(trial.trial) ? `${letter(trial.trial)} · ` : ""}${amount(key, trial[key])}`),
       ),
     ),

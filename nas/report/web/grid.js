@@ -2,11 +2,11 @@
 // How α, β and γ were found: the triples of the grid, their ranking, and the network that is looked at.
 
 const said = (row) => `α ${row.alpha} · β ${row.beta} · γ ${row.gamma}`;
-const triples = () => page.data.grid.filter((row) => known(row.accuracy));
+const triples = () => page.data.grid.filter((row) => known(row[metric()]));
 
 /** The best first: those that came further, then the more accurate. */
 const rankedTriples = () =>
-  triples().sort((a, b) => b.stage - a.stage || b.accuracy - a.accuracy || b.picked - a.picked);
+  triples().sort((a, b) => b.stage - a.stage || b[metric()] - a[metric()] || b.picked - a.picked);
 
 function drawGrid() {
   const rows = triples();
@@ -16,10 +16,11 @@ function drawGrid() {
   const logs = (row) => [Math.log(row.alpha), 2 * Math.log(row.beta), 2 * Math.log(row.gamma)];
   const hover = (row) =>
     `<b>${said(row)}</b>${row.picked ? " · picked" : ""}${row.paper ? " · the paper's" : ""}<br>` +
-    `${percent(row.accuracy, 2)} after ${epochsText(row.epochs)}, seeds: ${row.trainings}<br>` +
+    `${percent(row[metric()], 2)} after ${epochsText(row.epochs)}, seeds: ${row.trainings}<br>` +
     `MAdds × ${row.product.toFixed(2)} nominal, × ${row.counted_ratio.toFixed(2)} counted<extra></extra>`;
   const handlers = { plotly_hover: showTriple, plotly_click: showTriple };
-  const ordered = [...rows].sort((a, b) => a.first_accuracy - b.first_accuracy);
+  const first = `first_${metric()}`;
+  const ordered = [...rows].sort((a, b) => a[first] - b[first]);
   const ternary = (some, marker, name) => ({
     type: "scatterternary",
     mode: "markers",
@@ -52,12 +53,12 @@ function drawGrid() {
         ordered,
         {
           size: 15,
-          color: ordered.map((r) => 100 * r.first_accuracy),
+          color: ordered.map((r) => 100 * r[first]),
           colorscale: "Viridis",
           showscale: true,
           line: { width: 0.5, color: colour("ink") },
           colorbar: {
-            title: { text: `accuracy (%)${epochs ? `<br>after ${epochs} ep.` : ""}`, font: { size: 11 } },
+            title: { text: `${metricName()} (%)${epochs ? `<br>after ${epochs} ep.` : ""}`, font: { size: 11 } },
             thickness: 10,
             outlinewidth: 0,
             ...bar,
@@ -104,7 +105,7 @@ function drawGrid() {
       return {
         type: "scatter",
         mode: "markers",
-        x: some.map(([row]) => 100 * row.accuracy),
+        x: some.map(([row]) => 100 * row[metric()]),
         y: some.map(([, i]) => i),
         name: final
           ? `the last stage: ${epochsText(some[0]?.[0].epochs)}, ${some[0]?.[0].trainings} seeds`
@@ -114,7 +115,7 @@ function drawGrid() {
         hovertemplate: some.map(([row]) => hover(row)),
         error_x: {
           type: "data",
-          array: some.map(([row]) => 100 * (row.accuracy_error || 0)),
+          array: some.map(([row]) => 100 * (row[`${metric()}_error`] || 0)),
           thickness: 1.2,
           width: 3,
           color: colour("pale"),
@@ -125,7 +126,7 @@ function drawGrid() {
       height: Math.min(430, 160 + 36 * best.length),
       hovermode: "closest",
       legend: { orientation: "h", y: -0.22 },
-      xaxis: { title: { text: "proxy accuracy (%)" } },
+      xaxis: { title: { text: `proxy ${metricName()} (%)` } },
       yaxis: {
         tickvals: best.map((_, i) => i),
         ticktext: best.map(
@@ -134,7 +135,7 @@ function drawGrid() {
         range: [-0.7, best.length - 0.3],
       },
     },
-    `The triples by proxy accuracy: the best is ${said(best.at(-1))}.`,
+    `The triples by proxy ${metricName()}: the best is ${said(best.at(-1))}.`,
     handlers,
   );
   drawTriple();
@@ -165,7 +166,7 @@ function drawTriple() {
     el(
       "p",
       { class: "said" },
-      `${percent(row.accuracy, 2)} after ${epochsText(row.epochs)}${seeds} · ${count(row.madds)} MAdds · ` +
+      `${percent(row[metric()], 2)} after ${epochsText(row.epochs)}${seeds} · ${count(row.madds)} MAdds · ` +
         `${count(row.params)} parameters · ${row.resolution} px`,
     ),
     drawNetwork(network, Math.max(...networks.map(extent))),

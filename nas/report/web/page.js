@@ -7,12 +7,13 @@ function drawWords() {
   const { data } = page;
   const best = baseline();
   fill("name", data.name);
+  fill("front-title", `${metricName().charAt(0).toUpperCase()}${metricName().slice(1)} against cost`);
   fill("status", data.texts.status);
   if (best)
     fill(
       "headline",
-      el("em", {}, percent(accuracy(best))),
-      ` accuracy with ${amount(data.cost, best[data.cost])} ${costText(data.cost).short}`,
+      el("em", {}, percent(score(best))),
+      ` ${metricName()} with ${amount(data.cost, best[data.cost])} ${costText(data.cost).short}`,
     );
   else fill("headline", data.family.length ? "A scaled family" : "No network is trained yet");
   fill(
@@ -24,8 +25,8 @@ function drawWords() {
   const figures = best
     ? [
         [
-          "accuracy",
-          percent(accuracy(best)),
+          metricName(),
+          percent(score(best)),
           known(best.mean_error) ? `± ${(100 * best.mean_error).toFixed(1)}, ${best.runs} trainings` : "one training",
         ],
         ...data.costs

@@ -2,7 +2,7 @@
 // The scaled family, and the rules it may be scaled by.
 
 function drawRules() {
-  const rows = page.data.rules.filter((row) => known(row.accuracy)).sort((a, b) => a.accuracy - b.accuracy);
+  const rows = page.data.rules.filter((row) => known(row[metric()])).sort((a, b) => a[metric()] - b[metric()]);
   $("rules").hidden = !rows.length;
   if (!rows.length) return;
   fill("rules-note", page.data.texts.rules);
@@ -12,11 +12,11 @@ function drawRules() {
       {
         type: "scatter",
         mode: "markers",
-        x: rows.map((r) => 100 * r.accuracy),
+        x: rows.map((r) => 100 * r[metric()]),
         y: rows.map((r) => plain(r.rule)),
         error_x: {
           type: "data",
-          array: rows.map((r) => 100 * (r.accuracy_error || 0)),
+          array: rows.map((r) => 100 * (r[`${metric()}_error`] || 0)),
           color: colour("pale"),
           thickness: 1.4,
           width: 4,
@@ -24,17 +24,17 @@ function drawRules() {
         marker: { size: 12, color: rows.map((r) => (r.picked ? colour("pick") : colour("front"))) },
         hovertemplate: rows.map(
           (r) =>
-            `<b>${plain(r.rule)}</b>: ${percent(r.accuracy, 2)}, ${r.trainings} trainings<br>${count(r.madds)} MAdds, ` +
+            `<b>${plain(r.rule)}</b>: ${percent(r[metric()], 2)}, ${r.trainings} trainings<br>${count(r.madds)} MAdds, ` +
             `${count(r.params)} parameters<extra></extra>`,
         ),
       },
     ],
     {
       height: 120 + 40 * rows.length,
-      xaxis: { title: { text: "proxy accuracy (%)" } },
+      xaxis: { title: { text: `proxy ${metricName()} (%)` } },
       yaxis: { type: "category" },
     },
-    `Scaling rules by proxy accuracy: the best is ${rows.at(-1).rule}.`,
+    `Scaling rules by proxy ${metricName()}: the best is ${rows.at(-1).rule}.`,
   );
 }
 
@@ -118,7 +118,7 @@ function drawFamily() {
     },
     "Parameters against MAdds of the family beside published networks.",
   );
-  drawFamilyAccuracy(family.filter((row) => known(row.accuracy)));
+  drawFamilyAccuracy(family.filter((row) => known(row[metric()])));
   drawFamilyTable(family);
 }
 
@@ -133,20 +133,20 @@ function drawFamilyAccuracy(done) {
         type: "scatter",
         mode: "lines+markers+text",
         x: done.map((r) => r.madds),
-        y: done.map((r) => 100 * r.accuracy),
+        y: done.map((r) => 100 * r[metric()]),
         text: done.map((r) => `φ ${r.phi}`),
         textposition: "bottom right",
         line: { color: colour("pick") },
         marker: { size: 9 },
         error_y: {
           type: "data",
-          array: done.map((r) => 100 * (r.accuracy_error || 0)),
+          array: done.map((r) => 100 * (r[`${metric()}_error`] || 0)),
           thickness: 1.2,
           color: colour("pick"),
         },
         hovertemplate: done.map(
           (r) =>
-            `<b>φ = ${r.phi}</b>: ${percent(r.accuracy, 2)}, ${r.trainings} trainings at ${r.image_size} px<extra></extra>`,
+            `<b>φ = ${r.phi}</b>: ${percent(r[metric()], 2)}, ${r.trainings} trainings at ${r.image_size} px<extra></extra>`,
         ),
       },
     ],
@@ -156,9 +156,9 @@ function drawFamilyAccuracy(done) {
         done.map((r) => r.madds),
         "multiply-adds per image",
       ),
-      yaxis: { title: { text: "proxy accuracy (%), 95 % intervals between seeds" } },
+      yaxis: { title: { text: `proxy ${metricName()} (%), 95 % intervals between seeds` } },
     },
-    "Proxy accuracy of the family against MAdds.",
+    `Proxy ${metricName()} of the family against MAdds.`,
   );
 }
 
@@ -175,7 +175,7 @@ function drawFamilyTable(family) {
     ["activations", (r) => count(r.activations)],
     ["training memory", (r) => `${count(r.train_memory, 3)}B`],
     ...(family.some((r) => known(r.latency)) ? [["latency", (r) => seconds(r.latency)]] : []),
-    ...(family.some((r) => known(r.accuracy)) ? [["proxy accuracy", (r) => percent(r.accuracy, 2)]] : []),
+    ...(family.some((r) => known(r[metric()])) ? [[`proxy ${metricName()}`, (r) => percent(r[metric()], 2)]] : []),
   ];
   const timed = family.find((r) => known(r.latency))?.latency_source;
   fill(

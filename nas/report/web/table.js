@@ -10,12 +10,12 @@ function columnsOf() {
     { key: "trial", title: "trial", get: (t) => t.trial, show: (t) => [String(t.trial), ...tags(t)] },
     {
       key: "accuracy",
-      title: "accuracy",
+      title: metricName(),
       falls: true,
-      get: accuracy,
+      get: score,
       show: (t) => [
-        known(accuracy(t))
-          ? percent(accuracy(t)) +
+        known(score(t))
+          ? percent(score(t)) +
             (known(t.mean_error) && t.state === "COMPLETE" ? ` ± ${(100 * t.mean_error).toFixed(1)}` : "")
           : "–",
       ],

@@ -1,0 +1,64 @@
+"""The metrics by which networks are ranked: accuracy, and balanced accuracy for classes of very different sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from nas.errors import UserError
+from nas.units import nearest
+
+METRICS = {"accuracy": "accuracy", "balanced": "balanced_accuracy"}  # by what --metric takes: the column of tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well images were classified; shares from 0 to 1, named as the columns of tables.
+
+    accuracy: the share p of the n images whose class is the likeliest (top-1); its standard error from their number is
+    sqrt(p (1 - p) / n). balanced_accuracy: the mean of p_c, the accuracies of the C classes that have images; its
+    standard error is sqrt(Σ_c p_c (1 - p_c) / n_c) / C.
+    """
+
+    accuracy: float
+    accuracy_error: float
+    balanced_accuracy: float
+    balanced_accuracy_error: float
+
+    @classmethod
+    def of(cls, right: Sequence[int], images: Sequence[int]) -> Score:
+        """From the numbers of correctly classified images and of all images (one or more), class by class."""
+        number = sum(images)
+        share = sum(right) / number
+        classes = [(some / count, count) for some, count in zip(right, images, strict=True) if count]
+        return cls(
+            accuracy=share,
+            accuracy_error=sqrt(share * (1 - share) / number),
+            balanced_accuracy=sum(p for p, _ in classes) / len(classes),
+            balanced_accuracy_error=sqrt(sum(p * (1 - p) / n for p, n in classes)) / len(classes),
+        )
+
+
+def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str:
+    """The metric's column, by --metric or else by the facts of a run.toml; raises UserError.
+
+    A run that does not say by which metric it was made, as older ones, is by accuracy.
+    """
+    where = "--metric"
+    if option is None:
+        where, option = "run.toml, argument metric", (facts or {}).get("arguments", {}).get("metric", "accuracy")
+    if option not in METRICS:
+        raise UserError(f"{where} {str(option)[:40]!r}: {nearest(str(option)[:40], METRICS)}")
+    return METRICS[option]
+
+
+def option_of(metric: str) -> str:
+    """What --metric takes for this column."""
+    return next(option for option, column in METRICS.items() if column == metric)
+
+
+def spoken(metric: str) -> str:
+    """The metric as sentences name it: balanced accuracy."""
+    return metric.replace("_", " ")
