@@ -46,12 +46,13 @@ def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str
 
     A run that does not say by which metric it was made, as older ones, is by accuracy.
     """
-    where = "--metric"
-    if option is None:
-        where, option = "run.toml, argument metric", (facts or {}).get("arguments", {}).get("metric", "accuracy")
-    if option not in METRICS:
-        raise UserError(f"{where} {str(option)[:40]!r}: {nearest(str(option)[:40], METRICS)}")
-    return METRICS[option]
+    arguments = (facts or {}).get("arguments")
+    saved = str(arguments.get("metric", "accuracy")) if isinstance(arguments, Mapping) else "accuracy"
+    chosen = saved if option is None else option
+    if chosen not in METRICS:
+        where = "run.toml, argument metric" if option is None else "--metric"
+        raise UserError(f"{where} {chosen[:40]!r}: {nearest(chosen[:40], METRICS)}")
+    return METRICS[chosen]
 
 
 def option_of(metric: str) -> str:

@@ -15,6 +15,7 @@ from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.errors import UserError
 from nas.images import Images, channel_statistics, home_of, resized
+from nas.metrics import Score
 from nas.proxy import (
     Diverged,
     Outcome,
