@@ -38,7 +38,7 @@ class Noise:
         return np.asarray(np.sqrt(self.variance / np.asarray(runs, dtype=float)))
 
 
-def pooled_noise(accuracies: Iterable[Sequence[float]], images: int | None = None) -> Noise | None:
+def pooled_noise(accuracies: Iterable[Sequence[float]], images: float | None = None) -> Noise | None:
     """The noise of one training, pooled over networks; None where none was trained twice.
 
     accuracies: of each network, one per training. The sum of squared deviations from each network's own mean over the

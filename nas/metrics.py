@@ -41,6 +41,18 @@ class Score:
         )
 
 
+def resolved(metric: str, images: Sequence[int]) -> float:
+    """The number of images on which accuracy is measured as finely as this metric is, given the images of each class.
+
+    Accuracy is a multiple of 1 / n. A mean of shares of n_c images, each rounded by itself, is as coarse as one share
+    of C / sqrt(Σ_c 1 / n_c²) images.
+    """
+    counts = [count for count in images if count]
+    if metric == "accuracy":
+        return sum(counts)
+    return len(counts) / sqrt(sum(1 / count**2 for count in counts))
+
+
 def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str:
     """The metric's column, by --metric or else by the facts of a run.toml; raises UserError.
 

@@ -22,7 +22,7 @@ from nas import Architecture, plots
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.images import Images
-from nas.metrics import METRICS, Score, metric_of, option_of
+from nas.metrics import METRICS, Score, metric_of, option_of, resolved
 from nas.pareto import reward
 from nas.proxy import Recipe, Stepper, train
 from nas.search.front import averaged, front_of, ranked
@@ -61,6 +61,15 @@ def test_the_standard_errors_are_the_spread_of_many_samples() -> None:
     assert expected.balanced_accuracy_error == pytest.approx(spread, rel=0.05)
     n, p = images.sum(), expected.accuracy
     assert expected.accuracy_error == pytest.approx(np.sqrt(p * (1 - p) / n))
+
+
+def test_a_rare_class_makes_balanced_accuracy_coarse() -> None:
+    """Rounding a share of n images has the variance 1 / (12 n²), and the mean of two a quarter of their sum."""
+    images = [38, 2, 0]
+    assert resolved("accuracy", images) == 40
+    rounding = sum(1 / (12 * n**2) for n in (38, 2)) / 4
+    assert 1 / (12 * resolved("balanced_accuracy", images) ** 2) == pytest.approx(rounding)
+    assert resolved("balanced_accuracy", [10]) == resolved("accuracy", [10])
 
 
 class Answers(nn.Module):

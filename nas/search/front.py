@@ -9,18 +9,25 @@ import pandas as pd
 
 from nas import pareto
 from nas.confirm import NEAR, Noise, Repeats, draws, pooled_noise, probabilities
+from nas.datasets import Dataset
+from nas.metrics import resolved
 from nas.search.question import Search
 from nas.units import format_count
 
 
+def validated(images: Dataset, metric: str) -> float:
+    """The number of validation images; for balanced accuracy, the number that resolves accuracy as finely."""
+    return resolved(metric, images.val_labels.bincount().tolist())
+
+
 def averaged(
-    table: pd.DataFrame, repeats: Repeats, images: int, metric: str = "accuracy"
+    table: pd.DataFrame, repeats: Repeats, images: float, metric: str = "accuracy"
 ) -> tuple[pd.DataFrame, Noise | None]:
     """The trials with the means over their own training and its repeats, and the noise of one training.
 
-    table has the columns of trials.csv; repeats hold the metric, which is a column of it; images: validation images.
-    Columns are added: runs (0 of a trial that failed); the mean of the metric, mean_accuracy or mean_balanced_accuracy;
-    and mean_error, the standard error of that mean, empty as long as nothing was repeated.
+    table has the columns of trials.csv; repeats hold the metric, which is a column of it; images: validation images, as
+    `validated` counts them. Columns are added: runs (0 of a trial that failed); the mean of the metric, mean_accuracy
+    or mean_balanced_accuracy; and mean_error, the standard error of that mean, empty as long as nothing was repeated.
     """
     runs = [
         [first, *(again for again in repeats.get(trial, ()) if not np.isnan(again))] if state == "COMPLETE" else []

@@ -19,7 +19,7 @@ from nas.architecture import Architecture
 from nas.confirm import Repeat, Repeats, next_repeats
 from nas.display import Display
 from nas.evaluate import Job, load_data
-from nas.search.front import averaged, contenders, ranked
+from nas.search.front import averaged, contenders, ranked, validated
 from nas.search.question import Search
 
 _OF = "repeat_of"  # the attribute that says what a trial of this study repeats: a trial, and the how manyth repeat
@@ -64,7 +64,7 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
     table: the finished trials of the search. What a repeat is of, is in the database before its training starts.
     """
     images = load_data(wanted.proxy.data)
-    size = len(images.val_labels)
+    size = validated(images, wanted.metric)
     networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
 
     @cache  # asked again and again of the same repeats

@@ -17,7 +17,7 @@ from nas.datasets import Dataset
 from nas.errors import RunFailed
 from nas.files import write_atomic
 from nas.metrics import spoken
-from nas.search.front import averaged, formula_of, front_of, ranked
+from nas.search.front import averaged, formula_of, front_of, ranked, validated
 from nas.search.proposals import time_spent
 from nas.search.question import Search
 from nas.search.repeats import by_trial, table_of
@@ -45,7 +45,7 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFram
 def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None) -> Found:
     """Write the tables, pareto.png and baseline.toml as they are now."""
     known = by_trial(repeats, wanted.metric) if repeats else {}
-    table, noise = averaged(study.table(trials, wanted.columns), known, len(images.val_labels), wanted.metric)
+    table, noise = averaged(study.table(trials, wanted.columns), known, validated(images, wanted.metric), wanted.metric)
     write_atomic(path / "trials.csv", table.to_csv(index=False))
     if repeats and known:
         write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
