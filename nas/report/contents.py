@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from nas import pareto, plots
 from nas.blocks import OPS
+from nas.confirm import half_intervals
 from nas.published import published
 from nas.report import sentences
 from nas.report.drawing import drawings
@@ -47,9 +48,9 @@ def contents(run: Run) -> dict[str, Any]:
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
-        "grid": _rows(_drawn(run.grid, network)),
-        "rules": _rows(run.rules),
-        "family": _rows(_drawn(run.family, network)),
+        "grid": _rows(_drawn(_barred(run.grid), network)),
+        "rules": _rows(_barred(run.rules)),
+        "family": _rows(_drawn(_barred(run.family), network)),
         "published": _rows(published()) if len(run.family) else [],
     }
 
@@ -142,6 +143,14 @@ def _drawn(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
     if "architecture" not in table:  # grid.csv had none before
         return table
     return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
+
+
+def _barred(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of a scaling with half the 95 % intervals of its accuracies as a column `bar`, if it has accuracies."""
+    if "error_freedom" not in table:  # a family that was not trained
+        return table
+    freedom = pd.to_numeric(table["error_freedom"]).fillna(0)
+    return table.assign(bar=half_intervals(pd.to_numeric(table["accuracy_error"]), freedom))
 
 
 def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:

@@ -15,13 +15,13 @@ from optuna.trial import FrozenTrial
 from nas import cli, plots, scaling
 from nas.errors import RunFailed
 from nas.evaluate import Job, load_data
-from nas.files import write_atomic
+from nas.files import to_csv, write_atomic
 from nas.scale import pictures
-from nas.scale.halving import FINALISTS, Gap, Ladder, Network, gap, margin
+from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Candidate, Coefficients
-from nas.units import plural
+from nas.units import plural, shown
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]
@@ -80,8 +80,8 @@ class Contest:
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of grid.csv: `accuracy` is the mean of the last stage that a triple's network came to.
 
-        first_accuracy is that of the first stage, in which all are trained alike; accuracy_error is half a 95 %
-        interval: of the trainings' noise in the final, else of the number of validation images.
+        first_accuracy is that of the first stage, in which all are trained alike; accuracy_error and error_freedom are
+        `accuracy_of`'s; epochs are those of a training in the last stage, total_seconds those of all its trainings.
         """
         stages, leader = self.stages(known), self.leader(known)
         rows: list[dict[str, Any]] = []
@@ -90,22 +90,24 @@ class Contest:
             last = reached[-1][network] if reached else []
             scores = [scores_of(stage)[network] for stage in reached]
             cost = asdict(one.architecture.cost())
+            measured = accuracy_of(reached[-1] if reached else {}, network)
             rows.append(
                 {
                     **asdict(one.coefficients),
                     "product": one.coefficients.product,
                     "counted_ratio": one.counted_ratio,
-                    "accuracy": mean(scores[-1]) if scores else None,
+                    "accuracy": measured["accuracy"],
                     **cost,
                     "resolution": one.architecture.resolution,
                     "moved": one.moved,
                     "image_size": network.image_size,
                     "first_accuracy": mean(scores[0]) if scores else None,
-                    "accuracy_error": half_interval(scores_of(reached[-1]), network, last[0]) if scores else None,
+                    "accuracy_error": measured["accuracy_error"],
+                    "error_freedom": measured["error_freedom"],
                     "stage": len(reached) or None,
                     "epochs": last[0].user_attrs["epochs"] if last else None,
                     "trainings": len(last),
-                    "seconds": sum(t.user_attrs["seconds"] for stage in reached for t in stage[network]),
+                    "total_seconds": sum(t.user_attrs["seconds"] for stage in reached for t in stage[network]),
                     "paper": one == self.paper,
                     "picked": leader is not None and one == self.candidate(leader),
                     "hash": one.architecture.hash,
@@ -113,7 +115,8 @@ class Contest:
                 }
             )
         floats = dict.fromkeys(["accuracy", "first_accuracy", "accuracy_error"], float)
-        return pd.DataFrame(rows).astype({**floats, "stage": "Int64", "epochs": "Int64"})
+        whole = dict.fromkeys(["stage", "epochs", "error_freedom"], "Int64")
+        return pd.DataFrame(rows).astype({**floats, **whole})
 
 
 def scores_of(stage: Stage) -> dict[Network, list[float]]:
@@ -121,9 +124,21 @@ def scores_of(stage: Stage) -> dict[Network, list[float]]:
     return {network: [trial.user_attrs["accuracy"] for trial in trials] for network, trials in stage.items()}
 
 
-def half_interval(scores: Mapping[Network, list[float]], network: Network, trial: FrozenTrial) -> float:
-    """Half the 95 % interval: of the noise between trainings, with one training of the number of validation images."""
-    return margin(scores, network) if len(scores[network]) > 1 else 1.96 * float(trial.user_attrs["accuracy_error"])
+def accuracy_of(stage: Stage, network: Network) -> dict[str, Any]:
+    """The columns accuracy, accuracy_error and error_freedom of a network's trainings; all None where there are none.
+
+    accuracy is their mean and accuracy_error its standard error: from the noise between trainings, pooled over the
+    stage with error_freedom degrees of freedom; of a single training from the number of validation images, with 0.
+    """
+    scores = scores_of(stage)
+    if network not in scores:
+        return {"accuracy": None, "accuracy_error": None, "error_freedom": None}
+    several = len(scores[network]) > 1
+    return {
+        "accuracy": mean(scores[network]),
+        "accuracy_error": error(scores, network) if several else stage[network][0].user_attrs["accuracy_error"],
+        "error_freedom": noise(scores)[1] if several else 0,
+    }
 
 
 def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
@@ -200,16 +215,16 @@ def told(found: Gap[Network], other: str) -> str:
 def publish(contest: Contest, known: Known, folder: Path) -> str:
     """Write grid.csv and grid.png as they are now, and say who leads."""
     table = contest.table(known)
-    write_atomic(folder / "grid.csv", table.to_csv(index=False))
+    write_atomic(folder / "grid.csv", to_csv(table))
     done = table[table["accuracy"].notna()]
     if done.empty:
         return ""
     found = contest.wanted.found
-    title = f"{found.path.name}: α, β, γ of φ = 1 networks by proxy accuracy"
+    title = f"{shown(found.path.name, 40)}: α, β, γ of φ = 1 networks by proxy accuracy"
     subtitle = (
-        f"baseline {found.origin}, trained on {load_data(contest.wanted.proxy.data).name}; {len(done)} of {len(table)} "
-        f"triples, {table['hash'].nunique()} networks"
+        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(contest.wanted.proxy.data).name, 40)}; "
+        f"{len(done)} of {len(table)} triples, {table['hash'].nunique()} networks"
     )
-    plots.save(pictures.grid(done, title, subtitle), folder / "grid.png")
+    plots.draw(folder / "grid.png", pictures.grid, done, title, subtitle)
     best = done[done["picked"]].iloc[0]
     return f"best {Coefficients(best['alpha'], best['beta'], best['gamma'])}"

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from nas.confirm import half_intervals
 from nas.plots import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 from nas.units import format_count, plural
 
@@ -49,7 +50,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     ranked = table.sort_values(["stage", "accuracy", "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
     rows = np.arange(len(ranked))
     accuracy = 100 * ranked["accuracy"].astype(float)
-    errors = (100 * ranked["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(ranked)
     right.errorbar(accuracy, rows, xerr=errors, fmt="none", ecolor=PALE, elinewidth=1.2, capsize=2)
     right.scatter(accuracy, rows, s=60, c=100 * ranked["first_accuracy"].astype(float), **colours)
     for mark, size, style, label in (("paper", 130, _PAPER, "the paper's"), ("picked", 230, _STAR, "picked")):
@@ -77,6 +78,11 @@ def grid(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
         "images; triples that round to one network share a row",
     )
     return figure
+
+
+def _bars(rows: pd.DataFrame) -> np.ndarray:
+    """Half the 95 % intervals of proxy accuracies in percent."""
+    return 100 * half_intervals(rows["accuracy_error"].astype(float), rows["error_freedom"].astype(int))
 
 
 def _triple_label(row: Any) -> str:
@@ -151,7 +157,7 @@ def trained(members: pd.DataFrame, title: str, subtitle: str) -> Figure:
     figure, (axes,) = figures(title, subtitle, 1)
     done = members[members["accuracy"].notna()]
     madds, accuracy = done["madds"].astype(float), 100 * done["accuracy"].astype(float)
-    errors = (100 * done["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(done)
     axes.errorbar(
         madds, accuracy, errors, fmt="s-", color=PICK, markersize=6, linewidth=1.4, capsize=3, elinewidth=1, zorder=3
     )
@@ -175,12 +181,12 @@ def rules(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
     done = table[table["accuracy"].notna()].sort_values("accuracy")
     rows = np.arange(len(done))
     accuracy = 100 * done["accuracy"].astype(float)
-    errors = (100 * done["accuracy_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(done)
     left.errorbar(accuracy, rows, xerr=errors, fmt="o", color=FRONT, ecolor=PALE, markersize=8, capsize=3)
     at = np.flatnonzero(done["picked"])
     left.scatter(accuracy.iloc[at], at, s=260, label="picked", **_STAR)
     names = [
-        f"{row['rule']}\nd {row['depth']:.2f}  w {row['width']:.2f}  r {row['resolution']:.2f}   "
+        f"{row['rule']}\nd {row['depth']:.2f}  w {row['width']:.2f}  {row['resolution']} px   "
         f"{format_count(row['madds'], 3)}"
         for row in done.to_dict("records")
     ]

@@ -14,12 +14,12 @@ class Display:
     """One line an epoch, and on a terminal a bar below."""
 
     def __init__(self, epochs: int, shown: bool) -> None:
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not shown)
+        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown)
         self.epochs = epochs
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}", markup=False),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]} · left"),
+            TextColumn("loss {task.fields[loss]} · left", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not (shown and self.console.is_terminal),
@@ -42,6 +42,5 @@ class Display:
         """Say one line about an epoch."""
         self.console.print(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.train_loss:.4f}  validation: loss {row.val_loss:.4f}  "
-            f"top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}",
-            markup=False,
+            f"top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}"
         )

@@ -160,7 +160,7 @@ function drawEffects() {
   });
   chart(
     "effects-accuracy",
-    side("accuracy_effect", "accuracy_error", 100),
+    side("accuracy_effect", "accuracy_effect_sd", 100),
     layout("effect on accuracy (points)"),
     `Effect of each choice on accuracy, the largest first: ${names.at(-1)}.`,
   );

@@ -114,7 +114,7 @@ function drawGrid() {
         hovertemplate: some.map(([row]) => hover(row)),
         error_x: {
           type: "data",
-          array: some.map(([row]) => 100 * (row.accuracy_error || 0)),
+          array: some.map(([row]) => 100 * (row.bar || 0)),
           thickness: 1.2,
           width: 3,
           color: colour("pale"),
