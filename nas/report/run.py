@@ -130,7 +130,7 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
     try:
         table = read_csv(file, (*numbers, *texts))
         if "pixels" in table:  # resolution was a factor then
-            raise ValueError("an older version wrote it: the command that made it writes it anew")
+            raise ValueError("its resolution is a factor: an older version wrote it")
         known = (*numbers, *(name for name in MORE if name in table))
         table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in known})
         if not np.isfinite(table[numbers[0]]).all():
@@ -138,4 +138,5 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
         return table
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
-        raise UserError(f"{file}: cannot be read as a table ({said}); restore it from a copy") from None
+        remedy = "restore it from a copy, or write it anew by the command that made it"
+        raise UserError(f"{file}: cannot be read as a table ({said}); {remedy}") from None

@@ -123,6 +123,12 @@ def error(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
     return noise(scores)[0] / sqrt(len(scores[one]))
 
 
+def margin(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
+    """Half the 95 % interval of one's mean accuracy, by the same noise; infinite if that is unknown."""
+    _, freedom = noise(scores)
+    return t_quantile(0.975, freedom) * error(scores, one) if freedom else inf
+
+
 def noise(scores: Mapping[Name, Sequence[float]]) -> tuple[float, int]:
     """Standard deviation between trainings of one network, pooled over all, and its degrees of freedom (0: unknown)."""
     found = pooled_noise(scores.values())
