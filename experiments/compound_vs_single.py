@@ -112,8 +112,8 @@ def train_part(part: int, of: int) -> None:
             **{"rule": rule, "factor": factor, "seed": seed, "accuracy": outcome.accuracy},
             "curve": " ".join(f"{value:.4f}" for value in outcome.curve),
             **{"compute": round(time.process_time() - began, 1), "step_seconds": outcome.step_seconds},
-            **{"phi": member.phi, "depth": member.depth, "width": member.width, "resolution": member.resolution},
-            **{"pixels": arch.resolution, "moved": member.moved, "madds": cost.madds, "params": cost.params},
+            **{"phi": member.phi, "depth": member.depth, "width": member.width, "resolution": arch.resolution},
+            **{"moved": member.moved, "madds": cost.madds, "params": cost.params},
             **{"activations": cost.activations, "memory": memory.training_memory(arch, RECIPE.batch_size)},
             "architecture": str(arch),
         }
@@ -143,10 +143,10 @@ def report() -> None:
     cells = trained.groupby(["factor", "rule"], sort=False)
     scores = rows.scores(trained, "factor", "rule")
     first = cells.first()
-    table = first[
-        ["phi", "depth", "width", "resolution", "pixels", "moved", "madds", "params", "activations", "memory"]
-    ]
+    table = first[["phi", "depth", "width", "resolution", "moved", "madds", "params", "activations", "memory"]]
     table = table.assign(
+        # in pixels; trainings kept by an older version have the factor γ^φ under this name
+        resolution=[Architecture.parse(text).resolution for text in first["architecture"]],
         ratio=table["madds"] / BASELINE.cost().madds,
         accuracy=[mean(values) for values in scores.values()],
         margin=[margin(scores, key) for key in scores],
@@ -200,7 +200,7 @@ def result(table: pd.DataFrame, scores: rows.Scores) -> str:
     ]
     for row in table.reset_index().to_dict("records"):
         lines.append(
-            f"| {row['ratio']:.2f}× | {row['rule']} | {row['depth']:.2f}, {row['width']:.2f}, {row['pixels']:.0f} | "
+            f"| {row['ratio']:.2f}× | {row['rule']} | {row['depth']:.2f}, {row['width']:.2f}, {row['resolution']} | "
             f"{format_count(row['params'], 3)} | {format_count(row['activations'], 3)} | "
             f"{format_count(row['memory'], 3)}B | {row['compute']:.0f} s | {100 * row['accuracy']:.1f} ± "
             f"{100 * row['margin']:.1f} % | {row['trainings']} |"

@@ -18,7 +18,6 @@ import os
 import platform
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -137,12 +136,10 @@ def a_run(folder: Path) -> Path:
     """The directory of a small run, with the tables of a scaling."""
     words = ["-m", "nas.search", *survival.prepare(folder), "--run", "whole"]
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, *words], cwd=folder, check=True, env=own, stdout=subprocess.DEVNULL)
-    run = folder / "runs/whole"
-    (run / "scale").mkdir()
-    for name in ("grid.csv", "family.csv"):
-        shutil.copy(ROOT / "experiments/default_run" / name, run / "scale")
-    return run
+    scale = ["-m", "nas.scale", "--phi", "1", "--epochs", "1", "--seeds", "1", "--no-measure", "--workers", "1"]
+    for arguments in (words, scale):
+        subprocess.run([sys.executable, *arguments], cwd=folder, check=True, env=own, stdout=subprocess.DEVNULL)
+    return folder / "runs/whole"
 
 
 def in_run(file: Path) -> Callable[[str], object]:

@@ -133,8 +133,8 @@ class Entry:
 
 def sides() -> list[int]:
     """The pixels of each member's images: the largest member's are as they are, the others' in proportion."""
-    pixels = pd.read_csv(KEPT / "family.csv")["pixels"]
-    return [max(SMALLEST, round(NATIVE * side / pixels.max())) for side in pixels]
+    found = [Architecture.parse(text).resolution for text in pd.read_csv(KEPT / "family.csv")["architecture"]]
+    return [max(SMALLEST, round(NATIVE * side / max(found))) for side in found]
 
 
 def entries() -> Iterator[Entry]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.errors import RunFailed, UserError
+from nas.units import shown
 
 LONGEST = 900  # characters of an error: typer's quote what was typed, whole
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
@@ -66,23 +67,23 @@ def run(command: Callable[..., Any]) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split())[:LONGEST], file=sys.stderr, flush=True)
+    print("error: " + shown(" ".join(message.split()))[:LONGEST], file=sys.stderr, flush=True)
     return code
 
 
 def say(text: str) -> None:
-    """Print a line for the user."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    """Print a line for the user, letter by letter."""
+    Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(shown(text))
 
 
 def say_json(value: Any) -> None:
     """Print a value for a script."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(json.dumps(value, indent=1))
 
 
 def show(table: Table) -> None:
-    """Print a table, whole even where the output is not a terminal."""
-    console = Console(highlight=False)
+    """Print a table, whole even where the output is not a terminal, and letter by letter."""
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 250
     console.print(table)

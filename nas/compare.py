@@ -20,7 +20,7 @@ from nas.errors import UserError
 from nas.files import read_csv, read_toml
 from nas.metrics import metric_of, option_of
 from nas.named import find_run
-from nas.units import format_count
+from nas.units import format_count, shown
 
 LEAST = 5  # networks of a distribution
 BANDS = 5  # of equal cost
@@ -62,7 +62,7 @@ def main(
     for i, sample in enumerate(samples):
         gap, p = difference(samples[0].errors, sample.errors, seed) if i else (0.0, 1.0)
         table.add_row(
-            sample.name,
+            shown(sample.name),
             str(len(sample.errors)),
             format_count(float(np.median(sample.madds))),
             f"{100 * sample.errors.min():.1f} %",
@@ -70,16 +70,16 @@ def main(
             f"{gap:.2f}" if i else "",
             f"{p:.2g}" if i else "",
         )
-    spaces = ", ".join(f"{sample.name}: {sample.facts['space']['name']}" for sample in samples)
-    facts = samples[0].facts
-    subtitle = f"{spaces}; {facts['data']['name']}, epochs: {facts['proxy']['epochs']}, one training each"
-    plain = {s.name: (*distribution(s.errors), len(s.errors)) for s in samples}
-    equal = {s.name: distribution(s.errors, w) for s, w in zip(samples, weights, strict=True) if w.any()}
-    title = f"{error} distributions of random networks"
-    plots.save(plots.distributions(plain, equal, title, subtitle, error), path)
     cli.show(table)
     cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {samples[0].name}; p: of so")
     cli.say(f"  large a difference between two samples of one distribution, by {SHUFFLES} shuffles")
+    spaces = ", ".join(f"{shown(s.name, 40)}: {shown(s.facts['space']['name'], 40)}" for s in samples)
+    facts = samples[0].facts
+    subtitle = f"{spaces}; {shown(facts['data']['name'], 40)}, epochs: {facts['proxy']['epochs']}, one training each"
+    plain = {s.name: (*distribution(s.errors), len(s.errors)) for s in samples}
+    equal = {s.name: distribution(s.errors, w) for s, w in zip(samples, weights, strict=True) if w.any()}
+    title = f"{error} distributions of random networks"
+    plots.draw(path, plots.distributions, plain, equal, title, subtitle, error)
     cli.say(f"picture: {path}")
 
 

@@ -53,6 +53,30 @@ def pooled_noise(accuracies: Iterable[Sequence[float]], images: float | None = N
     return Noise(max(squares / freedom, 1 / (12 * images**2) if images else 0.0), freedom)
 
 
+def half_intervals(error: ArrayLike, freedom: ArrayLike) -> Floats:
+    """Half the 95 % intervals of accuracies with these standard errors.
+
+    freedom: the degrees of freedom that an error is known with; by Student's t. 0 is an error from the number of
+    validation images, by the normal distribution.
+    """
+    known = np.asarray(freedom, dtype=int)
+    factors = np.ones(known.shape)
+    for one in np.unique(known):
+        factors[known == one] = t_quantile(0.975, int(one)) if one else 1.96
+    return np.asarray(factors * np.asarray(error, dtype=float))
+
+
+def t_quantile(share: float, freedom: int) -> float:
+    """The value below which Student's t of so many degrees of freedom (≥ 1) lies with this probability (0.5 to 1).
+
+    With t = √freedom · tan θ its density is cos(θ)^(freedom - 1), which is summed here.
+    """
+    angles = np.linspace(0, np.pi / 2, 100_001)
+    density = np.cos(angles) ** (freedom - 1)
+    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(np.sqrt(freedom) * np.tan(np.interp(2 * share - 1, mass / mass[-1], angles)))
+
+
 def draws(means: ArrayLike, runs: ArrayLike, cost: ArrayLike, noise: Noise, seed: int, count: int = DRAWS) -> Floats:
     """Draws [count, n] of the true accuracies of n networks from their posterior; of n > MANY, count * MANY / n.
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from nas import proxy
 from nas.metrics import spoken
 from nas.study import lost
-from nas.units import format_count, format_duration
+from nas.units import format_count, format_duration, shown
 
 
 class Display:
@@ -34,7 +34,7 @@ class Display:
         limit: Callable[[], float] = lambda: math.inf,
         metric: str = "accuracy",
     ) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.total, self.done, self.after, self.name, self.limit = total, done, after, name, limit
         self.metric = metric
         self.before, self.since = done, time.monotonic()
@@ -42,7 +42,8 @@ class Display:
         self.state, self.idle = "", False
         self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
         self.bar = Progress(
-            BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}")
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}", markup=False),
         )
         self.task = self.bar.add_task("", total=total, completed=done)
         self.live = Live(get_renderable=self._picture, console=self.console) if self.console.is_terminal else None
@@ -103,11 +104,9 @@ class Display:
         for trial in trials:
             self.trials.pop(trial.number, None)
             if lost(trial):
-                self.console.print(
-                    f"{self.name(trial)}  was given to another worker: this one was not heard of", markup=False
-                )
+                self.console.print(f"{self.name(trial)}  was given to another worker: this one was not heard of")
         for more, trial in zip(reversed(range(len(told))), told, strict=True):
-            self.console.print(self._line(trial, self.done - more), markup=False)
+            self.console.print(self._line(trial, self.done - more))
 
     def _line(self, trial: FrozenTrial, done: int) -> str:
         known = trial.user_attrs
@@ -116,7 +115,7 @@ class Display:
         elif trial.state == TrialState.PRUNED:
             what = f"stopped at {100 * known[self.metric]:5.1f} % after epoch {known['epochs']}"
         else:
-            what = f"failed: {known.get('note', 'unknown cause')}"
+            what = f"failed: {shown(known.get('note') or 'unknown cause')}"
         return (
             f"{self.name(trial)}  {done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
             f"{format_count(known['params']):>6} params  {known.get('seconds', 0):5.1f} s  {known['hash']}  "

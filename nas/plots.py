@@ -6,16 +6,21 @@ Each function returns a matplotlib figure, which a notebook shows (after `%matpl
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import colormaps, get_data_path, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
@@ -23,7 +28,9 @@ from nas.budgets import Bounds
 from nas.confirm import Noise
 from nas.files import write_atomic
 from nas.metrics import spoken
-from nas.units import format_count
+from nas.units import format_count, shown
+
+Options = ParamSpec("Options")
 
 INK, FRONT, PICK, PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
 KINDS = {
@@ -59,11 +66,64 @@ def short_name(cost: str) -> str:
     }.get(cost, cost.replace("_", " "))
 
 
+def draw(path: Path, picture: Callable[Options, Figure], *args: Options.args, **kwargs: Options.kwargs) -> None:
+    """Draw a picture and write it; where that fails, warn in one line: no picture is worth a run."""
+    try:
+        save(picture(*args, **kwargs), path)
+    except Exception as error:
+        cause = (str(error).splitlines() or [""])[0]
+        _warn(f"warning: {shown(str(path))}: not drawn ({type(error).__name__}: {shown(cause, 200)})")
+
+
+@cache  # a picture is drawn after each trial, and may fail each time
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, replacing the file at once."""
+    """Write a figure as PNG, replacing the file at once; installed fonts fill in for glyphs that the default lacks."""
+    texts = figure.findobj(Text)
+    families, _ = _fonts("".join(text.get_text() for text in texts if isinstance(text, Text)))
+    for text in texts if len(families) > len(rcParams["font.family"]) else ():
+        assert isinstance(text, Text)
+        text.set_fontfamily(families)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144)
     write_atomic(path, buffer.getvalue())
+
+
+def literal(text: str, most: int | None = None) -> str:
+    r"""A text of a user's as matplotlib draws it letter by letter, cut to at most so many letters.
+
+    Else $…$ would be mathematics, and a label that begins with _ would not be in the legend. Letters that no installed
+    font has are escaped, as \u0e01.
+    """
+    seen = shown(text, most)
+    _, lacking = _fonts(seen)
+    drawn = "".join(c.encode("unicode_escape").decode() if ord(c) in lacking else c for c in seen)
+    return (" " if drawn.startswith("_") else "") + drawn.replace("$", r"\$")
+
+
+def _fonts(text: str) -> tuple[list[str], set[int]]:
+    """The default font family, with others that have the glyphs which it lacks; and the letters that none has."""
+    families = list(rcParams["font.family"])
+    lacking = set(map(ord, text)) - _glyphs(findfont(FontProperties())) - {ord("\n")}
+    own = get_data_path()  # matplotlib's fonts of symbols have other glyphs under the numbers of letters
+    others = (entry for entry in fontManager.ttflist if not entry.fname.startswith(own))
+    for entry in others if lacking else ():
+        if had := lacking & _glyphs(entry.fname):
+            families.append(entry.name)
+            lacking -= had
+    return families, lacking
+
+
+@cache
+def _glyphs(file: str) -> frozenset[int]:
+    """The letters that a font's file has glyphs for; none where it cannot be read."""
+    try:
+        return frozenset(FT2Font(file).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
 
 
 def pareto(
@@ -180,8 +240,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, m
     kinds = [kind for kind in KINDS if kind in set(effects["kind"])]
     kinds += sorted(set(effects["kind"]) - set(kinds))
     figure = Figure(figsize=(max(8, 1.2 + 2.5 * len(kinds)), 6.6))
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.text(0.5, 0.94, subtitle, ha="center", va="top", fontsize=8.5, color=INK)
+    _head(figure, title, subtitle, 0.94)
     panels = figure.subplots(2, len(kinds), sharex="col", sharey="row", squeeze=False)
     for column, kind in enumerate(kinds):
         rows = effects[effects["kind"] == kind]
@@ -196,7 +255,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, m
             label = values[0] if len(values) == 1 else _ORDINALS[min(place, len(_ORDINALS) - 1)]
             colour = colormaps["viridis"](0.8 * place / max(1, most - 1))
             style: dict[str, Any] = {"fmt": "o", "color": colour, "markersize": 4.5, "elinewidth": 1, "zorder": 3}
-            top.errorbar(x, 100 * some[f"{metric}_effect"], 200 * some[f"{metric}_error"], label=label, **style)
+            top.errorbar(x, 100 * some[f"{metric}_effect"], 200 * some[f"{metric}_effect_sd"], label=label, **style)
             bottom.vlines(x, 0, 100 * some["madds_effect"] / mean, color=colour, linewidth=4, zorder=3)
         for axes in (top, bottom):
             axes.axhline(0, color=INK, linewidth=0.7)
@@ -242,11 +301,11 @@ def distributions(
         width = (np.log(2 / 0.05) / (2 * n)) ** 0.5
         band = np.clip(y - width, 0, 1), np.clip(y + width, 0, 1)
         left.fill_between(x, *band, step="post", color=colours[name], alpha=0.12, linewidth=0)
-        left.step(x, y, where="post", color=colours[name], label=f"{name} ({n})")
+        left.step(x, y, where="post", color=colours[name], label=f"{literal(name, 40)} ({n})")
     for name, (errors, shares) in equal.items():
         x = 100 * np.asarray(errors, dtype=float)
         y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
-        right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=name)
+        right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=literal(name, 40))
     for axes, what in ((left, "as drawn"), (right, "at equal cost")):
         axes.set_title(what, fontsize=10)
         axes.set_xlabel(f"{error} on validation images (%)")
@@ -272,13 +331,20 @@ def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
 def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
     """A figure with so many panels side by side, in the style of all."""
     figure = Figure(figsize=(8 if panels == 1 else 12, 5.4), layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.89)))
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    _head(figure, title, subtitle, 0.925)
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    figure.text(0.5, 0.925, subtitle, ha="center", va="top", fontsize=8.5, color=INK)
     for one in axes:
         one.grid(True, which="major", linewidth=0.4, alpha=0.5)
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _head(figure: Figure, title: str, subtitle: str, height: float) -> None:
+    """The title, and below it, from this height down, lines of subtitle; both literally, as far as there is room."""
+    width = figure.get_figwidth()  # inches
+    figure.suptitle(literal(title, round(9.5 * width)), fontsize=12, fontweight="bold")
+    lines = "\n".join(literal(line, round(16 * width)) for line in subtitle.split("\n"))
+    figure.text(0.5, height, lines, ha="center", va="top", fontsize=8.5, color=INK)
 
 
 def note(figure: Figure, text: str) -> None:

@@ -19,7 +19,7 @@ MOST = 500  # and at most, drawn at random
 _POINTS = 600  # networks that the effects of one choice are averaged over, all its alternatives together
 _COUNTED = 4096  # networks that MAdds are averaged over where there is a budget
 
-COLUMNS = ["choice", "stage", "kind", "value", "trials", "accuracy_effect", "accuracy_error", "madds_effect"]
+COLUMNS = ["choice", "stage", "kind", "value", "trials", "accuracy_effect", "accuracy_effect_sd", "madds_effect"]
 
 
 def main_effects(
@@ -29,7 +29,7 @@ def main_effects(
 
     codes [n, choices] and accuracy [n], shares, n >= LEAST: networks that were trained; bounds: the budget, which the
     networks averaged over keep. Columns: choice, such as stage3.kernel; its stage and kind; value, the alternative as
-    written; trials, the networks that have it; accuracy_effect, a share, and accuracy_error, its standard deviation in
+    written; trials, the networks that have it; accuracy_effect, a share; accuracy_effect_sd, its standard deviation in
     the posterior of the model of `nas.sampler`, given its settings of largest evidence, so rather too small where
     trials are few; madds_effect, in multiply-adds (without bounds the exact mean over the space, else over some
     thousand networks, each counted exactly). With another metric its name stands in the columns' names in place of

@@ -17,7 +17,7 @@ from safetensors.torch import save as to_bytes
 
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import from_toml, write_atomic
 from nas.network import Network
 
 WEIGHTS = "weights.safetensors"  # in a training's run directory
@@ -103,7 +103,7 @@ def _described(file: Path) -> Trained:
     if text is None:
         raise UserError(f"{file}: does not say which network it holds; {__name__}.save writes files that do")
     try:
-        table: dict[str, Any] = tomllib.loads(text)
+        table: dict[str, Any] = from_toml(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{file}: its network is not valid TOML: {error}") from None
     try:

@@ -1,12 +1,15 @@
-"""Quantities as people write them: 400M multiply-adds, 1.2G, ten minutes as 10m."""
+"""Quantities as people write them (400M multiply-adds, 1.2G, ten minutes as 10m), and names as people read them."""
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from nas.errors import UserError
 
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, format characters, surrogates, line ends
+_JOINERS = {"\u200c", "\u200d"}  # format characters that words of some languages need
 _SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -52,6 +55,22 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def shown(text: str, most: int | None = None) -> str:
+    r"""A text of a user's, such as a file's name, as one line for people, cut in the middle to at most so many letters.
+
+    What cannot be seen is escaped, as \n, \x1b or \udce9 (a byte that is not UTF-8): no terminal acts on it.
+    """
+    seen = "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in _UNSEEN and letter not in _JOINERS
+        else letter
+        for letter in text
+    )
+    if most is None or len(seen) <= most:
+        return seen
+    return f"{seen[: most // 2]}…{seen[len(seen) - (most - 1) // 2 :]}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,10 +1,14 @@
 """Files are replaced at once, or stay as they were."""
 
+import csv
+import tomllib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from nas.files import read_csv, write_atomic
+from nas.files import read_csv, read_toml, to_csv, to_toml, write_atomic
 
 
 def test_who_reads_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
@@ -34,3 +38,40 @@ def test_a_table_whose_rows_are_longer_than_its_head_is_refused(tmp_path: Path, 
     file.write_text(f"trial,accuracy\n{row}\n")
     with pytest.raises(ValueError, match="a row has more fields"):
         read_csv(file, ["trial"])
+
+
+NAMES = [
+    *('quoted "\n\t\r\x00\x7f\\', "caf\udce9", r"caf\udce9", r"\u005cudce9 \x", "e\u0301 é", "ไก่ 鸡 🐔 שלום"),
+    *("=1+1", "-x", "+x", "@x", "'=x", "''=x", "'x", "a,b", "", " ", "[b]$x^2$", "NaN"),
+]
+
+
+def test_toml_gives_back_what_was_written(tmp_path: Path) -> None:
+    """Bytes that are no text among it, and numpy's numbers; None is left out."""
+    table = {name or "empty": {"name": name, "list": [name]} for name in NAMES}
+    numbers = {"int": np.int64(2), "float": np.float32(0.5), "bool": np.bool_(True), "array": np.arange(2), "big": 1e22}
+    file = tmp_path / "run.toml"
+    write_atomic(file, to_toml({**table, **numbers, "none": None, "tuple": (1, 2), "path": Path("a/b"), "no": {}}))
+    plain = {"int": 2, "float": 0.5, "bool": True, "array": [0, 1], "big": 1e22}
+    assert read_toml(file) == {**table, **plain, "tuple": [1, 2], "path": "a/b", "no": {}}
+    assert tomllib.loads(file.read_text())["caf\\udce9"]["name"] == r"caf\udce9"  # what others read
+
+
+def test_no_text_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    """And `read_csv` gives it back as it was."""
+    names = [name for name in NAMES if name.strip() and name not in ("NaN", NAMES[0], "caf\udce9")]
+    table = pd.DataFrame({"name": names, "-column": -1.5, "count": pd.array([1] * len(names), dtype="Int64")})
+    file = tmp_path / "table.csv"
+    write_atomic(file, to_csv(table))
+    with file.open(newline="") as opened:
+        rows = list(csv.reader(opened))
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@")) and cell != "-1.5"]
+    found = read_csv(file, ["name"])
+    assert found["name"].tolist() == names
+    assert list(found) == list(table)
+    assert found["-column"].eq(-1.5).all()
+
+
+def test_a_name_that_is_no_text_is_escaped_in_a_table(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "t.csv", to_csv(pd.DataFrame({"caf\udce9": ["\udce9"]})))
+    assert (tmp_path / "t.csv").read_text() == "caf\\udce9\n\\udce9\n"

@@ -207,7 +207,7 @@ def test_a_run_by_balanced_accuracy(
     assert about["trial"] == np.argmax(rewards)
     assert about["balanced_accuracy"] == pytest.approx(trials["mean_balanced_accuracy"][about["trial"]])
     assert "accuracy" not in about
-    assert set(pd.read_csv(run / "sensitivity.csv")) >= {"balanced_accuracy_effect", "balanced_accuracy_error"}
+    assert set(pd.read_csv(run / "sensitivity.csv")) >= {"balanced_accuracy_effect", "balanced_accuracy_effect_sd"}
     assert tomllib.loads((run / "run.toml").read_text())["arguments"]["metric"] == "balanced"
     with sqlite3.connect(run / "study.db") as database:
         told = database.execute(

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, scaling
+from nas.errors import UserError
 from nas.pareto import hypervolume
 from nas.report.contents import contents, shares
 from nas.report.live import server
@@ -272,11 +272,47 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
     assert found["trials"]["trial"] == found["history"]["trial"] == []
     page(found)
     (run / "run.toml").unlink()
-    shutil.copytree(Path(__file__).parents[1] / "experiments/default_run", run / "scale")
+    table = with_a_family(run)
     found = contents(read(run))
     assert "only a scaling" in found["texts"]["status"]
-    assert len(found["family"]) == len(pd.read_csv(run / "scale/family.csv"))
+    assert [row["resolution"] for row in found["family"]] == table["resolution"].tolist()
     page(found)
+
+
+def with_a_family(run: Path) -> pd.DataFrame:
+    """Add a family to a run, with made-up accuracies of two trainings each."""
+    rows = [
+        {
+            **{"phi": one.phi, "depth": one.depth, "width": one.width, "resolution": one.architecture.resolution},
+            **{**vars(one.cost), "nominal_ratio": 2.0**one.phi, "counted_ratio": 2.0**one.phi, "moved": 0},
+            **{"train_memory": 1e6, "train_memory_batch": 32, "latency_measured": 0.01, "accuracy": 0.8},
+            **{"accuracy_error": 0.01, "error_freedom": 3, "trainings": 2, "image_size": 28},
+            "architecture": str(one.architecture),
+        }
+        for one in scaling.family(Architecture.load("mobilenet_v2"), scaling.paper(), [0, 1, 2])
+    ]
+    (run / "scale").mkdir()
+    table = pd.DataFrame(rows)
+    table.to_csv(run / "scale/family.csv", index=False)
+    return table
+
+
+def test_intervals_are_computed_from_standard_errors(tmp_path: Path) -> None:
+    run = written(tmp_path / "r")
+    with_a_family(run)
+    for row in contents(read(run))["family"]:
+        assert row["accuracy_error"] == 0.01
+        assert row["bar"] == pytest.approx(3.18245 * 0.01, rel=1e-4)  # Student's t, 3 degrees of freedom
+
+
+def test_a_family_whose_resolution_is_a_factor_is_refused(tmp_path: Path) -> None:
+    """It was one in tables of older versions, which had the pixels in a column of their own."""
+    run = written(tmp_path / "r")
+    table = with_a_family(run)
+    old = table.assign(pixels=table["resolution"], resolution=1.15 ** table["phi"])
+    old.to_csv(run / "scale/family.csv", index=False)
+    with pytest.raises(UserError, match=r"family\.csv: .*its resolution is a factor: an older version wrote it"):
+        read(run)
 
 
 def with_a_grid(run: Path) -> pd.DataFrame:
@@ -287,7 +323,13 @@ def with_a_grid(run: Path) -> pd.DataFrame:
     for i, triple in enumerate(scaling.grid(step=0.2)):
         arch = baseline.scale(*triple.factors(1))
         known = {**asdict(triple), "product": triple.product, "counted_ratio": 2.0, **vars(arch.cost())}
-        known |= {"accuracy": 0.9 - 0.01 * i, "first_accuracy": 0.9 - 0.01 * i, "accuracy_error": 0.02, "epochs": 1}
+        known |= {
+            "accuracy": 0.9 - 0.01 * i,
+            "first_accuracy": 0.9 - 0.01 * i,
+            "accuracy_error": 0.02,
+            "error_freedom": 0,
+            "epochs": 1,
+        }
         known |= {"resolution": arch.resolution, "image_size": 28, "stage": 1, "trainings": 1, "paper": i == 2}
         rows.append({**known, "picked": i == 0, "hash": arch.hash, "architecture": str(arch)})
     (run / "scale").mkdir()

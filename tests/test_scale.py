@@ -19,9 +19,10 @@ from matplotlib.image import imread
 from torch.profiler import ProfilerActivity, profile
 
 from nas import Architecture, memory, scaling
+from nas.confirm import half_intervals, t_quantile
 from nas.evaluate import Job
 from nas.scale import question
-from nas.scale.halving import FINALISTS, Ladder, Network, gap, margin, t_quantile
+from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
 from tests.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +100,8 @@ def test_one_training_each_tells_nothing() -> None:
     found = gap({"a": [0.9], "b": [0.1]}, "a", "b")
     assert not found.distinguishable
     assert margin({"a": [0.9, 0.92], "b": [0.1]}, "b") == pytest.approx(12.7062 * 0.0141421, rel=1e-4)
+    assert error({"a": [0.9, 0.92], "b": [0.1]}, "a") == pytest.approx(0.01)
+    assert half_intervals([0.01, 0.02], [1, 0]) == pytest.approx([0.127062, 0.0392], rel=1e-4)
 
 
 @pytest.mark.parametrize("text", [TINY, "er_r2_k3_s2_e4_c24 ir_r2_k5_s2_e4_c40_se0.25 96px stem16 head64"])
@@ -189,7 +192,7 @@ def test_an_interrupted_choice_ends_like_one_that_was_not(
     assert ended.code == 0, ended.err
     assert command("scale", *arguments, "--run", "whole").code == 0
     one, other = (
-        pd.read_csv(here / f"runs/{name}/scale/grid.csv").drop(columns="seconds") for name in ("tiny", "whole")
+        pd.read_csv(here / f"runs/{name}/scale/grid.csv").drop(columns="total_seconds") for name in ("tiny", "whole")
     )
     assert one.equals(other)
 
@@ -259,8 +262,10 @@ def test_the_columns_of_a_family(command: Command, here: Path, tiny: Architectur
         assert row.dropout == pytest.approx(0.2 + 0.05 * row.phi)
         about = tomllib.loads((folder / f"phi_{row.phi:g}.toml").read_text())["about"]
         assert about["madds"] == row.madds
+        assert about["resolution"] == row.resolution == arch.resolution
+    assert not {"pixels", "latency"} & set(family.columns)
     assert set(family["train_memory_source"]) == {"predicted"}
-    assert (family["latency_low"] <= family["latency"]).all()
+    assert (family["latency_measured_low"] <= family["latency_measured"]).all()
     assert family["latency_source"].str.startswith("measured: cpu").all()
 
 

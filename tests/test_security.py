@@ -113,7 +113,7 @@ def test_no_text_of_a_run_becomes_part_of_its_report(tmp_path: Path) -> None:
     (run / "run.toml").write_text(facts.replace('"three classes"', json.dumps(HOSTILE)))
     trials = pd.read_csv(run / "trials.csv").assign(note=HOSTILE, hash=HOSTILE)
     trials.assign(state=["FAIL", *trials["state"][1:]]).to_csv(run / "trials.csv", index=False)
-    effect = {"stage": 1, "trials": 5, "accuracy_effect": 0.1, "accuracy_error": 0.1, "madds_effect": 5}
+    effect = {"stage": 1, "trials": 5, "accuracy_effect": 0.1, "accuracy_effect_sd": 0.1, "madds_effect": 5}
     words = dict.fromkeys(("choice", "kind", "value"), HOSTILE)
     pd.DataFrame([effect | words]).to_csv(run / "sensitivity.csv", index=False)
     text = page(contents(read(run)))

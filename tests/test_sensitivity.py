@@ -76,10 +76,10 @@ def test_the_truth_is_within_the_errors(noise: float) -> None:
     codes = sample(120)
     accuracy = 0.8 + sum(effects[codes[:, i]] for i, effects in enumerate(truth)) + noise * rng.standard_normal(120)
     found = main_effects(SPACE, {}, codes, accuracy)
-    off = (found["accuracy_effect"] - np.concatenate(truth)) / found["accuracy_error"]
+    off = (found["accuracy_effect"] - np.concatenate(truth)) / found["accuracy_effect_sd"]
     assert (off.abs() < 2).mean() > 0.8
     assert off.abs().max() < 5
-    assert (found["accuracy_error"] < 5 * noise / np.sqrt(20)).all()
+    assert (found["accuracy_effect_sd"] < 5 * noise / np.sqrt(20)).all()
 
 
 def test_too_few_networks_are_refused() -> None:

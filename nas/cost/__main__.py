@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.named import find_network
 from nas.space import SearchSpace
 from nas.space import budget as bounds
-from nas.units import parse_count
+from nas.units import parse_count, shown
 
 
 def main(
@@ -125,10 +125,10 @@ def show_space(view: View, out: Path | None) -> None:
     source = "within the budget" if view.bounds else "of the space"
     cli.say(f"least and most: exact, of the whole space; percentiles: of {DRAWS:,} networks drawn from those {source}")
     cli.show(view.table())
-    title = f"{view.space.name}: multiply-adds of its networks"
+    title = f"{shown(view.space.name, 40)}: multiply-adds of its networks"
     subtitle = "\n".join([*sentences[1:], f"{view.space.size:,} networks; histogram of {DRAWS:,} uniform draws"])
     everywhere, feasible = view.everywhere["madds"], view.feasible["madds"]
-    plots.save(plots.budget(everywhere, feasible, view.share, view.bounds, title, subtitle), path)
+    plots.draw(path, plots.budget, everywhere, feasible, view.share, view.bounds, title, subtitle)
     cli.say(f"histogram: {path}")
 
 

@@ -14,7 +14,7 @@ from nas.errors import RunFailed, UserError
 from nas.export.check import ENOUGH, Expected, answers, difference, expect, share
 from nas.export.formats import Format
 from nas.export.source import Source
-from nas.files import write_atomic
+from nas.files import to_csv, write_atomic
 
 TABLE = "export.csv"
 
@@ -57,7 +57,7 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
             for file in form.files:
                 os.replace(folder / file, out / file)
     table = pd.DataFrame([{**asdict(row), "files": " ".join(row.files)} for row in rows])
-    write_atomic(out / TABLE, table.to_csv(index=False))
+    write_atomic(out / TABLE, to_csv(table))
     return rows
 
 

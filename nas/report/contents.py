@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from nas import pareto, plots, study
 from nas.blocks import OPS
+from nas.confirm import half_intervals
 from nas.metrics import spoken
 from nas.published import published
 from nas.report import sentences
@@ -49,9 +50,9 @@ def contents(run: Run) -> dict[str, Any]:
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
-        "grid": _rows(_drawn(run.grid, network)),
-        "rules": _rows(run.rules),
-        "family": _rows(_drawn(run.family, network)),
+        "grid": _rows(_drawn(_barred(run.grid, run.metric), network)),
+        "rules": _rows(_barred(run.rules, run.metric)),
+        "family": _rows(_drawn(_barred(run.family, run.metric), network)),
         "published": _rows(published()) if len(run.family) else [],
     }
 
@@ -144,6 +145,14 @@ def _drawn(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
     if "architecture" not in table:  # grid.csv had none before
         return table
     return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
+
+
+def _barred(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A table of a scaling with half the 95 % intervals of a metric as a column `bar`, if it has trainings."""
+    if "error_freedom" not in table:  # a family that was not trained
+        return table
+    freedom = pd.to_numeric(table["error_freedom"]).fillna(0)
+    return table.assign(bar=half_intervals(pd.to_numeric(table[f"{metric}_error"]), freedom))
 
 
 def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:

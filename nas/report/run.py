@@ -25,17 +25,17 @@ TABLES: dict[str, Sequence[str]] = {
         *("step_seconds", "runs", "mean_accuracy", "mean_error"),
     ),
     "pareto.csv": ("trial", "probability", "reward"),
-    "sensitivity.csv": ("stage", "trials", "accuracy_effect", "accuracy_error", "madds_effect"),
+    "sensitivity.csv": ("stage", "trials", "accuracy_effect", "accuracy_effect_sd", "madds_effect"),
     "scale/grid.csv": (
         *("alpha", "beta", "gamma", "product", "counted_ratio", "accuracy", "madds", "params", "resolution"),
-        *("first_accuracy", "accuracy_error", "stage", "epochs", "trainings", "image_size"),
+        *("first_accuracy", "accuracy_error", "error_freedom", "stage", "epochs", "trainings", "image_size"),
     ),
     "scale/rules.csv": (
         *("depth", "width", "resolution", "madds", "params", "activations", "accuracy", "accuracy_error"),
-        *("trainings", "epochs", "step_seconds"),
+        *("error_freedom", "trainings", "epochs", "step_seconds"),
     ),
     "scale/family.csv": (
-        *("phi", "depth", "width", "madds", "params", "activations", "nominal_ratio", "counted_ratio", "pixels"),
+        *("phi", "depth", "width", "resolution", "madds", "params", "activations", "nominal_ratio", "counted_ratio"),
         *("train_memory", "train_memory_batch"),
     ),
 }
@@ -141,6 +141,8 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
         return pd.DataFrame(columns=[*numbers, *texts])
     try:
         table = read_csv(file, (*numbers, *texts))
+        if "pixels" in table:  # resolution was a factor then
+            raise ValueError("its resolution is a factor: an older version wrote it")
         known = (*numbers, *(name for name in MORE if name in table))
         table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in known})
         if not np.isfinite(table[numbers[0]]).all():
@@ -148,4 +150,5 @@ def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataF
         return table
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
-        raise UserError(f"{file}: cannot be read as a table ({said}); restore it from a copy") from None
+        remedy = "restore it from a copy, or write it anew by the command that made it"
+        raise UserError(f"{file}: cannot be read as a table ({said}); {remedy}") from None

@@ -10,19 +10,21 @@ from typing import Any
 import pandas as pd
 
 from nas import cli, latency, memory, plots, scaling
+from nas.confirm import half_intervals
 from nas.evaluate import Job, load_data
-from nas.files import write_atomic
-from nas.metrics import METRICS, spoken
+from nas.files import to_csv, write_atomic
+from nas.metrics import spoken
 from nas.published import published
 from nas.scale import pictures
-from nas.scale.grid import Stage, means
+from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients, Member
-from nas.units import format_count, plural
+from nas.units import format_count, plural, shown
 
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
+LATENCY = ("latency_measured", "latency_measured_low", "latency_measured_high")  # columns: median and quartiles
 LATENCY_PASSES = 20
 LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass would take many seconds on a CPU
 
@@ -54,11 +56,10 @@ class Family:
                     "phi": member.phi,
                     "depth": member.depth,
                     "width": member.width,
-                    "resolution": member.resolution,
+                    "resolution": arch.resolution,
                     **asdict(cost),
                     "nominal_ratio": self.coefficients.product**member.phi,
                     "counted_ratio": cost.madds / base,
-                    "pixels": arch.resolution,
                     "moved": member.moved,
                     "dropout": scaling.dropout(member.phi),
                     "drop_path": scaling.DROP_PATH,
@@ -76,15 +77,15 @@ class Family:
         conditions = latency.Conditions.here(self.wanted.proxy.device)
         rows: list[dict[str, Any]] = []
         for member in self.members:
-            row: dict[str, Any] = {"latency": None, "latency_low": None, "latency_high": None}
+            row = dict.fromkeys(LATENCY)
             if member.cost.madds <= LATENCY_LIMIT:
                 found = latency.measure(member.architecture, conditions, LATENCY_PASSES)
-                row = {"latency": found.median, "latency_low": found.low, "latency_high": found.high}
-            rows.append({**row, "latency_source": f"measured: {conditions}" if row["latency"] else "not measured"})
+                row = dict(zip(LATENCY, (found.median, found.low, found.high), strict=True))
+            rows.append({**row, "latency_source": f"measured: {conditions}" if row[LATENCY[0]] else "not measured"})
         return pd.DataFrame(rows)
 
     def accuracies(self, trainings: Trainings) -> pd.DataFrame:
-        """Means of proxy accuracy and balanced accuracy of each member; empty where nothing is trained yet."""
+        """Means of each metric of the members, with their standard errors; empty where nothing is trained yet."""
         known = trainings.known()
         done: Stage = {}
         for network, jobs in self.jobs().items():
@@ -101,8 +102,8 @@ class Family:
                     "image_size": network.image_size,
                 }
             )
-        floats = [*METRICS.values(), *(f"{metric}_error" for metric in METRICS.values())]
-        return pd.DataFrame(rows).astype({**dict.fromkeys(floats, float), "epochs": "Int64"})
+        kinds: dict[str, Any] = dict.fromkeys(MEANS, float) | dict.fromkeys(["error_freedom", "epochs"], "Int64")
+        return pd.DataFrame(rows).astype(kinds)
 
     def jobs(self) -> dict[Network, list[Job]]:
         """The trainings of each member: one a seed."""
@@ -124,13 +125,13 @@ class Family:
         for path in folder.glob("phi_*.toml"):
             if path.name not in names:
                 path.unlink()
-        write_atomic(folder / "family.csv", ordered.to_csv(index=False))
-        title = f"{found.path.name}: the family of {self.coefficients}"
+        write_atomic(folder / "family.csv", to_csv(ordered))
+        title = f"{shown(found.path.name, 40)}: the family of {self.coefficients}"
         subtitle = (
-            f"baseline {found.origin}, rule {self.rule}; MAdds counted at each network's own resolution, 1000 classes; "
-            f"α·β²·γ² = {self.coefficients.product:.4g}"
+            f"baseline {shown(found.origin, 40)}, rule {self.rule}; MAdds counted at each network's own resolution, "
+            f"1000 classes; α·β²·γ² = {self.coefficients.product:.4g}"
         )
-        plots.save(pictures.family(table, published(), title, subtitle), folder / "family.png")
+        plots.draw(folder / "family.png", pictures.family, table, published(), title, subtitle)
 
 
 def write_family(found: Family, trainings: Trainings | None, measure: bool, folder: Path) -> None:
@@ -151,32 +152,34 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
     """Train the members by proxy, each from several seeds, and draw their accuracy; continues what was begun."""
     images = load_data(found.wanted.proxy.data)
     metric = found.wanted.metric
-    title = f"{found.wanted.found.path.name}: proxy {spoken(metric)} of the family of {found.coefficients}"
+    name = shown(found.wanted.found.path.name, 40)
+    title = f"{name}: proxy {spoken(metric)} of the family of {found.coefficients}"
 
     def after() -> str:
         whole = pd.concat([table, found.accuracies(trainings)], axis=1)
         found.write(whole, folder)
         subtitle = (
-            f"baseline {found.wanted.found.origin}; {plural(found.wanted.seeds, 'training')} each of "
-            f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {images.name}"
+            f"baseline {shown(found.wanted.found.origin, 40)}; {plural(found.wanted.seeds, 'training')} each of "
+            f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {shown(images.name, 40)}"
         )
-        plots.save(pictures.trained(whole, title, subtitle, metric), folder / "accuracy.png")
+        plots.draw(folder / "accuracy.png", pictures.trained, whole, title, subtitle, metric)
         return f"family {int(whole['trainings'].sum())}"
 
     jobs = [job for seed in zip(*found.jobs().values(), strict=True) for job in seed]
     trainings.run(lambda _: jobs, len(jobs), after)
     after()
     for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
-        said = f"{100 * row[metric]:.2f} ± {100 * row[f'{metric}_error']:.2f} %" if row["trainings"] else "failed"
+        half = float(half_intervals(row[f"{metric}_error"], row["error_freedom"])) if row["trainings"] else 0.0
+        said = f"{100 * row[metric]:.2f} ± {100 * half:.2f} % (95 % interval)" if row["trainings"] else "failed"
         times = plural(row["trainings"], "training")
-        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {said} ({times} at {row['image_size']} px)")
+        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {said}, {times} at {row['image_size']} px")
     cli.say(f"{spoken(metric)}: {folder / 'accuracy.png'}")
 
 
 def _line(row: pd.Series) -> str:
-    measured = row.get("latency")
+    measured = row.get(LATENCY[0])
     return (
-        f"φ {row['phi']:g}: depth {row['depth']:.3f}, width {row['width']:.3f}, {row['pixels']} px, "
+        f"φ {row['phi']:g}: depth {row['depth']:.3f}, width {row['width']:.3f}, {row['resolution']} px, "
         f"{format_count(row['madds'])} MAdds (counted {row['counted_ratio']:.2f}×, nominal "
         f"{row['nominal_ratio']:.2f}×), {format_count(row['params'])} params, {format_count(row['activations'])} "
         f"activations, {format_count(row['train_memory'], 3)}B to train {row['train_memory_batch']} images "

@@ -15,17 +15,18 @@ from optuna.trial import FrozenTrial
 from nas import cli, plots, scaling
 from nas.errors import RunFailed
 from nas.evaluate import Job, load_data
-from nas.files import write_atomic
+from nas.files import to_csv, write_atomic
 from nas.metrics import METRICS, spoken
 from nas.scale import pictures
-from nas.scale.halving import FINALISTS, Gap, Ladder, Network, gap, margin
+from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Candidate, Coefficients
-from nas.units import plural
+from nas.units import plural, shown
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]
+MEANS = [name for metric in METRICS.values() for name in (metric, f"{metric}_error")]  # columns of several tables
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Contest:
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of grid.csv: accuracy and balanced_accuracy are means of the last stage that a network came to.
 
-        Theirs of the first stage, in which all are trained alike, begin with first_. The errors are half a 95 %
-        interval: of the trainings' noise in the final, else of the number of validation images.
+        Theirs of the first stage, in which all are trained alike, begin with first_; errors are those of `means`.
+        epochs are those of a training in the last stage, total_seconds those of all its trainings.
         """
         stages, leader = self.stages(known), self.leader(known)
         rows: list[dict[str, Any]] = []
@@ -107,15 +108,16 @@ class Contest:
                     "stage": len(reached) or None,
                     "epochs": last[0].user_attrs["epochs"] if last else None,
                     "trainings": len(last),
-                    "seconds": sum(t.user_attrs["seconds"] for stage in reached for t in stage[network]),
+                    "total_seconds": sum(t.user_attrs["seconds"] for stage in reached for t in stage[network]),
                     "paper": one == self.paper,
                     "picked": leader is not None and one == self.candidate(leader),
                     "hash": one.architecture.hash,
                     "architecture": network.architecture,
                 }
             )
-        floats = dict.fromkeys([*final, *(f"first_{metric}" for metric in METRICS.values())], float)
-        return pd.DataFrame(rows).astype({**floats, "stage": "Int64", "epochs": "Int64"})
+        floats = dict.fromkeys([*MEANS, *(f"first_{metric}" for metric in METRICS.values())], float)
+        whole = dict.fromkeys(["stage", "epochs", "error_freedom"], "Int64")
+        return pd.DataFrame(rows).astype({**floats, **whole})
 
 
 def scores_of(stage: Stage, metric: str) -> dict[Network, list[float]]:
@@ -124,20 +126,22 @@ def scores_of(stage: Stage, metric: str) -> dict[Network, list[float]]:
     return {network: scores for network, scores in found.items() if scores}
 
 
-def means(stage: Stage, network: Network) -> dict[str, float | None]:
-    """The mean of each metric over a network's trainings in a stage, and its error; None where there is none."""
-    row: dict[str, float | None] = {}
+def means(stage: Stage, network: Network) -> dict[str, Any]:
+    """The columns MEANS and error_freedom of a network's trainings in a stage; None where there is nothing.
+
+    Means of the metrics with their standard errors: from the noise between trainings, pooled over the stage with
+    error_freedom degrees of freedom; of a single training from the number of validation images, with 0.
+    """
+    row: dict[str, Any] = dict.fromkeys([*MEANS, "error_freedom"])
     for metric in METRICS.values():
         scores = scores_of(stage, metric)
-        known = network in scores
-        row[metric] = mean(scores[network]) if known else None
-        row[f"{metric}_error"] = half_interval(scores, network, stage[network][0], metric) if known else None
+        if network not in scores:
+            continue
+        several = len(scores[network]) > 1
+        single = stage[network][0].user_attrs.get(f"{metric}_error")
+        row[metric], row[f"{metric}_error"] = mean(scores[network]), error(scores, network) if several else single
+        row["error_freedom"] = noise(scores)[1] if several else 0
     return row
-
-
-def half_interval(scores: Mapping[Network, list[float]], network: Network, trial: FrozenTrial, metric: str) -> float:
-    """Half the 95 % interval: of the noise between trainings, with one training of the number of validation images."""
-    return margin(scores, network) if len(scores[network]) > 1 else 1.96 * float(trial.user_attrs[f"{metric}_error"])
 
 
 def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
@@ -214,17 +218,17 @@ def told(found: Gap[Network], other: str) -> str:
 def publish(contest: Contest, known: Known, folder: Path) -> str:
     """Write grid.csv and grid.png as they are now, and say who leads."""
     table = contest.table(known)
-    write_atomic(folder / "grid.csv", table.to_csv(index=False))
     metric = contest.wanted.metric
+    write_atomic(folder / "grid.csv", to_csv(table))
     done = table[table[metric].notna()]
     if done.empty:
         return ""
     found = contest.wanted.found
-    title = f"{found.path.name}: α, β, γ of φ = 1 networks by proxy {spoken(metric)}"
+    title = f"{shown(found.path.name, 40)}: α, β, γ of φ = 1 networks by proxy {spoken(metric)}"
     subtitle = (
-        f"baseline {found.origin}, trained on {load_data(contest.wanted.proxy.data).name}; {len(done)} of {len(table)} "
-        f"triples, {table['hash'].nunique()} networks"
+        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(contest.wanted.proxy.data).name, 40)}; "
+        f"{len(done)} of {len(table)} triples, {table['hash'].nunique()} networks"
     )
-    plots.save(pictures.grid(done, title, subtitle, metric), folder / "grid.png")
+    plots.draw(folder / "grid.png", pictures.grid, done, title, subtitle, metric)
     best = done[done["picked"]].iloc[0]
     return f"best {Coefficients(best['alpha'], best['beta'], best['gamma'])}"

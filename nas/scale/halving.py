@@ -11,9 +11,7 @@ from math import inf, sqrt
 from statistics import mean
 from typing import Generic, TypeVar
 
-import numpy as np
-
-from nas.confirm import pooled_noise
+from nas.confirm import pooled_noise, t_quantile
 from nas.evaluate import Job
 
 FINALISTS = 3  # the winner, the runner-up, and the paper's
@@ -120,24 +118,18 @@ def gap(scores: Mapping[Name, Sequence[float]], one: Name, other: Name) -> Gap[N
     return Gap(one, other, mean(scores[one]) - mean(scores[other]), margin)
 
 
+def error(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
+    """The standard error of one's mean accuracy, by the same noise."""
+    return noise(scores)[0] / sqrt(len(scores[one]))
+
+
 def margin(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
-    """Half the 95 % interval of one's mean accuracy, by the same noise."""
-    deviation, freedom = noise(scores)
-    return t_quantile(0.975, freedom) * deviation / sqrt(len(scores[one])) if freedom else inf
+    """Half the 95 % interval of one's mean accuracy, by the same noise; infinite if that is unknown."""
+    _, freedom = noise(scores)
+    return t_quantile(0.975, freedom) * error(scores, one) if freedom else inf
 
 
 def noise(scores: Mapping[Name, Sequence[float]]) -> tuple[float, int]:
     """Standard deviation between trainings of one network, pooled over all, and its degrees of freedom (0: unknown)."""
     found = pooled_noise(scores.values())
     return (sqrt(found.variance), found.freedom) if found else (inf, 0)
-
-
-def t_quantile(share: float, freedom: int) -> float:
-    """The value below which Student's t of so many degrees of freedom (≥ 1) lies with this probability (0.5 to 1).
-
-    With t = √freedom · tan θ its density is cos(θ)^(freedom - 1), which is summed here.
-    """
-    angles = np.linspace(0, np.pi / 2, 100_001)
-    density = np.cos(angles) ** (freedom - 1)
-    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(sqrt(freedom) * np.tan(np.interp(2 * share - 1, mass / mass[-1], angles)))

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from nas.confirm import half_intervals
 from nas.metrics import spoken
 from nas.plots import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 from nas.units import format_count, plural
@@ -50,7 +51,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
     ranked = table.sort_values(["stage", metric, "picked"]).drop_duplicates("hash", keep="last").tail(_MOST_ROWS)
     rows = np.arange(len(ranked))
     accuracy = 100 * ranked[metric].astype(float)
-    errors = (100 * ranked[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(ranked, metric)
     right.errorbar(accuracy, rows, xerr=errors, fmt="none", ecolor=PALE, elinewidth=1.2, capsize=2)
     right.scatter(accuracy, rows, s=60, c=100 * ranked[f"first_{metric}"].astype(float), **colours)
     for mark, size, style, label in (("paper", 130, _PAPER, "the paper's"), ("picked", 230, _STAR, "picked")):
@@ -78,6 +79,11 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
         "images; triples that round to one network share a row",
     )
     return figure
+
+
+def _bars(rows: pd.DataFrame, metric: str) -> np.ndarray:
+    """Half the 95 % intervals of a metric in percent."""
+    return 100 * half_intervals(rows[f"{metric}_error"].astype(float), rows["error_freedom"].astype(int))
 
 
 def _triple_label(row: Any) -> str:
@@ -152,7 +158,7 @@ def trained(members: pd.DataFrame, title: str, subtitle: str, metric: str = "acc
     figure, (axes,) = figures(title, subtitle, 1)
     done = members[members[metric].notna()]
     madds, accuracy = done["madds"].astype(float), 100 * done[metric].astype(float)
-    errors = (100 * done[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(done, metric)
     axes.errorbar(
         madds, accuracy, errors, fmt="s-", color=PICK, markersize=6, linewidth=1.4, capsize=3, elinewidth=1, zorder=3
     )
@@ -176,12 +182,12 @@ def rules(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accurac
     done = table[table[metric].notna()].sort_values(metric)
     rows = np.arange(len(done))
     accuracy = 100 * done[metric].astype(float)
-    errors = (100 * done[f"{metric}_error"].astype(float)).replace(np.inf, np.nan)
+    errors = _bars(done, metric)
     left.errorbar(accuracy, rows, xerr=errors, fmt="o", color=FRONT, ecolor=PALE, markersize=8, capsize=3)
     at = np.flatnonzero(done["picked"])
     left.scatter(accuracy.iloc[at], at, s=260, label="picked", **_STAR)
     names = [
-        f"{row['rule']}\nd {row['depth']:.2f}  w {row['width']:.2f}  r {row['resolution']:.2f}   "
+        f"{row['rule']}\nd {row['depth']:.2f}  w {row['width']:.2f}  {row['resolution']} px   "
         f"{format_count(row['madds'], 3)}"
         for row in done.to_dict("records")
     ]

@@ -13,15 +13,14 @@ import pandas as pd
 from nas import cli, plots, scaling
 from nas.errors import RunFailed
 from nas.evaluate import Job, load_data
-from nas.files import write_atomic
-from nas.metrics import METRICS
+from nas.files import to_csv, write_atomic
 from nas.scale import pictures
-from nas.scale.grid import Known, Stage, means, scores_of, told
+from nas.scale.grid import MEANS, Known, Stage, means, scores_of, told
 from nas.scale.halving import Network, gap
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.scaling import Coefficients, Member
-from nas.units import format_count, plural
+from nas.units import format_count, plural, shown
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,9 @@ class Comparison:
                     "phi": member.phi,
                     "depth": member.depth,
                     "width": member.width,
-                    "resolution": member.resolution,
+                    "resolution": member.architecture.resolution,
                     **asdict(member.cost),
                     "counted_ratio": member.cost.madds / base,
-                    "pixels": member.architecture.resolution,
                     "moved": member.moved,
                     "image_size": network.image_size,
                     **means(done, network),
@@ -107,8 +105,8 @@ class Comparison:
                     "architecture": str(member.architecture),
                 }
             )
-        floats = [*METRICS.values(), *(f"{metric}_error" for metric in METRICS.values()), "step_seconds"]
-        return pd.DataFrame(rows).astype(dict.fromkeys(floats, float))
+        floats = dict.fromkeys([*MEANS, "step_seconds"], float)
+        return pd.DataFrame(rows).astype({**floats, "error_freedom": "Int64"})
 
 
 def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str:
@@ -123,20 +121,20 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
         )
     for rule, why in wanted.left_out.items():
         cli.say(f"  {rule} is left out: {why}")
-    title = f"{wanted.found.path.name}: scaling rules at {wanted.target:g}× counted MAdds"
+    title = f"{shown(wanted.found.path.name, 40)}: scaling rules at {wanted.target:g}× counted MAdds"
     subtitle = (
-        f"baseline {wanted.found.origin}; {plural(comparison.epochs, 'epoch')} on {images.name}, images up to "
-        f"{images.image_size} px in proportion to the resolution"
+        f"baseline {shown(wanted.found.origin, 40)}; {plural(comparison.epochs, 'epoch')} on {shown(images.name, 40)}, "
+        f"images up to {images.image_size} px in proportion to the resolution"
     )
 
     def after() -> str:
         known = trainings.known()
         table = comparison.table(known)
-        write_atomic(folder / "rules.csv", table.to_csv(index=False))
+        write_atomic(folder / "rules.csv", to_csv(table))
         best = comparison.best(known)
         if best is None:
             return ""
-        plots.save(pictures.rules(table, title, subtitle, wanted.metric), folder / "rules.png")
+        plots.draw(folder / "rules.png", pictures.rules, table, title, subtitle, wanted.metric)
         return f"best rule {best}"
 
     trainings.run(lambda _: comparison.jobs, len(comparison.jobs), after)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ from nas import study
 from nas.architecture import Architecture
 from nas.display import Display
 from nas.evaluate import Job, Proxy, load_data
+from nas.proxy import Recipe
 from nas.workers import Workers
 
 Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed
@@ -37,7 +39,7 @@ class Trainings:
     @property
     def key(self) -> str:
         """What two trainings of one job must share to be the same."""
-        return f"{load_data(self.proxy.data).fingerprint} {replace(self.proxy.recipe, epochs=1)}"
+        return f"{load_data(self.proxy.data).fingerprint} {recipe_key(self.proxy.recipe)}"
 
     def known(self) -> dict[Job, FrozenTrial]:
         """The finished trainings."""
@@ -80,6 +82,29 @@ class Trainings:
         measured = (t for t in found if self.metric in t.user_attrs or t.state != TrialState.COMPLETE)
         named = {_job(t.user_attrs, key): t for t in measured if not study.lost(t)}
         return {job: trial for job, trial in named.items() if job is not None}
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """All of a recipe but its epochs, as JSON, in names that studies hold: they outlive those of the fields.
+
+    A field that is added to Recipe joins as one that is left out at its default: older trainings keep their key.
+    """
+    named = {
+        "batch_size": recipe.batch_size,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "warmup": recipe.warmup,
+        "label_smoothing": recipe.label_smoothing,
+        "dropout": recipe.dropout,
+        "drop_path": recipe.drop_path,
+        "image_size": recipe.image_size,
+        "shift": recipe.shift,
+        "flip": recipe.flip,
+        "clip": recipe.clip,
+        "progressive": recipe.progressive.table() if recipe.progressive else None,
+    }
+    return json.dumps({name: value for name, value in named.items() if value is not None}, sort_keys=True)
 
 
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:

@@ -17,7 +17,7 @@ from nas.datasets import Dataset
 from nas.display import Display
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
-from nas.files import write_atomic
+from nas.files import to_csv, write_atomic
 from nas.metrics import metric_of, spoken
 from nas.named import run_path
 from nas.progressive import Schedule
@@ -249,7 +249,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         insight(wanted, path, trials, repeats)
         if wanted.latencies:
             found = replace(found, front=measured(found.front, wanted.latencies.conditions))
-            write_atomic(path / "pareto.csv", found.front.to_csv(index=False))
+            write_atomic(path / "pareto.csv", to_csv(found.front))
     conclude(wanted, trials, path, found)
 
 

@@ -15,13 +15,13 @@ from nas.architecture import Architecture
 from nas.confirm import Noise
 from nas.datasets import Dataset
 from nas.errors import RunFailed
-from nas.files import write_atomic
+from nas.files import to_csv, write_atomic
 from nas.metrics import spoken
 from nas.search.front import averaged, formula_of, front_of, ranked, validated
 from nas.search.proposals import time_spent
 from nas.search.question import Search
 from nas.search.repeats import by_trial, table_of
-from nas.units import format_count
+from nas.units import format_count, shown
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,22 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, r
     """Write the tables, pareto.png and baseline.toml as they are now."""
     known = by_trial(repeats, wanted.metric) if repeats else {}
     table, noise = averaged(study.table(trials, wanted.columns), known, validated(images, wanted.metric), wanted.metric)
-    write_atomic(path / "trials.csv", table.to_csv(index=False))
+    write_atomic(path / "trials.csv", to_csv(table))
     if repeats and known:
-        write_atomic(path / "repeats.csv", table_of(repeats).to_csv(index=False))
+        write_atomic(path / "repeats.csv", to_csv(table_of(repeats)))
     front, formula = front_of(ranked(table, noise, wanted)), formula_of(table, wanted)
-    write_atomic(path / "pareto.csv", front.to_csv(index=False))
+    write_atomic(path / "pareto.csv", to_csv(front))
     baseline = front[front["baseline"].astype(bool)]
     cost = next(iter(wanted.costs), "madds")
-    title = f"{path.name}: proxy {spoken(wanted.metric)} against {plots.short_name(cost)}"
+    title = f"{shown(path.name, 40)}: proxy {spoken(wanted.metric)} against {plots.short_name(cost)}"
     subtitle = (
-        f"space {wanted.space.name}, costs at {wanted.space.resolution} px and 1000 classes; "
-        f"{spoken(wanted.metric)} on {len(images.val_labels)} validation images of {images.name} at "
+        f"space {shown(wanted.space.name, 40)}, costs at {wanted.space.resolution} px and 1000 classes; "
+        f"{spoken(wanted.metric)} on {len(images.val_labels)} validation images of {shown(images.name, 40)} at "
         f"{images.image_size} px"
     )
     if others := [plots.short_name(name) for name in wanted.costs if name != cost]:
         subtitle += f"\nthe front counts {' and '.join(others)} too"
     picked = int(baseline["trial"].iloc[0]) if len(baseline) else None
-    plots.save(plots.pareto(table, front, picked, cost, title, subtitle, noise, wanted.metric), path / "pareto.png")
     for row in baseline.to_dict("records"):
         about = {
             "title": f"baseline of run {path.name}",
@@ -75,6 +74,7 @@ def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, r
             "why": f"largest reward {wanted.reward} of all trials: {formula}",
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
+    plots.draw(path / "pareto.png", plots.pareto, table, front, picked, cost, title, subtitle, noise, wanted.metric)
     return Found(front, noise, formula)
 
 
@@ -89,15 +89,15 @@ def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.St
     codes = [wanted.space.encode(Architecture.parse(text)) for text in done["architecture"]]
     means = done[f"mean_{wanted.metric}"]
     effects = sensitivity.main_effects(wanted.space, wanted.bounds, codes, means, wanted.seed, wanted.metric)
-    write_atomic(path / "sensitivity.csv", effects.to_csv(index=False))
+    write_atomic(path / "sensitivity.csv", to_csv(effects))
     where = "within the budget" if wanted.bounds else "of the space"
-    title = f"{path.name}: what each choice does, everything else being equal"
+    title = f"{shown(path.name, 40)}: what each choice does, everything else being equal"
     subtitle = (
-        f"space {wanted.space.name}, averaged over networks {where}; {spoken(wanted.metric)} by the sampler's model of "
-        f"{len(done)} trained networks, MAdds counted at {wanted.space.resolution} px"
+        f"space {shown(wanted.space.name, 40)}, averaged over networks {where}; {spoken(wanted.metric)} by the "
+        f"sampler's model of {len(done)} trained networks, MAdds counted at {wanted.space.resolution} px"
     )
     mean = sensitivity.mean_madds(wanted.space, wanted.bounds, wanted.seed)
-    plots.save(plots.sensitivity(effects, mean, title, subtitle, wanted.metric), path / "sensitivity.png")
+    plots.draw(path / "sensitivity.png", plots.sensitivity, effects, mean, title, subtitle, wanted.metric)
 
 
 def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> None:

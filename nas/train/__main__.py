@@ -29,7 +29,15 @@ from nas.train.pretrained import Pretrained, begin_with, read_pretrained
 from nas.train.question import Training, parse_freeze
 from nas.train.ranks import Ranks, joined
 from nas.train.recipe import DEFAULT, TUNING, Recipe
-from nas.train.results import RESULT, sentences, write_curve, write_network, write_results, write_test
+from nas.train.results import (
+    RESULT,
+    draw_pictures,
+    sentences,
+    write_curve,
+    write_network,
+    write_results,
+    write_test,
+)
 from nas.train.trainee import Trainee
 from nas.units import format_count
 
@@ -139,7 +147,7 @@ def main(
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 perform(wanted, course, model, ranks, path, tensorboard)
-                conclude(path, held, images, training, ranks, measured)
+                conclude(wanted, path, held, training, ranks)
         else:
             perform(wanted, course, model, ranks, path, tensorboard)
 
@@ -217,13 +225,15 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
         write_results(path, wanted, trainee, ended)
 
 
-def conclude(path: Path, held: Dataset | None, images: Dataset, training: Images, ranks: Ranks, metric: str) -> None:
+def conclude(wanted: Training, path: Path, held: Dataset | None, training: Images, ranks: Ranks) -> None:
     """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
+    images = wanted.data
+    draw_pictures(path, wanted, missing_only=True)  # of a training that was interrupted before they were drawn
     if held and "test" not in read_toml(path / RESULT):
         pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
         part = replace(training, pixels=pixels, labels=held.val_labels)
         model = trained.load(path).to(ranks.where)
-        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)), metric)
+        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)), wanted.metric)
     for sentence in sentences(path):
         cli.say(sentence)
 

@@ -14,12 +14,12 @@ class Display:
     """One line an epoch, and on a terminal a bar below."""
 
     def __init__(self, epochs: int, shown: bool, metric: str = "accuracy") -> None:
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not shown)
+        self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown)
         self.epochs, self.metric = epochs, metric
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}", markup=False),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]} · left"),
+            TextColumn("loss {task.fields[loss]} · left", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not (shown and self.console.is_terminal),
@@ -43,6 +43,5 @@ class Display:
         balanced = f"balanced accuracy {100 * row.balanced_accuracy:5.2f} %  " * (self.metric == "balanced_accuracy")
         self.console.print(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.train_loss:.4f}  validation: loss {row.val_loss:.4f}  "
-            f"{balanced}top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}",
-            markup=False,
+            f"{balanced}top-1 {100 * row.top1:5.2f} %  top-5 {100 * row.top5:6.2f} %  {format_duration(row.seconds)}"
         )

@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nas.plots import FRONT, INK, PALE, PICK, figures, note
+from nas.plots import FRONT, INK, PALE, PICK, figures, literal, note
 
 _WRITTEN = 20  # classes whose counts are written into their cells
 _NAMED = 40  # classes that all have their names at the axes
@@ -77,7 +77,7 @@ def _names(axes: Axes, names: list[str]) -> None:
     step = -(-len(names) // _NAMED)
     places = range(0, len(names), step)
     size = 8 if len(names) <= _WRITTEN else 6
-    short = [_short(names[i]) for i in places]
+    short = [literal(names[i], 18) for i in places]
     axes.set_xticks(places, short, rotation=90, fontsize=size)
     axes.set_yticks(places, short, fontsize=size)
 
@@ -96,14 +96,10 @@ def _mistakes(axes: Axes, counts: pd.DataFrame, shares: np.ndarray) -> None:
     axes.set_axisbelow(True)
     axes.barh(rows, [wrong[i, j] for i, j in pairs], color=PICK, height=0.6)
     names = list(counts.columns)
-    axes.set_yticks(rows, [f"{_short(names[i])} → {_short(names[j])}" for i, j in pairs], fontsize=8)
+    axes.set_yticks(rows, [f"{literal(names[i], 18)} → {literal(names[j], 18)}" for i, j in pairs], fontsize=8)
     for row, (i, j) in enumerate(pairs):
         axes.annotate(
             f"{shares[i, j]:.0f} %", (wrong[i, j], row), (3, 0), textcoords="offset points", fontsize=7, va="center"
         )
     axes.set_xlabel("images (and share of their class)")
     axes.invert_yaxis()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"

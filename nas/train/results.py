@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nas import plots, trained
-from nas.files import read_toml, to_toml, write_atomic
+from nas.files import read_csv, read_toml, to_csv, to_toml, write_atomic
 from nas.named import NETWORK
 from nas.train import pictures
 from nas.train.loop import CHECKPOINT, Ended, Row
 from nas.train.measure import Measured
 from nas.train.question import Training
 from nas.train.trainee import Trainee
-from nas.units import format_count
+from nas.units import format_count, shown
 
 REDRAWN = 10.0  # seconds between two pictures of a curve that grows, at least
 _NAMES = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}  # figures of result.toml that have an error
+CURVE, CONFUSION = "curve.csv", "confusion.csv"
 RESULT = "result.toml"  # written last: a training that has it is done
 
 
 def write_curve(path: Path, wanted: Training, rows: Sequence[Row]) -> None:
-    """Write curve.csv, and curve.png where the one that is there is not of just now: epochs may be brief."""
-    table = pd.DataFrame(rows, columns=Row._fields)
-    write_atomic(path / "curve.csv", table.to_csv(index=False))
+    """Write curve.csv, and before the last epoch curve.png, unless it was drawn just now: epochs may be brief."""
+    write_atomic(path / CURVE, to_csv(pd.DataFrame(rows, columns=Row._fields)))
     picture = path / "curve.png"
-    if len(rows) < wanted.recipe.epochs and picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN:
-        return
-    subtitle = f"{_network(wanted)}; recipe {wanted.recipe.name}, seed {wanted.seed}"
-    title = f"Training of {wanted.origin} on {wanted.data.name}"
-    plots.save(pictures.curve(table, title, subtitle, wanted.metric), picture)
+    if len(rows) < wanted.recipe.epochs and not (picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN):
+        draw_curve(path, wanted)
+
+
+def draw_curve(path: Path, wanted: Training) -> None:
+    """Draw curve.png from curve.csv."""
+    title = f"Training of {shown(wanted.origin, 40)} on {shown(wanted.data.name, 40)}"
+    subtitle = f"{_network(wanted)}; recipe {shown(wanted.recipe.name, 40)}, seed {wanted.seed}"
+    plots.draw(path / "curve.png", pictures.curve, read_csv(path / CURVE, ()), title, subtitle, wanted.metric)
 
 
 def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -> trained.Trained:
@@ -44,11 +49,15 @@ def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -
 
 
 def write_results(path: Path, wanted: Training, trainee: Trainee, ended: Ended) -> None:
-    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more."""
+    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
+
+    Pictures come last: a training whose results are saved is done, whatever becomes of its pictures.
+    """
     recipe, measured = wanted.recipe, ended.measured
     kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
     weights = f"{kind} after the last epoch; none was picked by its accuracy"
-    figures = _figures(measured, f"the {measured.images:,} validation images of {wanted.data.name}", wanted.metric)
+    images = f"the {measured.images:,} validation images of {shown(wanted.data.name)}"
+    figures = _figures(measured, images, wanted.metric)
     write_confusion(path, wanted, measured)
     known = write_network(
         path, wanted, {"data": wanted.data.name, "epochs": recipe.epochs, "weights": weights, **figures}
@@ -57,40 +66,55 @@ def write_results(path: Path, wanted: Training, trainee: Trainee, ended: Ended) 
     made = {"weights": weights, "epochs": recipe.epochs, "steps": trainee.steps, "seconds": ended.rows[-1].seconds}
     write_atomic(path / RESULT, to_toml({**made, "validation": figures}))
     (path / CHECKPOINT).unlink(missing_ok=True)
+    draw_pictures(path, wanted)
 
 
 def write_test(path: Path, data: str, measured: Measured, metric: str) -> None:
     """Add to result.toml what the network is worth on test images."""
-    figures = _figures(measured, f"the {measured.images:,} test images of {data}", metric)
+    figures = _figures(measured, f"the {measured.images:,} test images of {shown(data)}", metric)
     write_atomic(path / RESULT, to_toml({**read_toml(path / RESULT), "test": figures}))
 
 
 def write_confusion(path: Path, wanted: Training, measured: Measured) -> None:
-    """Write confusion.csv (classes by row, what they were taken for by column) and confusion.png."""
+    """Write confusion.csv: classes by row, what they were taken for by column."""
     names = list(wanted.data.classes)
     table = pd.DataFrame(measured.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
-    write_atomic(path / "confusion.csv", table.to_csv())
-    title = f"{wanted.origin} on the {measured.images:,} validation images of {wanted.data.name}"
-    name, *_ = figures = _figures(measured, "", wanted.metric)
-    interval = f"{100 * figures[name]:.2f} ± {196 * figures[f'{name}_error']:.2f} %"
+    write_atomic(path / CONFUSION, to_csv(table, index=True))
+
+
+def draw_pictures(path: Path, wanted: Training, missing_only: bool = False) -> None:
+    """Draw curve.png and confusion.png of a training that is done, from its files."""
+    if not (missing_only and (path / "curve.png").exists()):
+        draw_curve(path, wanted)
+    if not (missing_only and (path / "confusion.png").exists()):
+        plots.draw(path / "confusion.png", _confusion, path, wanted)
+
+
+def _confusion(path: Path, wanted: Training) -> Figure:
+    names = list(wanted.data.classes)
+    counts = read_csv(path / CONFUSION, ()).iloc[:, 1:].to_numpy()
+    known = read_toml(path / RESULT)["validation"]
+    title = f"{shown(wanted.origin, 40)} on {known['images']}"
+    name = next(name for name in known if name in _NAMES)  # the metric
+    interval = f"{100 * known[name]:.2f} ± {196 * known[f'{name}_error']:.2f} %"
     subtitle = f"{_NAMES[name]} {interval} (95 %, from the number of images)"
-    plots.save(pictures.confusion(table, title, subtitle), path / "confusion.png")
+    return pictures.confusion(pd.DataFrame(counts, index=names, columns=names), title, subtitle)
 
 
 def sentences(path: Path) -> list[str]:
     """What is said of a training that is done, from its files."""
     result = read_toml(path / RESULT)
     lines = [
-        ", ".join(
-            f"{_NAMES[name]} {100 * part[name]:.2f} ± {100 * part[f'{name}_error']:.2f} %"
-            for name in part
-            if name in _NAMES
-        )
-        + f", top-5 {100 * part['top5']:.2f} %, loss {part['loss']:.4f} on {part['images']}"
+        ", ".join(_with_error(part, name) for name in part if name in _NAMES)
+        + f" (standard error), top-5 {100 * part['top5']:.2f} %, loss {part['loss']:.4f} on {part['images']}"
         for part in (result.get(name) for name in ("validation", "test"))
         if part
     ]
     return [*lines, f"{path}/: {trained.WEIGHTS} (the {result['weights']}), {NETWORK}, curve.png, confusion.png"]
+
+
+def _with_error(part: Mapping[str, Any], name: str) -> str:
+    return f"{_NAMES[name]} {100 * part[name]:.2f} ± {100 * part[f'{name}_error']:.2f} %"
 
 
 def _figures(measured: Measured, part: str, metric: str) -> dict[str, Any]:

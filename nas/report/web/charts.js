@@ -160,7 +160,7 @@ function drawEffects() {
   });
   chart(
     "effects-accuracy",
-    side(effect, `${metric()}_error`, 100),
+    side(effect, `${effect}_sd`, 100),
     layout(`effect on ${name} (points)`),
     `Effect of each choice on ${name}, the largest first: ${names.at(-1)}.`,
   );

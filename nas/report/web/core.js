@@ -22,8 +22,8 @@ function el(tag, properties = {}, ...children) {
 
 const fill = (place, ...children) => (typeof place === "string" ? $(place) : place).replaceChildren(...children);
 
-/** A text of a file for Plotly, which reads some tags in its labels. */
-const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+/** A text of a file for Plotly, which reads some tags in its labels, and %{…} in its hints. */
+const plain = (text) => String(text).replace(/[&<>%]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
 const known = (value) => value !== null && value !== undefined;
 

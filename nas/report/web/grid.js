@@ -115,7 +115,7 @@ function drawGrid() {
         hovertemplate: some.map(([row]) => hover(row)),
         error_x: {
           type: "data",
-          array: some.map(([row]) => 100 * (row[`${metric()}_error`] || 0)),
+          array: some.map(([row]) => 100 * (row.bar || 0)),
           thickness: 1.2,
           width: 3,
           color: colour("pale"),

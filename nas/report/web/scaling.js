@@ -16,7 +16,7 @@ function drawRules() {
         y: rows.map((r) => plain(r.rule)),
         error_x: {
           type: "data",
-          array: rows.map((r) => 100 * (r[`${metric()}_error`] || 0)),
+          array: rows.map((r) => 100 * (r.bar || 0)),
           color: colour("pale"),
           thickness: 1.4,
           width: 4,
@@ -60,7 +60,7 @@ function drawFamily() {
             el("h3", {}, `φ = ${row.phi}`),
             copyButton(networks[i].text, `the block strings of φ = ${row.phi}`),
           ),
-          el("p", { class: "said" }, `${row.pixels} px · ${count(row.madds)} MAdds · ${count(row.params)} parameters`),
+          el("p", { class: "said" }, `${row.resolution} px · ${count(row.madds)} MAdds · ${count(row.params)} parameters`),
           drawNetwork(networks[i], scale),
         ),
       ),
@@ -140,7 +140,7 @@ function drawFamilyAccuracy(done) {
         marker: { size: 9 },
         error_y: {
           type: "data",
-          array: done.map((r) => 100 * (r[`${metric()}_error`] || 0)),
+          array: done.map((r) => 100 * (r.bar || 0)),
           thickness: 1.2,
           color: colour("pick"),
         },
@@ -167,17 +167,17 @@ function drawFamilyTable(family) {
     ["φ", (r) => String(r.phi)],
     ["depth ×", (r) => r.depth.toFixed(2)],
     ["width ×", (r) => r.width.toFixed(2)],
-    ["pixels", (r) => String(r.pixels)],
+    ["pixels", (r) => String(r.resolution)],
     ["MAdds", (r) => count(r.madds)],
     ["counted ×", (r) => r.counted_ratio.toFixed(2)],
     ["nominal ×", (r) => r.nominal_ratio.toFixed(2)],
     ["parameters", (r) => count(r.params)],
     ["activations", (r) => count(r.activations)],
     ["training memory", (r) => `${count(r.train_memory, 3)}B`],
-    ...(family.some((r) => known(r.latency)) ? [["latency", (r) => seconds(r.latency)]] : []),
+    ...(family.some((r) => known(r.latency_measured)) ? [["latency", (r) => seconds(r.latency_measured)]] : []),
     ...(family.some((r) => known(r[metric()])) ? [[`proxy ${metricName()}`, (r) => percent(r[metric()], 2)]] : []),
   ];
-  const timed = family.find((r) => known(r.latency))?.latency_source;
+  const timed = family.find((r) => known(r.latency_measured))?.latency_source;
   fill(
     "family-note",
     `Counted, nominal: MAdds relative to φ = 0, as counted and as (α·β²·γ²)^φ. Training memory: ${

@@ -1,0 +1,64 @@
+"""What pictures say is what they were given, letter by letter, and no picture that fails ends a run."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from nas import plots
+from nas.train import pictures
+
+NAMES = [
+    *("pay_$_or_$_", "$x^2$", r"$\frac{$", r"a\$b$c$", "_hidden", "caf\udce9", "a\nb", "\x1b[2J", "[red]x[/red]", "%s"),
+    *("e\u0301", "ไก่", "鸡", "שלום", "🐔", "\ue000", "", " ", "{x}", "&amp;<b>", "n" * 300),
+]
+
+
+def lines(figure: Figure) -> list[str]:
+    """All texts that a figure holds, as they are drawn."""
+    texts = figure.findobj(plots.Text)
+    return [text._preprocess_math(line)[0] for text in texts for line in text.get_text().split("\n")]
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_drawn_as_they_are(tmp_path: Path, name: str) -> None:
+    """In titles, at axes and in legends, and matplotlib says nothing to stderr."""
+    counts = pd.DataFrame(np.array([[3, 2], [1, 4]]), index=[name, "other"], columns=[name, "other"])
+    errors, shares = np.array([0.1, 0.2]), np.array([0.5, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        confusion = pictures.confusion(counts, f"{name} on {name}", name)
+        both = plots.distributions({name: (errors, shares, 2), "b": (errors, shares, 2)}, {}, name, name)
+        for figure in (confusion, both):
+            plots.save(figure, tmp_path / "p.png")
+            assert imread(tmp_path / "p.png").std() > 0.03
+    legend = [text.get_text() for text in both.axes[0].get_legend().get_texts()]
+    assert len(legend) == 2
+    if name.isascii() and name.isprintable() and len(name) < 18:
+        assert {f"{name} on {name}".strip(), name.strip()} <= {line.strip() for line in lines(confusion)} | {""}
+        assert f"{name} (2)".strip() in {line.strip() for line in lines(both)}
+
+
+def test_what_no_font_has_is_escaped() -> None:
+    assert plots.literal("a\ue000b") == r"a\ue000b"
+    assert plots.literal("a\x1bb\n\udce9") == r"a\x1bb\n\udce9"
+
+
+def test_a_long_name_is_cut_in_the_middle() -> None:
+    assert plots.literal("a" * 30 + "b" * 30, 11) == "aaaaa…bbbbb"
+
+
+@pytest.mark.pictures
+def test_a_picture_that_fails_costs_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(text: str) -> Figure:
+        raise ValueError(f"{text}\nand more")
+
+    for _ in range(3):  # as after each trial
+        plots.draw(tmp_path / "p.png", broken, "no [glyph]")
+    assert capfd.readouterr().err == f"warning: {tmp_path / 'p.png'}: not drawn (ValueError: no [glyph])\n"
+    assert not (tmp_path / "p.png").exists()
