@@ -60,7 +60,16 @@ def test_a_training_from_end_to_end(command: Command, here: Path, images: Path) 
         *("curve.csv", "curve.png", "confusion.csv", "confusion.png"),
     }
     curve = pd.read_csv(run / "curve.csv")
-    assert list(curve.columns) == ["epoch", "rate", "train_loss", "val_loss", "top1", "top5", "seconds"]
+    assert list(curve.columns) == [
+        "epoch",
+        "rate",
+        "train_loss",
+        "val_loss",
+        "top1",
+        "top5",
+        "seconds",
+        "balanced_accuracy",
+    ]
     assert curve["epoch"].tolist() == [1, 2]
     result = tomllib.loads((run / "result.toml").read_text())
     assert result["validation"]["top1"] == curve["top1"].iloc[-1]
