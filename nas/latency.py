@@ -27,7 +27,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 from nas.architecture import Architecture, Stage, canonical
 from nas.cost import halved
 from nas.errors import RunFailed, UserError
-from nas.files import write_atomic
+from nas.files import read_text, write_atomic
 from nas.proxy import out_of_memory, pick_device
 from nas.space import SearchSpace
 
@@ -208,7 +208,7 @@ class Table:
     def load(cls, path: Path) -> Table:
         """Read a table's file; raises UserError."""
         try:
-            rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+            rows = list(csv.DictReader(io.StringIO(read_text(path))))
             seconds = {row["part"]: float(row["seconds"]) for row in rows}
             found = {(r["device"], int(r["threads"]), int(r["batch"]), r["dtype"]) for r in rows}
             ((device, threads, batch, dtype),) = found
