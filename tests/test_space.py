@@ -213,6 +213,11 @@ def test_a_sample_is_a_function_of_its_seed() -> None:
         ({"min_madds": 2e9}, "at least 2G madds; the space reaches from 94.23M to 1.245G"),
         ({"max_madds": 2e8, "min_madds": 3e8}, "min_madds is above max_madds"),
         ({"max_params": 1e6}, "at most 1M params; the space reaches from 2.214M"),
+        (
+            {"max_params": 1e6},
+            "at 224 px with 1000 classes, whatever the data's: the classifier alone has 1.281M params",
+        ),
+        ({"min_madds": 1.2e9, "max_params": 2.3e6}, "counted at 224 px with 1000 classes"),
         ({"min_madds": 1.2e9, "max_params": 2.3e6}, "no network of the space keeps this budget"),
     ],
 )
