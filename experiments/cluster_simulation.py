@@ -13,7 +13,6 @@ experiments/cluster_simulation and repeat none that is there, so they can be sto
 from __future__ import annotations
 
 import heapq
-import os
 import platform
 import sys
 import time
@@ -34,6 +33,8 @@ from optuna.trial import Trial
 from rows import append
 from search_efficiency import Problem, Trainer, curve, ours
 from threadpoolctl import threadpool_limits
+
+from nas.machine import available_cores
 
 OUT = Path(__file__).resolve().parent / "cluster_simulation"
 TRIALS = 10_000  # of a simulated search
@@ -318,7 +319,7 @@ Assumed: every process has a core for itself; a database, and a proxy, does one 
 no time is lost on the network. What a trial costs is drawn from {CYCLES - 1} that were measured for each number told
 ({told}) and in training ({running}), and interpolated between them;
 means over {SEEDS} seeds. Trainings in the searches of NAS-Bench-Macro take such times too, and proposals none; seeds
-from 0 on. A machine with {os.cpu_count()} shared cores ({platform.machine()}), PostgreSQL on the same, one thread,
+from 0 on. A machine with {available_cores()} shared cores ({platform.machine()}), PostgreSQL on the same, one thread,
 Python {platform.python_version()}, {versions}; {date.today()}.
 """
 

@@ -8,7 +8,6 @@ times. Writes experiments/convolutions/: times.csv, RESULT.md.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.convolutions import convolve
+from nas.machine import available_cores
 from nas.proxy import mixed_dtype
 
 KEPT = Path(__file__).resolve().parent / "convolutions"
@@ -98,7 +98,7 @@ Forward and backward pass of one layer of {CHANNELS} channels on {BATCH} maps, p
 |---|---|---|---|---|---|
 {chr(10).join(lines)}
 
-Medians over {ROUNDS} turns; {os.cpu_count()} CPU cores ({platform.machine()}), shared; Python
+Medians over {ROUNDS} turns; {available_cores()} CPU cores ({platform.machine()}), shared; Python
 {platform.python_version()}, torch {metadata.version("torch")}; {date.today()}.
 """
     )

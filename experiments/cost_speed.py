@@ -8,7 +8,6 @@ experiments/cost_speed/result.csv and RESULT.md.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 import warnings
@@ -26,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas import Architecture, SearchSpace
 from nas.blocks import make_divisible
 from nas.cost import count_stage
+from nas.machine import available_cores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -185,7 +185,7 @@ not include building the network.
 All ways agree on the networks that they were timed on: fvcore (flops), FlopCounterMode (MAdds), parameters on {SLOW}
 built networks, the recursion (MAdds, parameters) and bulk against single costs (all four figures) on {FAST:,}. Medians
 over networks and {REPEATS} rounds, or over {REPEATS} repeats in bulk (sampling: once); seed {SEED}. A machine with
-{os.cpu_count()} shared cores ({platform.machine()}), Python {platform.python_version()}, {versions}; {date.today()}.
+{available_cores()} shared cores ({platform.machine()}), Python {platform.python_version()}, {versions}; {date.today()}.
 """
     )
 

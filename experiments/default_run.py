@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from nas.machine import available_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/default_run"
 FILES = (
@@ -73,8 +75,8 @@ def main() -> None:
 | `python -m nas.scale --phi 3` | {grid:.0f} s | {scale:.0f} s |
 
 {trials["architecture"].nunique()} distinct networks were trained, {len(front)} are on the front. One run, seed 0, on
-{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), Python {platform.python_version()}, {versions}.
-The machine is shared, so the times are rough.
+{available_cores()} CPU cores ({platform.machine()}, {platform.system()}), Python {platform.python_version()},
+{versions}. The machine is shared, so the times are rough.
 """
     )
 

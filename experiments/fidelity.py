@@ -11,7 +11,6 @@ Each part runs on one thread; compute is its processor time, which other work on
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -35,6 +34,7 @@ from zero_cost import SCORES
 
 from nas import Architecture, SearchSpace, plots
 from nas.datasets import Dataset, split
+from nas.machine import available_cores
 from nas.proxy import Recipe, train
 
 KEPT = Path(__file__).resolve().parent / "fidelity"
@@ -294,7 +294,7 @@ The default of `nas.search` is the way of least compute within one standard erro
 al. 1984), {chosen(table)}. {len(said)} networks are too few to tell it from everything cheaper at 95 %. All trainings
 are fp32 but those called bf16, which the product does on this processor.
 
-{os.cpu_count()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
+{available_cores()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
 torch {metadata.version("torch")}, torchvision {metadata.version("torchvision")}; {date.today()}.
 """
 

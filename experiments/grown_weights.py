@@ -12,7 +12,6 @@ Seconds are those of the processor, on one thread.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import tempfile
 import time
@@ -31,6 +30,7 @@ from nas import datasets, plots
 from nas.architecture import Architecture
 from nas.datasets import Dataset
 from nas.images import images_of
+from nas.machine import available_cores
 from nas.network import Network
 from nas.proxy import calm
 from nas.space import SearchSpace
@@ -170,7 +170,7 @@ The gain shrinks from {first} to {last} epochs; more epochs, larger images and m
 Small: `{small}`
 Large: `{large}`
 {len(data.train_labels):,} images of {data.name} at 28 px, recipe `default`, {base["seed"].nunique()} seeds.
-{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), one thread, shared,
+{available_cores()} CPU cores ({platform.machine()}, {platform.system()}), one thread, shared,
 torch {metadata.version("torch")}, torchvision {metadata.version("torchvision")}, {date.today()}.
 """
 

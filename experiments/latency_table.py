@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from nas import SearchSpace
 from nas.latency import PASSES, TIMES, Conditions, cover, measure_table, prepared
+from nas.machine import available_cores
 
 KEPT = Path(__file__).resolve().parent / "latency_table"
 UNSEEN, FIRST_SEED, EVERY = 40, 3000, 12
@@ -138,7 +139,7 @@ one thread and 6.7 % with two (bias -6.2 %), on networks drawn from seed 2000 on
 "quartile spread": a network's interquartile range over its median, itself the noise of this machine; "load": its load
 average over five minutes at the end, 1 or more above the threads where others computed meanwhile.
 
-{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), shared with others, Python \
+{available_cores()} CPU cores ({platform.machine()}, {platform.system()}), shared with others, Python \
 {platform.python_version()}, {versions}; {frames[0]["date"][0]}.
 """
     (KEPT / "RESULT.md").write_text(text)

@@ -12,7 +12,6 @@ Time is that of the processor, on one thread, which other work on the machine di
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from dataclasses import replace
@@ -28,6 +27,7 @@ from matplotlib.figure import Figure
 
 from nas import datasets, plots
 from nas.architecture import Architecture
+from nas.machine import available_cores
 from nas.progressive import Schedule
 from nas.proxy import Recipe, Stepper, train
 from nas.space import SearchSpace
@@ -140,7 +140,7 @@ are what a step costs.
 Network `{table["architecture"].iloc[0]}`
 on {len(data.train_labels):,} images of {data.name}, validation on {len(data.val_labels):,} at 28 px,
 seeds 0 to {table["seed"].max()}, batch {Recipe.batch_size}.
-{os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}), one thread, shared,
+{available_cores()} CPU cores ({platform.machine()}, {platform.system()}), one thread, shared,
 torch {metadata.version("torch")}, torchvision {metadata.version("torchvision")}, {date.today()}.
 """
     )

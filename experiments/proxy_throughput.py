@@ -33,6 +33,7 @@ from torchvision import transforms
 from nas import Architecture, SearchSpace, datasets
 from nas.evaluate import Job, Proxy, Result
 from nas.images import images_of
+from nas.machine import available_cores
 from nas.proxy import Recipe, Stepper, decayed, make_optimizer, pick_device
 from nas.workers.processes import Submit, pool
 
@@ -190,7 +191,7 @@ def compare_workers(folder: Path, where: torch.device) -> pd.DataFrame:
                 Image.fromarray(picture[0].numpy()).save(place / f"{i}.png")
     proxy = Proxy(str(folder), RECIPE, where.type)
     jobs = [Job(str(arch), seed) for arch in list(networks().values())[:2] for seed in range(4)]
-    counts = (1, os.cpu_count() or 1) if where.type == "cpu" else (1, 2, 4, 8)
+    counts = (1, available_cores()) if where.type == "cpu" else (1, 2, 4, 8)
     rows = []
     for turn in range(REPEATS):
         for workers in counts:
@@ -259,7 +260,7 @@ What a step of B0 spends its time on: {"; ".join(shares)}.
 Trials a minute: one worker {speed[1].median():.1f}; {speeds} (medians over {REPEATS} rounds; on a
 CPU one worker has all cores, more have an equal share each).
 
-{REPEATS} interleaved rounds of {STEPS} steps after {WARM_UP}; {os.cpu_count()} CPU cores ({platform.machine()}),
+{REPEATS} interleaved rounds of {STEPS} steps after {WARM_UP}; {available_cores()} CPU cores ({platform.machine()}),
 shared; Python {platform.python_version()}, {versions}; {date.today()}.
 """
     )

@@ -12,7 +12,6 @@ were chosen on seeds from 1000 on. The tables are in ../shared/benchmarks.
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -38,6 +37,7 @@ from rows import append
 from threadpoolctl import threadpool_limits
 
 from nas import Sampler, SearchSpace
+from nas.machine import available_cores
 from nas.pareto import hypervolume, non_dominated
 from nas.sampler.candidates import neighbours
 
@@ -417,7 +417,7 @@ def foot() -> str:
 Peers: Optuna's samplers as they come (TPE multivariate, NSGA-II with a population of 20; after 200 refused or known
 proposals in a row, of the GPSampler 5, a random network is trained); regularized evolution with a population of 20 and
 tournaments of 5; local search by one mutation. `seconds` is processor time of a whole search, the trees of
-Accel-NASBench included. A machine with {os.cpu_count()} shared cores ({platform.machine()}), one thread, Python
+Accel-NASBench included. A machine with {available_cores()} shared cores ({platform.machine()}), one thread, Python
 {platform.python_version()}, {versions}; {date.today()}.
 """
 

@@ -39,6 +39,7 @@ from shared_images import write_cifar10
 
 from nas import Architecture, SearchSpace, datasets, plots
 from nas.datasets import Dataset
+from nas.machine import available_cores
 from nas.pareto import hypervolume, non_dominated
 from nas.proxy import Recipe, train
 
@@ -281,7 +282,7 @@ was met in {met} of {len(reached)} runs. Retrained alike: {judged["architecture"
 epochs, {len(JUDGE_SEEDS)} seeds (mean sd between seeds {spread:.2f} points), accuracy on {PARTS["test"]:,} images that
 neither search saw. Hypervolume: accuracy above 10 %, MAdds below {BUDGET / 1e6:g}M, as a share of that rectangle.
 
-{os.cpu_count()} CPU cores ({platform.machine()}), shared; Python {platform.python_version()},
+{available_cores()} CPU cores ({platform.machine()}), shared; Python {platform.python_version()},
 {", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "optuna", "timm"))}; {date.today()}.
 """
 

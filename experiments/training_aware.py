@@ -29,6 +29,7 @@ import torch
 
 from nas import Architecture, SearchSpace, datasets
 from nas.images import images_of
+from nas.machine import available_cores
 from nas.proxy import Recipe, Stepper, pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +129,7 @@ stage as er or as ir, on the default data at its own 28 px: medians of {ROUNDS} 
 {gpu}
 The baseline by the reward v2: `{baseline}`
 
-{os.cpu_count()} CPU cores ({platform.machine()}), shared; Python {platform.python_version()},
+{available_cores()} CPU cores ({platform.machine()}), shared; Python {platform.python_version()},
 torch {metadata.version("torch")}; {date.today()}.
 """
     )

@@ -44,6 +44,7 @@ from nas import Architecture, scaling
 from nas.datasets import cache_directory
 from nas.errors import UserError
 from nas.files import read_toml
+from nas.machine import available_cores
 from nas.scale.halving import gap, margin, noise
 from nas.scale.question import SMALLEST
 from nas.scaling import EQUAL, Coefficients
@@ -271,7 +272,7 @@ Intervals: 95 %, from a deviation between seeds of {100 * deviation:.2f} points,
 
 The trained family as files, and by how much their answers differ from its own: [export.csv](export.csv).
 
-{os.cpu_count()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
+{available_cores()} CPU cores ({platform.machine()}), one thread a training, shared; Python {platform.python_version()},
 {", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "optuna"))}; {date.today()}.
 """
 

@@ -7,7 +7,6 @@ and in timm. Standard library only.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,10 +16,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.blocks import OPS, Block, Shape, make_divisible
+from nas.blocks import OPS, Block, Conv, Layer, Shape, SqueezeExcitation, scale_channels, scale_repeats
 from nas.errors import UserError
 from nas.files import read_toml, to_toml
-from nas.units import nearest
+from nas.units import nearest, shortest_decimal
 
 if TYPE_CHECKING:
     from nas.cost import Cost
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 ACTIVATIONS = {"relu": "re", "relu6": "r6", "silu": "sw", "hardswish": "hs"}  # with timm's suffixes
 MAX_RESOLUTION = 4096
 FAMILIES = "search_spaces.families"
+EXPANDING = 1.000001  # an expansion convolution to as many channels as there are: e1 means that there is none
+USUAL_SE = (0.25, 0.5)
+SE_DECIMALS = 4  # at most, of an SE ratio that is preferred to shorter ones because it gives whole channels
 KEYS = {"r": "repeats", "k": "kernel", "s": "stride", "e": "expansion", "c": "channels", "se": "se"}
 _LIMITS = {"repeats": 1000, "kernel": 31, "stride": 2, "expansion": 64, "channels": 65536, "se": 1}
 _SUFFIXES = {suffix: name for name, suffix in ACTIVATIONS.items()}
@@ -141,17 +143,52 @@ def _checked(values: dict[str, Any]) -> Stage:
     return stage
 
 
+@lru_cache(maxsize=65536)
 def canonical(stage: Stage, in_channels: int, activation: str) -> Stage:
-    """The one way to write this stage behind so many channels: equal networks become equal stages."""
+    """The one way to write this stage behind so many channels: stages of equal layers become equal stages.
+
+    Of all expansions that round to the same channels in each block it has the one of fewest decimals. Of all SE ratios
+    it has a usual one (USUAL_SE), else one that gives whole channels, else the one of fewest decimals.
+    """
     op = stage.op
     if stage.expansion == 1:
         op = OPS[op].plain or op
     can_skip = stage.repeats > 1 or (stage.stride == 1 and stage.channels == in_channels)
     skip = stage.skip if can_skip else OPS[op].skip
     own = None if stage.activation == activation else stage.activation
-    if (op, skip, own) == (stage.op, stage.skip, stage.activation):
-        return stage
-    return replace(stage, op=op, skip=skip, activation=own)
+    stage = replace(stage, op=op, skip=skip, activation=own)
+    stage = replace(stage, expansion=_expansion(stage, in_channels)) if OPS[op].expands else stage
+    return replace(stage, se=_se(stage, in_channels)) if stage.se else stage
+
+
+def _layers(stage: Stage, in_channels: int) -> tuple[Layer, ...]:
+    """The layers of a stage's first block and, if it has more, of the second one, which is like all later ones."""
+    return stage.first(in_channels).layers + (stage.later().layers if stage.repeats > 1 else ())
+
+
+def _expansion(stage: Stage, in_channels: int) -> float:
+    layers = _layers(stage, in_channels)
+    widest = max(layer.out_channels for layer in stage.first(in_channels).layers[:-1] if isinstance(layer, Conv))
+
+    def same(expansion: float) -> bool:
+        inside = 0 < expansion <= _LIMITS["expansion"]
+        return inside and _layers(replace(stage, expansion=expansion), in_channels) == layers
+
+    found = shortest_decimal(stage.expansion, widest / in_channels, same)
+    return EXPANDING if found == 1 else found
+
+
+def _se(stage: Stage, in_channels: int) -> float:
+    layers = _layers(stage, in_channels)
+
+    def same(se: float) -> bool:
+        return 0 < se <= 1 and _layers(replace(stage, se=se), in_channels) == layers
+
+    squeezes = [layer.squeeze for layer in layers if isinstance(layer, SqueezeExcitation)]
+    pairs = zip(squeezes, (in_channels, stage.channels), strict=False)
+    whole = [squeeze / channels for squeeze, channels in pairs if squeeze * 10**SE_DECIMALS % channels == 0]
+    preferred = next(filter(same, (*USUAL_SE, *whole)), None)
+    return preferred or shortest_decimal(stage.se, squeezes[0] / in_channels, same)
 
 
 @dataclass(frozen=True)
@@ -180,6 +217,10 @@ class Architecture:
         if str(self.activation) not in ACTIVATIONS:
             shown = str(self.activation)[:40]
             raise UserError(f"unknown activation {shown!r}; {nearest(shown, ACTIVATIONS)}")
+        for name in ("norm_eps", "norm_momentum"):
+            value = getattr(self, name)
+            if not isinstance(value, float) or not 0 < value < 1:
+                raise UserError(f"{name} must be a number between 0 and 1, like 0.001, got {str(value)[:20]}")
         stages, channels = [], self.stem
         for stage in self.stages:
             stages.append(canonical(stage, channels, self.activation))
@@ -190,7 +231,7 @@ class Architecture:
     def parse(cls, text: str) -> Architecture:
         """Read block strings separated by white space or commas, with settings such as 224px stem32 head1280.
 
-        Settings may be left out: 224px, stem32, head1280, silu. Raises UserError.
+        Settings may be left out: 224px, stem32, head1280, silu, eps0.00001, momentum0.1. Raises UserError.
         """
         settings: dict[str, Any] = {}
         stages: list[Stage] = []
@@ -220,9 +261,6 @@ class Architecture:
             for n, text in enumerate(strings(table["stages"], where, "ds_r1_k3_s1_e1_c16"), 1)
         )
         values = {key: value for key, value in table.items() if key in known - {"stages"}}
-        for key in ("norm_eps", "norm_momentum"):
-            if not isinstance(values.get(key, 0.1), float) or not 0 < values.get(key, 0.1) < 1:
-                raise UserError(f"{where}: {key} must be a number between 0 and 1, like 0.001")
         try:
             return cls(stages, **values)
         except UserError as error:
@@ -246,6 +284,11 @@ class Architecture:
         chosen = [f for f in fields(self) if f.name in always or getattr(self, f.name) != f.default]
         return [f for f in chosen if f.name != "stages"]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels that a width factor scales: those of the stem, each stage and the head."""
+        return (self.stem, *(stage.channels for stage in self.stages), self.head)
+
     @cached_property
     def hash(self) -> str:
         """Twelve hexadecimal digits that name this network (SHA-256 of the canonical string)."""
@@ -254,7 +297,8 @@ class Architecture:
     def scale(self, depth: float = 1, width: float = 1, resolution: float = 1) -> Architecture:
         """Scale every stage, the stem and the head by factors (EfficientNet, arXiv 1905.11946, section 3).
 
-        Repeats are rounded up, channels to multiples of 8 that keep at least 90 %, resolution to whole pixels.
+        Repeats are rounded up, channels to multiples of 8 that keep at least 90 % (of 4, 2, 1 below 16, 8, 4),
+        resolution to whole pixels; a factor below 1 never adds any of them, one above 1 never takes any away.
         Raises UserError if the result is outside the limits of an architecture.
         """
         for name, factor in (("depth", depth), ("width", width), ("resolution", resolution)):
@@ -298,16 +342,6 @@ class Architecture:
         from nas.network import build
 
         return build(self, num_classes, in_channels, dropout, drop_path)
-
-
-def scale_repeats(repeats: int, depth: float) -> int:
-    """Repeats times the depth factor, rounded up; a factor such as 1.1 counts as the decimal it is written as."""
-    return max(1, math.ceil(round(repeats * depth, 9)))
-
-
-def scale_channels(channels: int, width: float) -> int:
-    """Channels times the width factor, to a multiple of 8 that keeps at least 90 %; unchanged at factor 1."""
-    return channels if width == 1 else make_divisible(channels * width)
 
 
 def family_names() -> list[str]:
@@ -364,7 +398,7 @@ def _parse_setting(word: str) -> tuple[str, Any] | None:
         return match[1], int(match[2])
     if word in ACTIVATIONS:
         return "activation", word
-    if match := re.fullmatch(r"(eps|momentum)(0\.\d{1,17}|\d(?:\.\d{1,17})?e-\d{1,2})", word):
+    if match := re.fullmatch(r"(eps|momentum)(\d{1,9}(?:\.\d{1,40})?(?:e[+-]?\d{1,3})?)", word):
         return f"norm_{match[1]}", float(match[2])
     return None
 

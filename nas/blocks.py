@@ -4,6 +4,7 @@
 To add an op, write its function and its line in `OPS`; no torch is needed here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,6 +63,27 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+SMALL = 16  # channels below which scaling rounds to multiples of less than 8: half of a width at most
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Channels times the width factor, to a multiple of 8 that keeps at least 90 %; unchanged at factor 1.
+
+    Below 16, 8 and 4 channels to a multiple of 4, 2 and 1. A factor below 1 never gives more channels, one above 1
+    never fewer.
+    """
+    if width == 1:
+        return channels
+    exact = channels * width
+    divisor = next((step for step in (8, 4, 2) if exact >= 2 * step), 1)
+    return (min if width < 1 else max)(channels, make_divisible(exact, divisor))
+
+
+def scale_repeats(repeats: int, depth: float) -> int:
+    """Repeats times the depth factor, rounded up; a factor such as 1.1 counts as the decimal it is written as."""
+    return max(1, math.ceil(round(repeats * depth, 9)))
 
 
 def pointwise(in_channels: int, out_channels: int, activation: bool) -> Conv:

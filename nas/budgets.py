@@ -40,7 +40,10 @@ def refuse_impossible(trellis: Trellis, bounds: Bounds) -> None:
     least, most = extremes(trellis)
     for name, (low, high) in bounds.items():
         column = COLUMNS.index(name)
-        span = f"the space reaches from {format_count(least[column])} to {format_count(most[column])} {name}"
+        span = (
+            f"the space reaches from {format_count(least[column])} to {format_count(most[column])} {name}, "
+            f"{trellis.counted}"
+        )
         if low > high:
             raise UserError(f"min_{name} is above max_{name}; {span}")
         if high < least[column]:
@@ -194,7 +197,9 @@ def _empty(trellis: Trellis, bounds: Bounds) -> UserError:
         f"{name} from {format_count(least[COLUMNS.index(name)])} to {format_count(most[COLUMNS.index(name)])}"
         for name in bounds
     ]
-    return UserError(f"no network of the space keeps this budget; it has {' and '.join(spans)}: widen the budget")
+    return UserError(
+        f"no network of the space keeps this budget; it has {' and '.join(spans)}, {trellis.counted}; widen the budget"
+    )
 
 
 Sums = tuple[Ints, Ints]  # sorted distinct sums, and how many paths have each

@@ -88,14 +88,19 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return _mapped(table, _unquoted)
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with a byte-order mark or without; raises OSError and UnicodeDecodeError."""
+    return path.read_text(encoding="utf-8-sig")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; a UserError names the file and, for bad syntax, line and column."""
     try:
-        return from_toml(path.read_text(encoding="utf-8"))
+        return from_toml(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {error}") from None
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{path}: not valid TOML: {type(error).__name__}") from None
 

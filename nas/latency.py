@@ -27,7 +27,8 @@ from torchvision.ops.misc import Conv2dNormActivation
 from nas.architecture import Architecture, Stage, canonical
 from nas.cost import halved
 from nas.errors import RunFailed, UserError
-from nas.files import write_atomic
+from nas.files import read_text, write_atomic
+from nas.machine import default_threads, torch_threads
 from nas.proxy import out_of_memory, pick_device
 from nas.space import SearchSpace
 
@@ -57,8 +58,8 @@ class Conditions:
 
     @classmethod
     def here(cls, device: str = "auto", threads: int | None = None, batch: int = 1) -> Conditions:
-        """The conditions on this machine: torch's own number of threads if None. Raises UserError."""
-        return cls(str(pick_device(device)), torch.get_num_threads() if threads is None else threads, batch)
+        """The conditions on this machine: as many threads as torch uses by default if None. Raises UserError."""
+        return cls(str(pick_device(device)), default_threads() if threads is None else threads, batch)
 
     def __str__(self) -> str:
         return f"{self.device}, threads: {self.threads}, batch {self.batch}, {self.dtype}"
@@ -99,12 +100,15 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
     """Give a function that runs a network once and tells the seconds that each of its `parts` took; warmed up."""
     where = torch.device(conditions.device)
     layout = {"device": where, "dtype": getattr(torch, conditions.dtype)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(conditions.threads)
     try:
         gpu = where.type == "cuda"  # its events are recorded on the current one's stream
         current = torch.cuda.device(where) if gpu else nullcontext()
-        with torch.inference_mode(), current, torch.random.fork_rng([where] if gpu else []):
+        with (
+            torch_threads(conditions.threads),
+            torch.inference_mode(),
+            current,
+            torch.random.fork_rng([where] if gpu else []),
+        ):
             pieces = [piece.to(**layout, memory_format=torch.channels_last) for piece in deployed(arch)]
             images = torch.randn(conditions.batch, CHANNELS, arch.resolution, arch.resolution, **layout)
             images = images.to(memory_format=torch.channels_last)
@@ -115,8 +119,6 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
         if not out_of_memory(error):
             raise
         raise RunFailed(f"{arch.resolution} px, batch {conditions.batch}: not enough memory; lower the batch") from None
-    finally:
-        torch.set_num_threads(threads)
 
 
 def deployed(arch: Architecture) -> list[nn.Module]:
@@ -208,7 +210,7 @@ class Table:
     def load(cls, path: Path) -> Table:
         """Read a table's file; raises UserError."""
         try:
-            rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+            rows = list(csv.DictReader(io.StringIO(read_text(path))))
             seconds = {row["part"]: float(row["seconds"]) for row in rows}
             found = {(r["device"], int(r["threads"]), int(r["batch"]), r["dtype"]) for r in rows}
             ((device, threads, batch, dtype),) = found

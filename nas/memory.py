@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nas.architecture import Architecture
-from nas.datasets.cache import available_memory
+from nas.machine import available_memory
 
 FLOAT = 4  # bytes
 TRACED = 2  # images: batch norm takes no single value a channel

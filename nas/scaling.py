@@ -14,6 +14,7 @@ from functools import cache
 from math import isqrt, log2
 
 from nas.architecture import Architecture
+from nas.blocks import SMALL
 from nas.cost import Cost
 from nas.errors import UserError
 from nas.units import nearest
@@ -23,17 +24,22 @@ MOST_PHI = 20.0
 EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
 MOVE = 8  # pixels by which a resolution may be moved to meet a count
 PART = MOVE / 224  # and as a part of it: more would be another γ
+FAR = 0.25  # part of the nominal MAdds by which counted ones may differ without a word
 FINEST = 1000  # a φ that is solved for is a whole number of such parts
 WEIGHTS = {"depth": "d1_w0_r0", "width": "d0_w1_r0", "resolution": "d0_w0_r1", "fast": "d1_w8_r1"}
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """α, β, γ: the factors of depth, width and resolution for φ = 1, each at least 1 where found by a grid."""
+    """α, β, γ: the factors of depth, width and resolution for φ = 1, each at least 1; raises UserError for less."""
 
     alpha: float
     beta: float
     gamma: float
+
+    def __post_init__(self) -> None:
+        if not min(self.alpha, self.beta, self.gamma) >= 1:
+            raise UserError(f"scaling needs coefficients of at least 1, got {self}; φ below 0 makes networks smaller")
 
     @property
     def product(self) -> float:
@@ -211,6 +217,18 @@ class Member:
         return self.architecture.cost()
 
 
+def notes(baseline: Architecture, members: Sequence[Member], coefficients: Coefficients) -> list[str]:
+    """What to say of a family: where small channels are rounded more finely, which counts are FAR off the nominal."""
+    scaled = [channels * one.width for one in members if one.width != 1 for channels in baseline.widths]
+    fine = f"channels below {SMALL} are rounded to multiples of 4, 2 or 1, all others to multiples of 8"
+    found = [fine] if min(scaled, default=SMALL) < SMALL else []
+    for one in members:
+        off = one.cost.madds / baseline.cost().madds / coefficients.product**one.phi
+        if not 1 - FAR <= off <= 1 + FAR:
+            found.append(f"φ {one.phi:g}: counted MAdds are {off:.3g} times the nominal ones, by rounding")
+    return found
+
+
 def member(baseline: Architecture, coefficients: Coefficients, phi: float, target: float | None = None) -> Member:
     """Scale a baseline by φ; with a target, its resolution is moved to bring the MAdds near target^φ times as many.
 
@@ -221,7 +239,10 @@ def member(baseline: Architecture, coefficients: Coefficients, phi: float, targe
         scaled = baseline.scale(depth, width, resolution)
     except UserError as error:
         raise UserError(f"--phi {phi:g}: {error}") from None
-    arch = matched(scaled, target**phi * baseline.cost().madds, few(scaled)) if target and phi else scaled
+    arch = scaled
+    if target and phi:
+        most = few(scaled) if resolution >= 1 else min(few(scaled), baseline.resolution - scaled.resolution)
+        arch = matched(scaled, target**phi * baseline.cost().madds, most)
     return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution)
 
 

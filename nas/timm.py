@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.architecture import Architecture, Stage, parse_stage
+from nas.architecture import EXPANDING, Architecture, Stage, parse_stage
 from nas.blocks import OPS, SqueezeExcitation
 from nas.errors import UserError
 
-EXPANDING = 1.000001
 THEIRS = ("cn", "ds", "ir", "er")
 
 

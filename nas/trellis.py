@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nas.architecture import Stage, canonical
 from nas.blocks import Linear, head, stem
 from nas.cost import Cost, Count, add, check_counting, count_layer, count_layers, count_stage
+from nas.units import format_count
 
 COLUMNS = ("madds", "flops", "params", "activations")
 Ints = NDArray[np.int64]
@@ -39,11 +40,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Trellis:
-    """start: the stem's cost [4]; steps: one a stage; finish: head and classifier behind each last state."""
+    """start: the stem's cost [4]; steps: one a stage; finish: head and classifier behind each last state.
+
+    counted: at which resolution and with how many classes, as a sentence for errors.
+    """
 
     start: Ints
     steps: tuple[Step, ...]
     finish: Ints
+    counted: str
 
 
 def build(
@@ -75,11 +80,16 @@ def build(
                 seen.add(stage)
         steps.append(Step(cost, onward, distinct))
         states = list(following)
+    classifier = Linear(head_channels, num_classes)
     finish = []
     for channels, size in states:
         one, out = count_layers(head(channels, head_channels), size)
-        finish.append(_figures(add(one, count_layer(Linear(head_channels, num_classes), out))))
-    return Trellis(np.array(_figures(count)), tuple(steps), np.array(finish))
+        finish.append(_figures(add(one, count_layer(classifier, out))))
+    counted = (
+        f"counted at {resolution} px with {num_classes} classes, whatever the data's: the classifier alone has "
+        f"{format_count(count_layer(classifier, 1).params)} params"
+    )
+    return Trellis(np.array(_figures(count)), tuple(steps), np.array(finish), counted)
 
 
 def _figures(count: Count) -> tuple[int, int, int, int]:

@@ -3,7 +3,9 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from decimal import ROUND_FLOOR, Decimal
+from itertools import count, takewhile
 
 from nas.errors import UserError
 
@@ -40,21 +42,39 @@ def check_range(what: str, value: float, low: float, high: float) -> None:
 
 
 def format_count(value: float, digits: int = 4) -> str:
-    """Write a count with a unit: 385814752 -> 385.8M."""
-    for unit in ("T", "G", "M", "K"):
-        if abs(value) >= _COUNTS[unit]:
-            return f"{value / _COUNTS[unit]:.{digits}g}{unit}"
-    return f"{value:.{digits}g}"
+    """Write a count with a unit, rounded to so many digits: 385814752 -> 385.8M, 999999 -> 1M."""
+    rounded = float(f"{value:.{digits}g}")
+    unit = next((unit for unit in ("T", "G", "M", "K") if abs(rounded) >= _COUNTS[unit]), "")
+    return f"{rounded / _COUNTS[unit]:.{max(digits, 3)}g}{unit}"
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration for people: 75 -> 1m15s."""
+    """Write a duration for people, to the second below an hour and to the minute above: 75 -> 1m15s."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def shortest_decimal(number: float, near: float, same: Callable[[float], bool]) -> float:
+    """The number of fewest decimals for which `same` holds; of equally short ones the nearest to `near`.
+
+    same: holds for `number`, and for all numbers between any two for which it holds.
+    """
+    if number == near and number == int(number):
+        return number
+    given = Decimal(repr(number))
+    for digits in count():
+        unit = Decimal(1).scaleb(-digits)
+        start = given.quantize(unit, ROUND_FLOOR)
+        below = takewhile(same, (float(start - i * unit) for i in count()))
+        above = takewhile(same, (float(start + i * unit) for i in count(1)))
+        if found := [*below, *above]:
+            return min(found, key=lambda x: (abs(x - near), x))
+    raise AssertionError("the number itself is found at last")
 
 
 def shown(text: str, most: int | None = None) -> str:

@@ -3,6 +3,8 @@
 from hypothesis import strategies as st
 
 from nas.architecture import Architecture, Stage
+from nas.blocks import Block
+from nas.space import SearchSpace
 
 
 @st.composite
@@ -34,3 +36,30 @@ def architectures(draw: st.DrawFn) -> Architecture:
         norm_eps=draw(st.sampled_from([1e-5, 1e-3, 2.5e-06])),
         norm_momentum=draw(st.sampled_from([0.1, 0.01])),
     )
+
+
+@st.composite
+def small_spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces of a few hundred spellings, many of them of the same layers."""
+
+    def choice(letter: str, values: list[float]) -> str:
+        picked = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True))
+        return f"{letter}{{{'|'.join(map(str, picked))}}}"
+
+    templates = []
+    for _ in range(draw(st.integers(1, 2))):
+        words = [draw(st.sampled_from(["ir", "er", "{ir|er}"])), "k3_s1", choice("r", [1, 2])]
+        words += [choice("e", [0.9, 1.000001, 1.1, 2, 2.4, 2.5, 2.6, 3]), choice("c", [4, 8, 12, 16])]
+        words += [choice("se", [0, 0.1, 0.25, 0.26, 0.3])]
+        templates.append("_".join(words))
+    return SearchSpace("small", tuple(templates), stem=draw(st.sampled_from([4, 8, 16])), head=8, resolution=8)
+
+
+def layers_of(arch: Architecture) -> list[list[tuple[Block, str]]]:
+    """The blocks of each stage, one after the other."""
+    channels, found = arch.stem, []
+    for stage in arch.stages:
+        blocks = [stage.first(channels), *[stage.later()] * (stage.repeats - 1)]
+        found.append([(block, stage.activation or arch.activation) for block in blocks])
+        channels = stage.channels
+    return found

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nas import Architecture, SearchSpace, UserError
 from nas.files import read_csv, read_toml, to_csv, to_toml, write_atomic
+from nas.latency import Table
 
 
 def test_who_reads_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
@@ -26,6 +28,24 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     with pytest.raises(IsADirectoryError):
         write_atomic(tmp_path / "taken", "text")
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+def test_byte_order_marks_are_no_content(tmp_path: Path) -> None:
+    """As Windows' editors and spreadsheets write them, before TOML and before tables."""
+    toml, table, seconds = (tmp_path / name for name in ("a.toml", "trials.csv", "latency.csv"))
+    toml.write_text('stages = ["ds_r1_k3_s1_e1_c16"]', encoding="utf-8-sig")
+    assert str(Architecture.load(toml)) == "224px stem32 ds_r1_k3_s1_e1_c16 head1280"
+    assert SearchSpace.load(toml).size == 1
+    table.write_text("trial,accuracy\n1,2\n", encoding="utf-8-sig")
+    assert list(read_csv(table, ["trial"])) == ["trial", "accuracy"]
+    seconds.write_text("part,seconds,device,threads,batch,dtype\na,0.5,cpu,1,1,float32\n", encoding="utf-8-sig")
+    assert Table.load(seconds).seconds == {"a": 0.5}
+
+
+def test_toml_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('stages = ["ds_r1_k3_s1_e1_c16"]', encoding="utf-16")
+    with pytest.raises(UserError, match=r"a\.toml: cannot be read as UTF-8 text"):
+        Architecture.load(tmp_path / "a.toml")
 
 
 @pytest.mark.parametrize("row", ["1,2,3", "1,2" + ",3" * 60_000], ids=["one more", "very many more"])

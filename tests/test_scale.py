@@ -243,16 +243,19 @@ def test_the_best_rule_and_the_accuracy_of_its_family(
 
 
 def test_the_columns_of_a_family(command: Command, here: Path, tiny: Architecture) -> None:
-    """An earlier, longer family leaves nothing behind."""
+    """Members of an earlier, longer family stay: a training may name them."""
     given = ["--baseline", "tiny.toml", "--coefficients", "1.2,1.1,1.15"]
     assert command("scale", *given, "--phi", "3", "--no-measure").code == 0
     ended = command("scale", *given, "--phi", "0..1.5")
     assert ended.code == 0, ended.err
+    assert "of earlier families, kept: phi_2.toml, phi_3.toml" in ended.out
     folder = here / "runs/tiny/scale"
     family = pd.read_csv(folder / "family.csv")
     begin = "phi,depth,width,resolution,madds,flops,params,activations,nominal_ratio,counted_ratio"
     assert ",".join(family.columns).startswith(begin)
-    assert sorted(path.name for path in folder.glob("phi_*")) == ["phi_0.toml", "phi_1.5.toml", "phi_1.toml"]
+    assert sorted(path.name for path in folder.glob("phi_*")) == [
+        f"phi_{phi}.toml" for phi in ("0", "1.5", "1", "2", "3")
+    ]
     for row in family.itertuples():
         arch = Architecture.load(folder / f"phi_{row.phi:g}.toml")
         assert arch == tiny.scale(1.2**row.phi, 1.1**row.phi, 1.15**row.phi)
@@ -347,6 +350,7 @@ BAD = [
     ("--rule resolution --params 20M", "--params 20M: the largest network that this rule gives"),
     ("--rule depth --madds 1K", "--madds 1K: "),
     ("--coefficients 1.2,0.9,1.1 --madds 1G", "needs coefficients of at least 1"),
+    ("--coefficients 0.5,1.1,1.1 --phi 3", "needs coefficients of at least 1, got α 0.5 β 1.1 γ 1.1"),
     ("--match exactly", "--match 'exactly': known are counted, nominal"),
     ("--match counted --tolerance 0 --step 0.5", "has a counted ratio within 0 of 2"),
     ("--rule d1_w8", "--rule 'd1_w8': "),

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torchvision
@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nas import Architecture, UserError, scaling
-from nas.architecture import FAMILIES, bundled_path
+from nas.architecture import FAMILIES, bundled_path, family_names
 from nas.files import read_toml
 from nas.scaling import Coefficients
 from tests.strategies import architectures
@@ -150,6 +150,56 @@ def test_solving_finds_the_largest_within_the_budget(rule: str, factor: float, o
         assert cost(at(-15)) > limit
         return
     assert cost(at(phi)) <= limit < cost(at(phi + 1 / scaling.FINEST))
+
+
+TINY = Architecture.parse("32px stem4 ds_r1_k3_s1_e1_c4 ir_r2_k3_s2_e3_c6_se0.25 er_r3_k3_s2_e1.5_c12 head12")
+RULES = ["compound", *scaling.WEIGHTS, "d3_w1_r2"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(
+    baseline=st.sampled_from([TINY, *map(Architecture.load, family_names())]),
+    phis=st.lists(st.floats(-3, 3), max_size=6),
+)
+def test_costs_rise_with_phi(rule: str, baseline: Architecture, phis: list[float]) -> None:
+    triple = scaling.paper() if rule == "compound" else scaling.rule_coefficients(rule)
+    members = scaling.family(baseline, triple, sorted([*phis, -1e-6, 0, 1e-6]))
+    for before, after in pairwise(members):
+        for name, cost in vars(after.cost).items():
+            assert vars(before.cost)[name] <= cost
+    for one in members:
+        assert one.phi >= 0 or one.cost.madds <= baseline.cost().madds
+        assert one.phi <= 0 or one.cost.madds >= baseline.cost().madds
+
+
+def test_a_narrow_network_becomes_narrower() -> None:
+    """By multiples of 8 alone, half of the width would be 1.54 times the MAdds."""
+    half = scaling.member(TINY, scaling.rule_coefficients("width"), -2)
+    assert half.architecture.widths == (2, 2, 3, 6, 6)
+    assert half.cost.madds < 0.5 * TINY.cost().madds
+
+
+@given(architectures(), st.floats(-3, -0.01), st.sampled_from(RULES))
+def test_matching_a_smaller_network_adds_no_pixels(arch: Architecture, phi: float, rule: str) -> None:
+    triple = scaling.paper() if rule == "compound" else scaling.rule_coefficients(rule)
+    assume(round(arch.resolution * triple.gamma**phi) >= 1)
+    found = scaling.member(arch, triple, phi, 2.0)
+    assert found.architecture.resolution <= arch.resolution or triple.gamma == 1
+
+
+def test_what_rounding_does_is_said() -> None:
+    width = scaling.rule_coefficients("width")
+    said = scaling.notes(TINY, scaling.family(TINY, width, [-2, 0]), width)
+    assert said[0] == "channels below 16 are rounded to multiples of 4, 2 or 1, all others to multiples of 8"
+    assert [one for one in said[1:] if not one.startswith("φ -2: counted MAdds are 1.")] == []
+    resolution = scaling.rule_coefficients("resolution")
+    assert scaling.notes(B0, scaling.family(B0, resolution, [0, 1, 2]), resolution) == []
+
+
+@pytest.mark.parametrize("triple", [(0.5, 1.1, 1.1), (1.2, 0.99, 1.1), (1.2, 1.1, 0), (math.nan, 1, 1)])
+def test_coefficients_are_at_least_1(triple: tuple[float, float, float]) -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        Coefficients(*triple)
 
 
 def test_what_cannot_be_solved() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, UserError
 from nas.architecture import bundled_names
+from tests.strategies import layers_of, small_spaces
 
 SMALL = SearchSpace(
     "small",
@@ -36,6 +37,38 @@ def test_size_counts_distinct_networks() -> None:
     networks = list(SMALL.enumerate())
     assert len(networks) == len(set(networks)) == SMALL.size
     assert {str(a) for a in networks} == set(ALL)
+
+
+def test_a_space_of_spellings_of_one_network_holds_one() -> None:
+    space = SearchSpace("one", ("ir_r1_k3_s1_e{2.4|2.5}_c16_se{0.25|0.26}",), stem=16)
+    assert space.size == 1
+    assert [str(arch) for arch in space.enumerate()] == ["224px stem16 ir_r1_k3_s1_e2.5_c16_se0.25 head1280"]
+
+
+@settings(max_examples=40)
+@given(small_spaces(), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1))
+def test_networks_are_told_apart_by_their_layers(space: SearchSpace, seed: int, low: float, high: float) -> None:
+    """Size, counts within a budget, enumeration and samples against all spellings, grouped by layers."""
+    codes = list(itertools.product(*(range(len(choice.texts)) for choice in space.choices)))
+    networks = {str(layers_of(arch)): arch for arch in map(space.decode, codes)}
+    assert space.size == len(networks)
+    assert {str(layers_of(arch)) for arch in space.enumerate()} == set(networks)
+    assert len({arch.hash for arch in networks.values()}) == len(networks)
+
+    least, most = space.extremes()["params"]
+    bounds = {"params": (least + min(low, high) * (most - least), least + max(low, high) * (most - least))}
+    feasible = {
+        layers for layers, arch in networks.items() if bounds["params"][0] <= arch.cost().params <= bounds["params"][1]
+    }
+    if not feasible:
+        with pytest.raises(UserError):
+            space.count_within(bounds)
+        return
+    assert space.count_within(bounds) == (len(feasible), None)
+    drawn = space.draw_codes(60 * len(feasible), seed, bounds)
+    counts = Counter(str(layers_of(space.decode(code))) for code in drawn)
+    assert set(counts) == feasible or len(feasible) > 50
+    assert len(feasible) == 1 or chi_square_is_plausible([counts[layers] for layers in feasible])
 
 
 def test_a_string_without_braces_is_a_fixed_stage() -> None:
@@ -180,6 +213,11 @@ def test_a_sample_is_a_function_of_its_seed() -> None:
         ({"min_madds": 2e9}, "at least 2G madds; the space reaches from 94.23M to 1.245G"),
         ({"max_madds": 2e8, "min_madds": 3e8}, "min_madds is above max_madds"),
         ({"max_params": 1e6}, "at most 1M params; the space reaches from 2.214M"),
+        (
+            {"max_params": 1e6},
+            "at 224 px with 1000 classes, whatever the data's: the classifier alone has 1.281M params",
+        ),
+        ({"min_madds": 1.2e9, "max_params": 2.3e6}, "counted at 224 px with 1000 classes"),
         ({"min_madds": 1.2e9, "max_params": 2.3e6}, "no network of the space keeps this budget"),
     ],
 )

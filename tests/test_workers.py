@@ -4,13 +4,19 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 
-from nas.evaluate import Failed, Job, Proxy
+from nas.architecture import BlockError
+from nas.errors import UserError
+from nas.evaluate import Failed, Job, Proxy, Result
+from nas.machine import available_cores
 from nas.proxy import Outcome, Progress
+from nas.workers import processes
 from nas.workers.processes import pool
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
@@ -51,7 +57,7 @@ def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path
     assert len((tmp_path / "always").read_text()) == 2
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the workers have
+    torch.set_num_threads(max(1, available_cores() // 2))  # as the workers have
     try:
         with pool(proxy, 1, lambda job, progress: None) as submit:
             here = submit(Job(TINY, 0)).result()
@@ -71,3 +77,66 @@ def test_a_worker_that_dies_at_rest_costs_nothing(proxy: Proxy) -> None:
         found = submit(Job(TINY, 1)).result()
         assert isinstance(found, Outcome)
         assert found.note == ""
+
+
+def test_who_is_no_worker_lives_on(proxy: Proxy, tmp_path: Path) -> None:
+    """After a mistake or Ctrl-C the workers are killed, whatever they do, and no process that others started."""
+    stranger = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    stranger.start()
+    futures: list[Future[Result]] = []
+
+    def interrupted() -> None:
+        with pool(proxy, 2, lambda job, progress: None) as submit:
+            futures.append(submit(Job(TINY, 0, stop=Wait(tmp_path / "begun"))))
+            while not (tmp_path / "begun").exists():
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    try:
+        before = multiprocessing.active_children()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert futures[0].cancelled()
+        assert multiprocessing.active_children() == before
+        assert stranger.is_alive()
+    finally:
+        stranger.kill()
+        stranger.join()
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Says by a file that an epoch is done, and waits."""
+
+    file: Path
+
+    def __call__(self, epoch: int, accuracy: float) -> bool:
+        self.file.touch()
+        time.sleep(60)
+        return False
+
+
+def test_jobs_wait_for_workers_and_a_report_that_fails_costs_its_job_only(proxy: Proxy) -> None:
+    def report(job: Job, progress: Progress) -> None:
+        if job.seed == 0:
+            raise OSError("no space left")
+
+    with pool(proxy, 2, report) as submit:
+        failed, *others = (submit(Job(TINY, seed, epochs=1)) for seed in range(4))
+        with pytest.raises(OSError, match="no space left"):
+            failed.result()
+        assert all(isinstance(future.result(), Outcome) for future in others)
+    assert not multiprocessing.active_children()
+
+
+def test_errors_come_from_a_worker_as_they_are_or_say_the_same() -> None:
+    assert repr(processes._portable(UserError("no such data"))) == "UserError('no such data')"
+    assert repr(processes._portable(BlockError(7, "odd"))) == "UserError('column 7: odd')"  # it takes two arguments
+    assert repr(processes._portable(type("Local", (Exception,), {})("x"))) == "RuntimeError('Local: x')"
+
+
+def test_workers_and_threads_are_as_many_as_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 3)
+    assert processes.default_workers("cpu") == 3
+    monkeypatch.setattr(processes, "available_cores", lambda: 64)
+    assert processes.default_workers("cpu") == processes.MOST_WORKERS

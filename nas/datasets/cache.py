@@ -18,22 +18,11 @@ from filelock import FileLock
 
 from nas.datasets.value import PARTS, Dataset
 from nas.errors import UserError
+from nas.machine import available_memory
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
 SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free now (Linux) or built in (elsewhere); without limit where nobody knows."""
-    limit = 2**62
-    with suppress(OSError, ValueError):  # a container's
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    with suppress(OSError, IndexError):
-        return min(limit, int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024)
-    with suppress(AttributeError, OSError, ValueError):
-        return min(limit, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return limit
 
 
 def are_few(count: int, channels: int, size: int) -> bool:

@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
 from nas.datasets.value import Dataset, split
 from nas.errors import UserError
+from nas.machine import available_cores
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
 FOLDER_SHARE = 1 / 6  # of a folder's images set aside when it has no val/
@@ -157,7 +158,7 @@ def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tenso
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
     ahead = max(16, AHEAD // (3 * size**2))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cores() + 4) as pool:
         for start in range(0, len(samples), ahead):
             part = samples[start : start + ahead]
             for i, pixels in enumerate(pool.map(lambda sample: _decode(sample[0], size), part), start):
@@ -197,7 +198,7 @@ def _content_key(root: Path, samples: Sequence[Sample], heading: str) -> str:
         return bytes(32)  # unreadable: decoding will count it as broken
 
     digest = hashlib.sha256(os.fsencode(heading))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cores() + 4) as pool:
         for (path, _), value in zip(samples, pool.map(content, samples), strict=True):
             digest.update(os.fsencode(path.relative_to(root)) + b"\0" + value)
     return digest.hexdigest()

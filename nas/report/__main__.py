@@ -50,7 +50,10 @@ def serve(path: Path, port: int) -> None:
     """Serve a run's page until interrupted."""
     with server(path, port) as answering:
         cli.say(f"live: http://{ADDRESS}:{answering.server_port}/  (this machine only; Ctrl-C ends it)")
-        answering.serve_forever()
+        try:
+            answering.serve_forever()
+        except KeyboardInterrupt:  # how it is meant to end
+            raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -169,7 +169,10 @@ def given_coefficients(rule: str, coefficients: str | None, target: float) -> Co
         raise UserError(
             f"--coefficients {coefficients[:60]!r}: give three positive numbers α,β,γ, like 1.2,1.1,1.15"
         ) from None
-    return Coefficients(alpha, beta, gamma)
+    try:
+        return Coefficients(alpha, beta, gamma)
+    except UserError as error:
+        raise UserError(f"--coefficients {coefficients[:60]}: {error}") from None
 
 
 if __name__ == "__main__":

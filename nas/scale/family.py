@@ -112,19 +112,14 @@ class Family:
         return {network: [network.job(epochs, seed) for seed in seeds] for network in self.networks}
 
     def write(self, table: pd.DataFrame, folder: Path) -> None:
-        """Write family.csv, family.png and one TOML a member; members of an earlier family are removed."""
+        """Write family.csv, family.png and one TOML a member; other members of earlier families stay."""
         found = self.wanted.found
         last = [name for name in ("hash", "architecture") if name in table]
         ordered = table[[name for name in table if name not in last] + last]
-        names = []
         for member, row in zip(self.members, ordered.to_dict("records"), strict=True):
             facts = {str(key): value for key, value in row.items() if key not in last and pd.notna(value)}
             about = {"title": f"φ = {member.phi:g} of {found.origin}", **asdict(self.coefficients), **facts}
-            names.append(f"phi_{member.phi:g}.toml")
-            write_atomic(folder / names[-1], member.architecture.to_toml(about))
-        for path in folder.glob("phi_*.toml"):
-            if path.name not in names:
-                path.unlink()
+            write_atomic(folder / _file(member), member.architecture.to_toml(about))
         write_atomic(folder / "family.csv", to_csv(ordered))
         title = f"{shown(found.path.name, 40)}: the family of {self.coefficients}"
         subtitle = (
@@ -132,6 +127,14 @@ class Family:
             f"1000 classes; α·β²·γ² = {self.coefficients.product:.4g}"
         )
         plots.draw(folder / "family.png", pictures.family, table, published(), title, subtitle)
+
+    def others(self, folder: Path) -> list[str]:
+        """The files of members of earlier families, which a training may name."""
+        return sorted({path.name for path in folder.glob("phi_*.toml")} - set(map(_file, self.members)))
+
+
+def _file(member: Member) -> str:
+    return f"phi_{member.phi:g}.toml"
 
 
 def write_family(found: Family, trainings: Trainings | None, measure: bool, folder: Path) -> None:
@@ -146,6 +149,10 @@ def write_family(found: Family, trainings: Trainings | None, measure: bool, fold
         train(found, trainings, table, folder)
     for _, row in table.iterrows():
         cli.say(_line(row))
+    for note in scaling.notes(found.wanted.found.architecture, found.members, found.coefficients):
+        cli.say(f"  {note}")
+    if others := found.others(folder):
+        cli.say(f"of earlier families, kept: {', '.join(others)}")
 
 
 def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path) -> None:

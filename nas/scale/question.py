@@ -93,8 +93,6 @@ class Scaling:
     def solved(self, coefficients: Coefficients) -> float:
         """The largest φ within the budget; raises UserError if there is none."""
         assert self.budget is not None
-        if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
-            raise UserError(f"--{self.budget.name} needs coefficients of at least 1, not {coefficients}")
         return scaling.solve(
             lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.aim).architecture,
             self.budget.cost(self.proxy.device),

@@ -248,7 +248,8 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         found = publish(wanted, path, images, trials, repeats)
         insight(wanted, path, trials, repeats)
         if wanted.latencies:
-            found = replace(found, front=measured(found.front, wanted.latencies.conditions))
+            kept = path / "latency_front.csv"
+            found = replace(found, front=measured(found.front, wanted.latencies.conditions, kept))
             write_atomic(path / "pareto.csv", to_csv(found.front))
     conclude(wanted, trials, path, found)
 

@@ -33,10 +33,18 @@ class Found:
     formula: str
 
 
-def measured(front: pd.DataFrame, conditions: latency.Conditions) -> pd.DataFrame:
-    """The front with its networks' latency measured whole, in the column latency_measured."""
-    cli.say(f"measuring the networks of the front whole: {len(front)}")
-    whole = [latency.measure(Architecture.parse(text), conditions).median for text in front["architecture"]]
+def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) -> pd.DataFrame:
+    """The front with its networks' latency measured whole, in the column latency_measured.
+
+    Each network is measured once: what is known is kept in `file`.
+    """
+    kept = latency.Table.load(file) if file.exists() else latency.Table(conditions, {})
+    known = dict(kept.seconds) if kept.conditions == conditions else {}
+    if missing := [text for text in front["architecture"] if text not in known]:
+        cli.say(f"measuring networks of the front whole: {len(missing)}")
+        known |= {text: latency.measure(Architecture.parse(text), conditions).median for text in missing}
+        write_atomic(file, latency.Table(conditions, known).to_csv())
+    whole = [known[text] for text in front["architecture"]]
     if doubt := latency.doubt(front["latency"].tolist(), whole):
         cli.say(doubt)
     return front.assign(latency_measured=whole)

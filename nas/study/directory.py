@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from nas.errors import RunFailed, UserError
 from nas.files import read_toml, to_toml, write_atomic
+from nas.machine import default_threads
 from nas.proxy import mixed_dtype
 
 Direction = Literal["maximize", "minimize"]
@@ -119,7 +120,7 @@ def environment(device: str) -> dict[str, Any]:
         "machine": {
             "system": platform.platform(),
             "device": device,
-            "threads": torch.get_num_threads(),
+            "threads": default_threads(),
             "arithmetic": str(mixed_dtype(where) or torch.float32).removeprefix("torch.") if here else None,
         },
     }

@@ -17,6 +17,7 @@ from nas.datasets import Dataset
 from nas.errors import RunFailed, UserError, check_installed
 from nas.files import read_toml
 from nas.images import Images, images_of
+from nas.machine import default_threads, torch_threads
 from nas.metrics import metric_of, option_of
 from nas.named import find_network, run_path
 from nas.network import Network
@@ -219,7 +220,7 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
                 events.published(rows)
 
         trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
-        with excused(course, ranks.where):
+        with torch_threads(default_threads()), excused(course, ranks.where):
             ended = train(trainee, course, path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(path, wanted, trainee, ended)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as ready
-from threading import Event, Thread
+from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
+from threading import Thread
 
 import torch
 
+from nas.errors import UserError
 from nas.evaluate import Failed, Job, Proxy, Report, Result, evaluate
+from nas.machine import available_cores, default_threads, torch_threads
 from nas.proxy import Progress, pick_device
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 ATTEMPTS = 2  # trainings of a job whose worker dies
 
+PATIENCE = 10  # seconds that an idle process may take to end
+
 Submit = Callable[[Job], "Future[Result]"]
+Work = tuple[Job, "Future[Result]"]
 
 
 def default_workers(device: str) -> int:
@@ -33,7 +38,7 @@ def default_workers(device: str) -> int:
     on both (`experiments/proxy_throughput`).
     """
     if device == "cpu":
-        return min(MOST_WORKERS, os.cpu_count() or 1)
+        return min(MOST_WORKERS, available_cores())
     return max(1, torch.cuda.device_count()) if device == "cuda" else 1
 
 
@@ -45,38 +50,39 @@ def shared_device(name: str) -> str:
 
 @contextmanager
 def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
-    """Give a function that takes a job, up to `workers` at a time, and returns the future of its result.
+    """Give a function that takes a job, trains up to `workers` at a time, and returns the future of its result.
 
     One worker is this process, and a job is done when the function returns. More are spawned processes, each with an
     equal share of the cores, and with one GPU after the other where the device is cuda. A job whose process dies is
-    given to a new one once; then it is Failed. `report` is called while jobs are done, from another thread.
+    trained once more in a new one; then it is Failed. `report` is called while jobs are done, from other threads.
     """
     if workers == 1:
-        yield lambda job: _ended(evaluate(proxy, job, report))
+        with torch_threads(default_threads()):
+            yield lambda job: _ended(evaluate(proxy, job, report))
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, available_cores() // workers)
     gpus = torch.cuda.device_count() if proxy.device == "cuda" else 0
     shares = [replace(proxy, device=f"cuda:{i % gpus}") if gpus else proxy for i in range(workers)]
-    idle: list[Worker] = []
-    everyone = [Worker(share, threads, report, idle) for share in shares]
-    idle += reversed(everyone)
+    waiting: SimpleQueue[Work | None] = SimpleQueue()
+    everyone = [Worker(share, threads, report, waiting) for share in shares]
+    for worker in everyone:
+        worker.start()
 
     def submit(job: Job) -> Future[Result]:
         future: Future[Result] = Future()
-        idle.pop().train(job, future, 1)
+        waiting.put((job, future))
         return future
 
+    hurry = True
     try:
         yield submit
-    except BaseException:  # after a mistake or Ctrl-C, nobody waits for a training
+        hurry = False
+    finally:  # after a mistake or Ctrl-C, nobody waits for a training
         for worker in everyone:
-            worker.closing = True
-        for process in multiprocessing.active_children():
-            process.kill()
-        raise
-    finally:
+            worker.closing = hurry
+            waiting.put(None)
         for worker in everyone:
-            worker.stop()
+            worker.close()
 
 
 def trained_again(result: Result, cause: str) -> Result:
@@ -92,87 +98,116 @@ def _ended(result: Result) -> Future[Result]:
     return future
 
 
-class Worker:
-    """A spawned process that trains one job at a time; another is started in its place if it dies.
+class _Died(Exception):
+    """A worker's process is gone."""
 
-    It is in `idle` again before a job's result is known, for then the next job may come.
-    """
 
-    def __init__(self, proxy: Proxy, threads: int, report: Report, idle: list[Worker]) -> None:
-        self.proxy, self.threads, self.report, self.idle = proxy, threads, report, idle
-        self.process: ProcessPoolExecutor | None = None
-        self.closing = False
-        self.silent = Event()  # set when there is nothing to listen to any more
+class Worker(Thread):
+    """Trains what waits, one job at a time, in a spawned process; another is started in its place if it dies."""
 
-    def start(self) -> ProcessPoolExecutor:
-        """A new process, and a thread that passes on what it reports."""
-        context = multiprocessing.get_context("spawn")
-        inbox, outbox = context.Pipe(duplex=False)
-        self.silent = Event()
-        Thread(target=_listen, args=(inbox, self.report, self.silent), daemon=True).start()
-        return ProcessPoolExecutor(1, context, _start, (self.threads, outbox))
+    def __init__(self, proxy: Proxy, threads: int, report: Report, waiting: SimpleQueue[Work | None]) -> None:
+        super().__init__(daemon=True)
+        self.proxy, self.threads, self.report, self.waiting = proxy, threads, report, waiting
+        self.process: SpawnProcess | None = None
+        self.closing = False  # set when nobody waits for results any more
 
-    def train(self, job: Job, future: Future[Result], attempt: int) -> None:
+    def run(self) -> None:
+        """Train until there is nothing more to do."""
+        while work := self.waiting.get():
+            self.train(*work)
+        self.stop()
+
+    def train(self, job: Job, future: Future[Result]) -> None:
         """Train, and set the future's result; once more if the process dies."""
-        try:
-            inner = self._submit(job)
-        except BrokenProcessPool:  # it died while it was idle, which is no loss of the job's
-            self.stop(wait=False)
-            inner = self._submit(job)
-        inner.add_done_callback(partial(self._trained, job, future, attempt))
-
-    def _submit(self, job: Job) -> Future[Result]:
-        self.process = self.process or self.start()
-        return self.process.submit(evaluate, self.proxy, job, _send)
-
-    def _trained(self, job: Job, future: Future[Result], attempt: int, inner: Future[Result]) -> None:
-        error = None if inner.cancelled() else inner.exception()
-        died = isinstance(error, BrokenProcessPool)
-        if inner.cancelled() or (died and self.closing):
-            future.cancel()
-            return
-        if died:
-            self.stop(wait=False)
-            if attempt < ATTEMPTS:
-                self.train(job, future, attempt + 1)
-                return
-        self.idle.append(self)
-        if died:
-            future.set_result(Failed(f"its worker process died {ATTEMPTS} times (out of memory, or a crash)"))
-        elif error:
-            future.set_exception(error)
-        else:
-            result = inner.result()
-            future.set_result(trained_again(result, "its worker process died") if attempt > 1 else result)
-
-    def stop(self, wait: bool = True) -> None:
-        """End the process, when its job is done."""
-        if self.process:
-            self.process.shutdown(wait, cancel_futures=True)
-            self.process = None
-        self.silent.set()
-
-
-def _listen(inbox: Connection, report: Report, silent: Event) -> None:
-    """Pass on what a worker sends, while it lives."""
-    while not silent.is_set():
-        if ready([inbox], 0.2):
+        for attempt in range(1, ATTEMPTS + 1):
+            if self.closing:
+                break
             try:
-                job, progress = inbox.recv()
-            except (EOFError, OSError):
-                return
-            report(job, progress)
+                result = self._trained(job)
+            except _Died:
+                self.stop()
+                continue
+            except Exception as error:  # a job that cannot be sent, a report that fails
+                self.stop()
+                result = error
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(trained_again(result, "its worker process died") if attempt > 1 else result)
+            return
+        if self.closing:
+            future.cancel()
+        else:
+            future.set_result(Failed(f"its worker process died {ATTEMPTS} times (out of memory, or a crash)"))
+
+    def _trained(self, job: Job) -> Result | Exception:
+        """What the process makes of a job, or what it raised; raises _Died if it dies meanwhile."""
+        if not self.process or not self.process.is_alive():  # one that died while it was idle is no loss of the job's
+            self.stop()
+            self._start()
+        try:
+            self.pipe.send(job)
+        except OSError:
+            raise _Died from None
+        while isinstance(answer := self._received(), Progress):
+            self.report(job, answer)
+        return answer
+
+    def _received(self) -> Progress | Result | Exception:
+        try:
+            answer: Progress | Result | Exception = self.pipe.recv()
+        except (EOFError, OSError):
+            raise _Died from None
+        return answer
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(self.proxy, self.threads, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that its end is heard of here
+
+    def stop(self) -> None:
+        """End the process: at once if it is idle."""
+        if self.process:
+            self.pipe.close()
+            self.process.join(PATIENCE)
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+    def close(self) -> None:
+        """End the thread and the process: when nothing waits any more, or at once if `closing`."""
+        while self.is_alive():
+            if self.closing and (process := self.process):
+                process.kill()
+            self.join(0.2)
 
 
-_outbox: list[Connection] = []  # in a worker process: its end of the pipe
-
-
-def _start(threads: int, outbox: Connection) -> None:
-    """Called once in each worker process: Ctrl-C is the parent's to answer, and a worker ends when the parent does."""
+def _serve(proxy: Proxy, threads: int, pipe: Connection) -> None:
+    """A worker process: Ctrl-C is the parent's to answer, and the worker ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _outbox.append(outbox)
+    with suppress(EOFError, OSError):  # the parent wants no more
+        while True:
+            job = pipe.recv()
+            try:
+                answer: Result | Exception = evaluate(proxy, job, lambda _, progress: pipe.send(progress))
+            except Exception as error:
+                answer = _portable(error)
+            pipe.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself if another process can make it anew, else one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return (
+            UserError(str(error)) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
+        )
+    return error
 
 
 def _end_with_parent() -> None:
@@ -180,7 +215,3 @@ def _end_with_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
-
-
-def _send(job: Job, progress: Progress) -> None:
-    _outbox[0].send((job, progress))

@@ -1,0 +1,97 @@
+"""What this process may use of its machine: cores and memory, within its affinity and its container's limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from pathlib import Path, PurePosixPath
+
+import torch
+
+ROOT = Path("/")
+UNLIMITED = 2**62
+
+
+def available_cores(root: Path = ROOT) -> int:
+    """Cores that this process may use: those of its affinity (taskset, SLURM), or fewer by its containers' quotas.
+
+    A quota of 2.5 cores is 2; at least 1. root: where /proc and /sys are found.
+    """
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        cores = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, int(min(cores, *map(_quota, _groups("cpu", root)), inf)))
+
+
+def available_memory(root: Path = ROOT) -> int:
+    """Bytes of memory that are free now (Linux) or built in (elsewhere); without limit where nobody knows.
+
+    In a container, those that its limit leaves. root: where /proc and /sys are found.
+    """
+    free = min(UNLIMITED, *map(_room, _groups("memory", root)), UNLIMITED)
+    with suppress(OSError, IndexError):
+        return min(free, int((root / "proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024)
+    with suppress(AttributeError, OSError, ValueError):
+        return min(free, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return free
+
+
+def default_threads() -> int:
+    """Threads that torch is to use in this process: its own number, or fewer cores that it may use."""
+    return min(torch.get_num_threads(), available_cores())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch use so many threads, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's control group and of all above it, of version 1 (a controller's own) and 2.
+
+    A container may see its own group as the root of /sys/fs/cgroup: folders need not exist.
+    """
+    mount = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            parts = [part for part in PurePosixPath(group).parts if part not in ("/", "..")]
+            for depth in range(len(parts), -1, -1):
+                yield (mount / controller if controllers else mount).joinpath(*parts[:depth])
+
+
+def _quota(group: Path) -> float:
+    """Cores' worth of time that a control group has: infinite without a limit."""
+    with suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()  # "max 100000" without a limit
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else inf
+    return inf
+
+
+def _room(group: Path) -> int:
+    """Bytes that a control group may still use, with those that the kernel only caches files in."""
+    for limit, usage, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):
+            most, used = (int((group / file).read_text()) for file in (limit, usage))
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            return max(0, most - used + int(statistics.get(cached, 0)))
+    return UNLIMITED
