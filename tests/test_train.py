@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import nas
 from nas import Architecture, datasets, trained
-from nas.train import loop
+from nas.train import loop, pictures
 from nas.train.ranks import Ranks
 from nas.train.trainee import Trainee
 from tests.conftest import Command
@@ -310,3 +310,38 @@ def test_the_test_images_are_looked_at_once_and_at_the_end(command: Command, her
     assert result["test"]["top1"] == result["validation"]["top1"]  # they are copies
     (folder / "test/class0").rename(folder / "test/class9")
     assert "class class0 is not in both" in command("train", *told[:-1], "2", "--run", "u", "--test").err
+
+
+@pytest.mark.pictures
+def test_no_name_of_a_class_ends_a_training(command: Command, here: Path, images: Path) -> None:
+    """Nor a name of the data; dollars are not mathematics, and a class may begin like a formula."""
+    folder = here / "pay_$_or_$_[b]"
+    shutil.copytree(images, folder)
+    for part in ("train", "val"):
+        (folder / part / "class0").rename(folder / part / "=a$_b$_c")
+        (folder / part / "class1").rename(folder / part / "class")
+    ended = command("train", NET, "--data", str(folder), "--device", "cpu", "--run", "t", "--epochs", "1")
+    assert (ended.code, ended.err) == (0, "")
+    assert "on the 60 validation images of pay_$_or_$_[b]" in ended.out
+    assert nas.load(here / "runs/t")
+    assert (here / "runs/t/confusion.csv").read_text().startswith("class,'=a$_b$_c,class,class2\n'=a$_b$_c,")
+    assert (here / "runs/t/confusion.png").stat().st_size > 1000
+
+
+@pytest.mark.pictures
+def test_a_picture_that_fails_costs_no_training(
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results are there, and the same command draws the picture when it can."""
+    told = [NET, "--data", str(images), "--device", "cpu", "--run", "t", "--epochs", "2"]
+    with monkeypatch.context() as broken:
+        broken.setattr(pictures, "confusion", lambda *_: 1 / 0)
+        ended = command("train", *told)
+    assert ended.code == 0
+    assert ended.err == "warning: runs/t/confusion.png: not drawn (ZeroDivisionError: division by zero)\n"
+    run = here / "runs/t"
+    assert nas.load(run)
+    assert {"result.toml", "curve.png", "confusion.csv"} <= {file.name for file in run.iterdir()}
+    assert not (run / "confusion.png").exists()
+    assert command("train", *told).code == 0
+    assert (run / "confusion.png").stat().st_size > 1000

@@ -58,7 +58,7 @@ def save(model: ModelProto, source: Source, path: Path) -> None:
 
     inputs = source.inputs
     lists = {"classes": inputs.classes, "mean": inputs.mean, "std": inputs.std}
-    known = {key: json.dumps(value, ensure_ascii=False) for key, value in lists.items()}
+    known = {key: json.dumps(value) for key, value in lists.items()}
     onnx.helper.set_model_props(model, {"network": source.trained.to_toml(), **known})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())

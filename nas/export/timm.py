@@ -20,7 +20,7 @@ FILES = ("timm.safetensors", "timm.json")
 def write(source: Source, folder: Path) -> None:
     """Write both files."""
     known = definition(source)
-    (folder / FILES[1]).write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / FILES[1]).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     # Both list the same layers in the order in which images pass them.
     names, tensors = build(known).state_dict().keys(), source.model.state_dict().values()
     save_file({name: tensor.contiguous() for name, tensor in zip(names, tensors, strict=True)}, folder / FILES[0])

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -19,6 +18,7 @@ from optuna.trial import FrozenTrial
 from nas.errors import UserError
 from nas.study.directory import FINGERPRINTED, Direction, difference, reason
 from nas.study.reading import Storage
+from nas.units import shown
 
 BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
@@ -49,11 +49,11 @@ def open_study(
         raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
     where, remedy = (shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
     try:
-        database = _shared(storage) if storage else Storage(f"sqlite:///{file}", {"connect_args": {"timeout": 60}})
+        database = _shared(storage) if storage else Storage(_url(file), {"connect_args": {"timeout": 60}})
         if known:
-            study, created = optuna.load_study(study_name=name, storage=database, sampler=sampler), False
+            study, created = optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
         else:
-            study, created = _made(name, database, directions, sampler)
+            study, created = _made(shown(name), database, directions, sampler)
         study.get_trials(deepcopy=False)  # a damaged trial is better met here
     except KeyError:
         raise UserError(f"{where}: holds no study {name!r}; {remedy}, or choose another --run") from None
@@ -75,17 +75,22 @@ def read_study(path: Path, name: str) -> optuna.Study | None:
     file = path / "study.db"
     if not file.exists():
         return None
-    url = f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
+    url = f"{_url(file)}&mode=ro"
     try:
         waiting = {"connect_args": {"timeout": 60}}
         database = Storage(url, waiting, skip_table_creation=True)
-        study = optuna.load_study(study_name=name, storage=database)
+        study = optuna.load_study(study_name=shown(name), storage=database)
         study.get_trials(deepcopy=False)
         return study
     except KeyError:
         return None
     except _BROKEN as error:
         raise UserError(f"{file}: cannot be read as a study ({reason(error)}); restore it from a copy") from None
+
+
+def _url(file: Path) -> str:
+    """The URL of an SQLite file, whatever signs and bytes are in its path."""
+    return f"sqlite:///{file.absolute().as_uri()}?uri=true"
 
 
 def shown_url(storage: str) -> str:
@@ -104,9 +109,11 @@ def _made(
 ) -> tuple[optuna.Study, bool]:
     """The study of this name, and whether it was made just now: of several processes by one."""
     try:
-        return optuna.create_study(study_name=name, storage=database, sampler=sampler, directions=directions), True
+        return optuna.create_study(
+            study_name=shown(name), storage=database, sampler=sampler, directions=directions
+        ), True
     except optuna.exceptions.DuplicatedStudyError:
-        return optuna.load_study(study_name=name, storage=database, sampler=sampler), False
+        return optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
 
 
 def _shared(url: str) -> Storage:
