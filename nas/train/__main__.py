@@ -14,7 +14,7 @@ import typer
 
 from nas import cli, datasets, study, trained
 from nas.datasets import Dataset
-from nas.errors import RunFailed, UserError, check_installed
+from nas.errors import RunFailed, UserError, check_installed, first_line
 from nas.files import read_toml
 from nas.images import Images, images_of
 from nas.named import find_network, run_path
@@ -206,8 +206,8 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
             if tensorboard:
                 events.published(rows)
 
-        trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
         with excused(course, ranks.where):
+            trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
             ended = train(trainee, course, path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(path, wanted, trainee, ended)
@@ -248,18 +248,23 @@ def normalised_as(images: Images, weights: Pretrained) -> Images:
 
 @contextmanager
 def excused(course: Course, where: torch.device) -> Iterator[None]:
-    """Raises RunFailed where a training diverges, UserError where the device's memory does not suffice."""
+    """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
     try:
         yield
+    except (UserError, RunFailed):
+        raise
     except Diverged as error:
         raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
-    except RuntimeError as error:
-        if out_of_memory(error):
+    except Exception as error:  # libraries raise errors of every class
+        if isinstance(error, RuntimeError) and out_of_memory(error):
             raise UserError(
                 f"--batch-size {course.recipe.batch_size}: out of memory on {where}; cut batches into "
                 f"pieces (--pieces {2 * course.pieces} or more), or make them smaller"
             ) from None
-        raise
+        raise RunFailed(
+            f"the training failed: {type(error).__name__}: {first_line(error)}; the same command continues from its "
+            "last checkpoint"
+        ) from error
 
 
 def default_name(label: str, data: str) -> str:
