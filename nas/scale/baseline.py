@@ -10,7 +10,7 @@ from typing import Any
 from nas import cli, datasets
 from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.named import BASELINE, FALLBACK, RUNS, find_network, newest_run, run_path
+from nas.named import BASELINE, FALLBACK, NETWORK, RUNS, default_name, find_network, newest_run, run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.space import SearchSpace
@@ -44,12 +44,12 @@ def find_baseline(
         _check_space(arch, found.run, saved)
         path = run_path(run) if run else found.run
     else:
-        path = run_path(run or found.label)
-    own = path / BASELINE
-    if own.exists() and Architecture.load(own) != arch:
-        raise UserError(
-            f"--run {path.name}: that run has a baseline of its own; choose another --run for {found.origin}"
-        )
+        path = run_path(run or default_name(found.label))
+    own = next((path / name for name in (BASELINE, NETWORK) if (path / name).exists()), None)
+    if own and Architecture.load(own) != arch:
+        raise UserError(f"{path}: that run has a {own.stem} of its own; choose another --run for {found.origin}")
+    if own is None and (path / "run.toml").exists():
+        raise UserError(f"{path}: is a search's run without a baseline yet; choose another --run for {found.origin}")
     arguments = saved.get("arguments", {})
     recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
     if epochs is not None:

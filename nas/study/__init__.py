@@ -7,7 +7,7 @@ several processes out of each other's way, `trials` the loop that trains.
 """
 
 from nas.study.database import open_study, read_study, shown_url
-from nas.study.directory import Direction, check_arguments, environment, locked, write_run
+from nas.study.directory import Direction, check_arguments, environment, extend_run, locked, write_run
 from nas.study.ledger import MEASURED, describe_trial, finished, lost, refused, table
 from nas.study.sharing import claim, earlier, underway
 from nas.study.trials import Observer, run_trials
@@ -21,6 +21,7 @@ __all__ = [
     "describe_trial",
     "earlier",
     "environment",
+    "extend_run",
     "finished",
     "locked",
     "lost",

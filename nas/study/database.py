@@ -150,7 +150,7 @@ def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
                 return (
                     f"latency was measured on {saved['latency']}, here it is on {mine['latency']}: take like machines"
                 )
-            return difference(saved, mine, True)
+            return difference(saved, mine)
         time.sleep(0.1)
     study.set_user_attr(_RUN, mine)
     return ""

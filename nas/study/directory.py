@@ -24,6 +24,9 @@ Direction = Literal["maximize", "minimize"]
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
+# Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
+EXTENT = ("trials", "time_budget", "confirm")
+
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
 FINGERPRINTED = {
     "space": "search space",
@@ -64,30 +67,42 @@ def reason(error: BaseException) -> str:
 
 
 def check_arguments(path: Path, facts: Mapping[str, Any], storage: str | None = None) -> bool:
-    """Whether the run exists; raises UserError if it was started with other arguments, space, data or storage."""
+    """Whether the run exists.
+
+    Raises UserError if the directory is another command's run, or if the run was started with other arguments, space,
+    data or storage; those of EXTENT may differ.
+    """
     file = path / "run.toml"
     if not file.exists():
+        if (path / "scale").is_dir() and not (path / "trials.csv").exists():
+            raise UserError(f"{path}: holds a family of nas.scale; choose another --run NAME for nas.{_command(facts)}")
         return False
     saved = read_toml(file)
+    mine, its = _command(facts), _command(saved)
+    if mine != its:
+        raise UserError(f"{path}: is a run of nas.{its}; choose another --run NAME for nas.{mine}")
     if "storage" in saved and not storage:
         raise UserError(f"{path}: the trials of this run are in --storage {saved['storage']}; give it again")
-    if differs := difference(saved, facts, bool(storage)):
+    if differs := difference(saved, facts):
         raise UserError(f"{path}: {differs}")
     return True
 
 
-def difference(saved: Mapping[str, Any], facts: Mapping[str, Any], shared: bool) -> str:
-    """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters.
+def _command(facts: Mapping[str, Any]) -> str:
+    """The command whose run these facts of run.toml are of."""
+    return "train" if "network" in facts else "search"
 
-    shared: whether other processes may be at work on it, each of which has a time budget of its own.
-    """
+
+def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
     old, new = saved.get("arguments", {}), facts["arguments"]
-    for key in sorted((set(old) | set(new)) - ANYWHERE - ({"time_budget"} if shared else set())):
+    for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
         before, now = old.get(key), new.get(key)
         if before != now:
             option = f"--{key.replace('_', '-')}"
+            why = " (the learning rate's schedule is made for so many)" if key == "epochs" else ""
             return (
-                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}; "
+                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}{why}; "
                 "give the same arguments to continue it, or another --run NAME"
             )
     for table, what in FINGERPRINTED.items():
@@ -135,3 +150,13 @@ def _commit() -> str | None:
 def write_run(path: Path, facts: Mapping[str, Any]) -> None:
     """Write run.toml."""
     write_atomic(path / "run.toml", to_toml(facts))
+
+
+def extend_run(path: Path, facts: Mapping[str, Any]) -> None:
+    """Let the run.toml of a run that is continued say how far it goes now: the arguments of EXTENT."""
+    saved = read_toml(path / "run.toml")
+    before, now = saved["arguments"], facts["arguments"]
+    merged = {key: now.get(key) if key in EXTENT else before[key] for key in {**before, **dict.fromkeys(EXTENT)}}
+    arguments = {key: value for key, value in merged.items() if value is not None}
+    if arguments != before:
+        write_run(path, {**saved, "arguments": arguments})

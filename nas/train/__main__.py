@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from nas.datasets import Dataset
 from nas.errors import RunFailed, UserError, check_installed, first_line
 from nas.files import read_toml
 from nas.images import Images, images_of
-from nas.named import find_network, run_path
+from nas.named import default_name, find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, calm, out_of_memory
 from nas.train.display import Display
@@ -44,7 +43,7 @@ def main(
     data: Annotated[
         str | None, typer.Option(help="A data set's name, or a folder train/CLASS/*.  [default: the run's]")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: network and data]")] = None,
+    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: NETWORK-DATA-train]")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="A bundled recipe or a .toml file.  [default: default, or finetune with --pretrained]"),
@@ -100,7 +99,7 @@ def main(
         weights = read_pretrained(pretrained, found.architecture) if pretrained else None
         path = run_path(run) if run else None
         images = datasets.load(source, image_size=image_size, largest=found.architecture.resolution)
-        path = path or run_path(default_name(found.label, images.name))
+        path = path or run_path(default_name(found.label, images.name, trained=True))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
         held = datasets.load_test(source, images) if test else None  # refused before anything is written
         training, validation = images_of(images, None, ranks.where)
@@ -265,11 +264,6 @@ def excused(course: Course, where: torch.device) -> Iterator[None]:
             f"the training failed: {type(error).__name__}: {first_line(error)}; the same command continues from its "
             "last checkpoint"
         ) from error
-
-
-def default_name(label: str, data: str) -> str:
-    """The run's name where none is given."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{label}-{data}")[:100]
 
 
 if __name__ == "__main__":
