@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import tomllib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,30 @@ from nas.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a file system, as some networks' are
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file that no other process holds; gives False, without a lock, where the file system has none.
+
+    A file whose mere existence is the lock would not do there: it stays when its process is killed. Raises
+    filelock.Timeout where another process holds it and we do not wait, and OSError where it cannot be made.
+    """
+    from filelock import FileLock  # here, for who only counts need not wait for it
+
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

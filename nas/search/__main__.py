@@ -176,7 +176,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
 def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
     shown = study.shown_url(storage) if storage else None
-    with study.locked(path, wanted.shared):
+    with study.locked(path, cli.say, wanted.shared):
         begun = study.check_arguments(path, known, storage)
         if "latency" in wanted.objectives:
             file = path / "latency.csv"

@@ -2,7 +2,7 @@
 
 A trial is asked from the study, trained, and told; its parameters are in the database before training starts. A
 trial that was interrupted is trained again, so a killed run ends like an uninterrupted one. `directory` is the run's
-files, `database` its studies, `reading` how their trials are read, `ledger` what they hold, `sharing` what keeps
+files, `database` its studies, `ledger` what they hold, `sharing` what keeps
 several processes out of each other's way, `trials` the loop that trains.
 """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from nas.errors import RunFailed, UserError
-from nas.files import read_toml, to_toml, write_atomic
+from nas.files import file_lock, read_toml, to_toml, write_atomic
 from nas.proxy import mixed_dtype
 
 Direction = Literal["maximize", "minimize"]
@@ -37,27 +37,30 @@ FINGERPRINTED = {
 
 
 @contextmanager
-def locked(path: Path, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, say: Callable[[str], None], shared: bool = False) -> Iterator[None]:
     """Make a run's directory and keep other processes out of it; raises UserError if that cannot be.
 
-    shared: whether others may be at work on the run, perhaps from other machines; then nobody is kept out. A database
-    that fails meanwhile raises RunFailed.
+    Where the file system has no locks, nobody is kept out, and that is said. shared: whether others may be at work on
+    the run, perhaps from other machines; then nobody is kept out either. A database that fails meanwhile raises
+    RunFailed.
     """
-    lock = FileLock(path / ".lock")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not shared:
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{path}: another process has this run open; wait for it, or choose another --run") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}; choose another --run") from None
-    try:
-        yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise RunFailed(f"{path}: the study cannot be written ({reason(error)}); finished trials are kept") from None
-    finally:
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not shared and not stack.enter_context(file_lock(path / ".lock", wait=False)):
+                say(f"warning: {path} is on a file system without locks: start no second command on this run")
+        except Timeout:
+            raise UserError(
+                f"{path}: another process has this run open; wait for it, or choose another --run"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror or error}; choose another --run") from None
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise RunFailed(
+                f"{path}: the study cannot be written ({reason(error)}); finished trials are kept"
+            ) from None
 
 
 def reason(error: BaseException) -> str:

@@ -130,7 +130,7 @@ def main(
         )
         model, said = started(wanted)
         if ranks.first:
-            with study.locked(path):
+            with study.locked(path, cli.say):
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 perform(wanted, course, model, ranks, path, tensorboard)
