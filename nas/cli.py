@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,6 +20,13 @@ from nas.units import shown
 
 LONGEST = 900  # characters of an error: typer's quote what was typed, whole
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
+
+# What libraries say that is of no use to who runs a command; who calls ours from a program hears it.
+_OPTUNA = (".*experimental.*The interface can change", "Heartbeat of storage is supposed to be used")
+_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyhow
+}
 
 # Options of several commands
 WorkersOption = Annotated[
@@ -44,6 +54,7 @@ def run(command: Callable[..., Any]) -> None:
 
     Every end but the first is one line on stderr, without a traceback.
     """
+    _quieten()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     for stream in (sys.stdout, sys.stderr):  # not every one can say α, such as a file on Windows
@@ -64,6 +75,14 @@ def run(command: Callable[..., Any]) -> None:
     except OSError as error:
         code = _fail(f"{error}; what was finished is kept, the same command continues the run", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quieten() -> None:
+    """Keep Optuna's and Ray's remarks out of this process, which is the command's own."""
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # by now imported where a command uses it
+    for message in _OPTUNA:
+        warnings.filterwarnings("ignore", message)
+    os.environ.update(_RAY)
 
 
 def _fail(message: str, code: int) -> int:

@@ -14,6 +14,11 @@ class RunFailed(Exception):
     """The run itself failed, through no fault of the user's input (exit code 1)."""
 
 
+def first_line(error: BaseException, length: int = 120) -> str:
+    """The first line of an error's text that is not empty, cut to a length; "" if there is none."""
+    return next((line.strip()[:length] for line in str(error).splitlines() if line.strip()), "")
+
+
 def check_installed(option: str, package: str, extra: str) -> None:
     """Raises UserError where a package that an option needs is not installed; it comes with this extra of ours."""
     if find_spec(package) is None:

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from nas import datasets
 from nas.architecture import Architecture
 from nas.datasets import Dataset
+from nas.errors import UserError, first_line
 from nas.proxy import Diverged, Outcome, Progress, Recipe, Stop, out_of_memory, train
 
 
@@ -50,16 +51,26 @@ def load_data(source: str) -> Dataset:
 
 
 def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
-    """Train one network by proxy and measure it on the validation images; one that cannot be trained is Failed."""
+    """Train one network by proxy and measure it on the validation images.
+
+    Whatever the training raises makes it Failed, but for UserError and KeyboardInterrupt.
+    """
     common = proxy.recipe
     recipe = replace(common, image_size=job.image_size or common.image_size, epochs=job.epochs or common.epochs)
     arch = Architecture.parse(job.architecture)
     tell = partial(report, replace(job, stop=None))  # an equal job, and a short message
     try:
         return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, tell, job.stop)
-    except Diverged as error:
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # libraries raise errors of every class
+        return failed(error)
+
+
+def failed(error: BaseException) -> Failed:
+    """The result of a training that raised an error."""
+    if isinstance(error, Diverged):
         return Failed(str(error))
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        return Failed(f"out of memory, however small the pieces of a batch: {str(error).splitlines()[0][:120]}")
+    if isinstance(error, RuntimeError) and out_of_memory(error):
+        return Failed(f"out of memory, however small the pieces of a batch: {first_line(error)}")
+    return Failed(f"{type(error).__name__}: {first_line(error)}".removesuffix(": "))

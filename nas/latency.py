@@ -26,7 +26,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from nas.architecture import Architecture, Stage, canonical
 from nas.cost import halved
-from nas.errors import RunFailed, UserError
+from nas.errors import RunFailed, UserError, first_line
 from nas.files import read_text, write_atomic
 from nas.machine import default_threads, torch_threads
 from nas.proxy import out_of_memory, pick_device
@@ -116,9 +116,10 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
                 timed(pieces, images)
             yield lambda: timed(pieces, images)
     except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        raise RunFailed(f"{arch.resolution} px, batch {conditions.batch}: not enough memory; lower the batch") from None
+        what = f"{arch.resolution} px, batch {conditions.batch}"
+        if out_of_memory(error):
+            raise RunFailed(f"{what}: not enough memory; lower the batch") from None
+        raise RunFailed(f"{what}: no latency on {conditions.device}: RuntimeError: {first_line(error)}") from error
 
 
 def deployed(arch: Architecture) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from nas.units import nearest
 
 RUNS = Path("runs")  # relative to the working directory
 BASELINE, NETWORK = "baseline.toml", "network.toml"  # what a search picks, what a training trains
+LONGEST, TRAINED = 100, "-train"  # characters of a run's name; how the default name of a training ends
 FALLBACK = "efficientnet_b0"  # where no network is named, and no run is there
 
 
@@ -79,6 +80,13 @@ def run_path(name: str) -> Path:
     return RUNS / name
 
 
+def default_name(*words: str, trained: bool = False) -> str:
+    """The name of a run that was given none, made of words: a training's ends in -train, and no other does."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(words))
+    end = TRAINED if trained else "-search" if name[:LONGEST].endswith(TRAINED) else ""
+    return name[: LONGEST - len(end)] + end
+
+
 def find_run(text: str) -> Path | None:
     """The directory of a run by its name, or else by its path; None if there is neither."""
     if _is_run_name(text) and (RUNS / text).is_dir():
@@ -101,7 +109,7 @@ def facts_of(run: Path) -> dict[str, Any]:
 
 
 def _is_run_name(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text) is not None
+    return re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}", text) is not None
 
 
 def _runs_with(file: str) -> list[Path]:

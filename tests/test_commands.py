@@ -566,7 +566,7 @@ def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Pa
 
     shutil.copytree(kept, run)
     database = run / "study.db"
-    refused("this run was started with --trials 6, now it is 7", "--trials", "7")
+    refused("this run was started with --seed 0, now it is 7", "--seed", "7")
     database.write_bytes(b"no database" * 1000)
     refused("study.db: cannot be opened as a study")
     database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])

@@ -116,8 +116,8 @@ def test_networks_of_a_run_are_trained_on_its_data(command: Command, here: Path,
     (here / "runs/s/scale/phi_1.toml").write_text(Architecture.parse(NET.replace("head32", "head40")).to_toml())
     pd.DataFrame({"trial": [0, 1], "architecture": trials}).to_csv(here / "runs/s/trials.csv", index=False)
     for name, run, expected in (
-        ("s", f"s-{images.name}", Architecture.load(here / "runs/s/baseline.toml")),
-        ("s:1", f"s-1-{images.name}", Architecture.parse(trials[1])),
+        ("s", f"s-{images.name}-train", Architecture.load(here / "runs/s/baseline.toml")),
+        ("s:1", f"s-1-{images.name}-train", Architecture.parse(trials[1])),
         ("runs/s/scale/phi_1.toml", "t", Architecture.load(here / "runs/s/scale/phi_1.toml")),
         (None, "u", Architecture.load(here / "runs/s/baseline.toml")),
     ):

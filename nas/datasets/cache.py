@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from nas.datasets.value import PARTS, Dataset
 from nas.errors import UserError
+from nas.files import file_lock
 from nas.machine import available_memory
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
@@ -67,16 +67,13 @@ def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) 
     """What is kept at `path`, else what is made to be kept there, by one process while others wait."""
     with suppress(Exception):  # absent, stale or damaged: the same to us
         return kept()
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with suppress(OSError, NotImplementedError):  # no folder, or none that locks: then each makes its own
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):  # no folder: then each makes its own, as where the file system has no locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(path.with_name(f".{path.name}.lock")))
         with suppress(Exception):  # another was first
             return kept()
         return made()
-    finally:
-        lock.release()
 
 
 def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:

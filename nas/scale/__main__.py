@@ -113,7 +113,7 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
     cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
     cli.say(f"  {found.architecture}")
     folder = found.path / "scale"
-    with study.locked(found.path, shared=storage is not None):
+    with study.locked(found.path, cli.say, shared=storage is not None):
         folder.mkdir(exist_ok=True)
         trainings = None
         if train or wanted.rule == "auto" or wanted.given is None:

@@ -11,7 +11,17 @@ from nas import cli, datasets
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.metrics import metric_of, option_of
-from nas.named import BASELINE, FALLBACK, RUNS, facts_of, find_network, newest_run, run_path
+from nas.named import (
+    BASELINE,
+    FALLBACK,
+    NETWORK,
+    RUNS,
+    default_name,
+    facts_of,
+    find_network,
+    newest_run,
+    run_path,
+)
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.space import SearchSpace
@@ -52,12 +62,12 @@ def find_baseline(
         _check_space(arch, found.run, saved)
         path = run_path(run) if run else found.run
     else:
-        path = run_path(run or found.label)
-    own = path / BASELINE
-    if own.exists() and Architecture.load(own) != arch:
-        raise UserError(
-            f"--run {path.name}: that run has a baseline of its own; choose another --run for {found.origin}"
-        )
+        path = run_path(run or default_name(found.label))
+    own = next((path / name for name in (BASELINE, NETWORK) if (path / name).exists()), None)
+    if own and Architecture.load(own) != arch:
+        raise UserError(f"{path}: that run has a {own.stem} of its own; choose another --run for {found.origin}")
+    if own is None and (path / "run.toml").exists():
+        raise UserError(f"{path}: is a search's run without a baseline yet; choose another --run for {found.origin}")
     measured = metric_of(metric, saved)
     if (path / "run.toml").exists() and metric_of(None, facts_of(path)) != measured:
         raise UserError(

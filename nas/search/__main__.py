@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.files import to_csv, write_atomic
 from nas.metrics import metric_of, spoken
-from nas.named import run_path
+from nas.named import default_name, run_path
 from nas.progressive import Schedule
 from nas.proxy import Recipe
 from nas.search import again
@@ -127,7 +126,7 @@ def main(
         shared=storage is not None,
         metric=metric_of(metric),
     )
-    path = run_path(run or _default_name(found, images, data))
+    path = run_path(run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name])))
     arguments = {
         "space": space,
         "data": data,
@@ -184,7 +183,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
 def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
     shown = study.shown_url(storage) if storage else None
-    with study.locked(path, wanted.shared):
+    with study.locked(path, cli.say, wanted.shared):
         begun = study.check_arguments(path, known, storage)
         if "latency" in wanted.objectives:
             file = path / "latency.csv"
@@ -194,7 +193,9 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             if trials.get_trials(deepcopy=False) and not storage:
                 raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
             study.write_run(path, {"storage": shown, **known})
-        repeats = open_repeats(path, storage) if wanted.confirm else None
+        else:
+            study.extend_run(path, known)
+        repeats = open_repeats(path, storage)  # there may be some of a larger --confirm than that of now
         done = len(study.finished(trials))
         cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {wanted.trials} trials done")
         if shown:
@@ -230,7 +231,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             display.done = len(study.finished(trials))
             return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
 
-        with Display(wanted.trials, done, after, limit=limit, metric=wanted.metric) as display:
+        with Display(max(wanted.trials, done), done, after, limit=limit, metric=wanted.metric) as display:
             study.run_trials(
                 trials,
                 lambda: ask(wanted, trials),
@@ -243,7 +244,7 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 patient,
                 wanted.stopper.rungs if wanted.stopper else (),
             )
-        if repeats and (patient() or not study.underway(trials)):  # else those still at work will do it
+        if wanted.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
             make(wanted, study.table(trials, wanted.columns), repeats, after)
         found = publish(wanted, path, images, trials, repeats)
         insight(wanted, path, trials, repeats)
@@ -283,10 +284,6 @@ def _default_target(space: SearchSpace, bounds: Bounds) -> int:
     if space.target_madds:
         return space.target_madds
     return int(np.quantile(space.costs(space.draw_codes(1001, 0, bounds))["madds"], 0.5))
-
-
-def _default_name(space: SearchSpace, images: Dataset, data: str) -> str:
-    return space.name if data == datasets.DEFAULT else re.sub(r"[^A-Za-z0-9_.-]", "-", f"{space.name}-{images.name}")
 
 
 if __name__ == "__main__":

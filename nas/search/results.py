@@ -153,7 +153,7 @@ def _confidence(front: pd.DataFrame, noise: Noise | None) -> str:
     if not noise:
         return (
             "the front and the baseline are of single trainings, unconfirmed: seeds alone may change them; "
-            "--confirm 3 in a new run trains them and what is near again"
+            "the same command with --confirm 3 trains them and what is near again"
         )
     return (
         f"noise of one training: {100 * noise.variance**0.5:.2f} % (standard deviation between seeds on the same "

@@ -2,12 +2,12 @@
 
 A trial is asked from the study, trained, and told; its parameters are in the database before training starts. A
 trial that was interrupted is trained again, so a killed run ends like an uninterrupted one. `directory` is the run's
-files, `database` its studies, `reading` how their trials are read, `ledger` what they hold, `sharing` what keeps
+files, `database` its studies, `ledger` what they hold, `sharing` what keeps
 several processes out of each other's way, `trials` the loop that trains.
 """
 
 from nas.study.database import open_study, read_study, shown_url
-from nas.study.directory import Direction, check_arguments, environment, locked, write_run
+from nas.study.directory import Direction, check_arguments, environment, extend_run, locked, write_run
 from nas.study.ledger import CURVES, MEASURED, describe_trial, finished, lost, refused, table
 from nas.study.sharing import claim, earlier, underway
 from nas.study.trials import Observer, run_trials
@@ -22,6 +22,7 @@ __all__ = [
     "describe_trial",
     "earlier",
     "environment",
+    "extend_run",
     "finished",
     "locked",
     "lost",

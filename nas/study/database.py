@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler
-from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 
 from nas.errors import UserError
 from nas.study.directory import FINGERPRINTED, Direction, difference, reason
-from nas.study.reading import Storage
 from nas.units import shown
 
 BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
 _BROKEN = (  # what a storage raises that is damaged or out of reach
     *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError),
-    *(RuntimeError, ImportError, ValueError, LookupError),
+    *(RuntimeError, ImportError, ValueError, LookupError, TypeError, AttributeError),
 )
 _TRIES = 20  # to open a database that others are making at the same time
 
@@ -43,13 +41,12 @@ def open_study(
     known: whether it must be there already. facts: what other processes that use it must agree with. Raises UserError
     if they do not, and if the storage is damaged, missing or out of reach.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path / "study.db"
     if storage is None and known and not file.exists():
         raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
     where, remedy = (shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
     try:
-        database = _shared(storage) if storage else Storage(_url(file), {"connect_args": {"timeout": 60}})
+        database = _shared(storage) if storage else RDBStorage(_url(file), {"connect_args": {"timeout": 60}})
         if known:
             study, created = optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
         else:
@@ -71,14 +68,13 @@ def read_study(path: Path, name: str) -> optuna.Study | None:
 
     None where the run keeps it in another storage, or has none of this name. Raises UserError for a damaged file.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path / "study.db"
     if not file.exists():
         return None
     url = f"{_url(file)}&mode=ro"
     try:
         waiting = {"connect_args": {"timeout": 60}}
-        database = Storage(url, waiting, skip_table_creation=True)
+        database = RDBStorage(url, waiting, skip_table_creation=True)
         study = optuna.load_study(study_name=shown(name), storage=database)
         study.get_trials(deepcopy=False)
         return study
@@ -105,7 +101,7 @@ def shown_url(storage: str) -> str:
 
 
 def _made(
-    name: str, database: Storage, directions: Sequence[Direction], sampler: BaseSampler | None
+    name: str, database: RDBStorage, directions: Sequence[Direction], sampler: BaseSampler | None
 ) -> tuple[optuna.Study, bool]:
     """The study of this name, and whether it was made just now: of several processes by one."""
     try:
@@ -116,15 +112,13 @@ def _made(
         return optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
 
 
-def _shared(url: str) -> Storage:
+def _shared(url: str) -> RDBStorage:
     """A storage that several processes use, with Optuna's heartbeats; they may all open it at the same instant."""
     sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
     engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
     for left in reversed(range(_TRIES)):
         try:
-            return Storage(
+            return RDBStorage(
                 url,
                 engine,
                 heartbeat_interval=BEAT,
@@ -134,7 +128,7 @@ def _shared(url: str) -> Storage:
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another has just made the tables
             if not left:
                 raise
-            time.sleep(random.uniform(0, 0.5))
+            time.sleep(random.SystemRandom().uniform(0, 0.5))
     raise AssertionError
 
 
@@ -157,7 +151,7 @@ def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
                 return (
                     f"latency was measured on {saved['latency']}, here it is on {mine['latency']}: take like machines"
                 )
-            return difference(saved, mine, True)
+            return difference(saved, mine)
         time.sleep(0.1)
     study.set_user_attr(_RUN, mine)
     return ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from nas.errors import RunFailed, UserError
-from nas.files import read_toml, to_toml, write_atomic
+from nas.files import file_lock, read_toml, to_toml, write_atomic
 from nas.machine import default_threads
 from nas.proxy import mixed_dtype
 
@@ -28,6 +28,9 @@ ANYWHERE = {"device", "workers", "storage", "processes"}
 # Arguments that older versions did not have, and what they did.
 ADDED = {"metric": "accuracy"}
 
+# Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
+EXTENT = ("trials", "time_budget", "confirm")
+
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
 FINGERPRINTED = {
     "space": "search space",
@@ -38,27 +41,30 @@ FINGERPRINTED = {
 
 
 @contextmanager
-def locked(path: Path, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, say: Callable[[str], None], shared: bool = False) -> Iterator[None]:
     """Make a run's directory and keep other processes out of it; raises UserError if that cannot be.
 
-    shared: whether others may be at work on the run, perhaps from other machines; then nobody is kept out. A database
-    that fails meanwhile raises RunFailed.
+    Where the file system has no locks, nobody is kept out, and that is said. shared: whether others may be at work on
+    the run, perhaps from other machines; then nobody is kept out either. A database that fails meanwhile raises
+    RunFailed.
     """
-    lock = FileLock(path / ".lock")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not shared:
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{path}: another process has this run open; wait for it, or choose another --run") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}; choose another --run") from None
-    try:
-        yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise RunFailed(f"{path}: the study cannot be written ({reason(error)}); finished trials are kept") from None
-    finally:
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not shared and not stack.enter_context(file_lock(path / ".lock", wait=False)):
+                say(f"warning: {path} is on a file system without locks: start no second command on this run")
+        except Timeout:
+            raise UserError(
+                f"{path}: another process has this run open; wait for it, or choose another --run"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror or error}; choose another --run") from None
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise RunFailed(
+                f"{path}: the study cannot be written ({reason(error)}); finished trials are kept"
+            ) from None
 
 
 def reason(error: BaseException) -> str:
@@ -68,30 +74,42 @@ def reason(error: BaseException) -> str:
 
 
 def check_arguments(path: Path, facts: Mapping[str, Any], storage: str | None = None) -> bool:
-    """Whether the run exists; raises UserError if it was started with other arguments, space, data or storage."""
+    """Whether the run exists.
+
+    Raises UserError if the directory is another command's run, or if the run was started with other arguments, space,
+    data or storage; those of EXTENT may differ.
+    """
     file = path / "run.toml"
     if not file.exists():
+        if (path / "scale").is_dir() and not (path / "trials.csv").exists():
+            raise UserError(f"{path}: holds a family of nas.scale; choose another --run NAME for nas.{_command(facts)}")
         return False
     saved = read_toml(file)
+    mine, its = _command(facts), _command(saved)
+    if mine != its:
+        raise UserError(f"{path}: is a run of nas.{its}; choose another --run NAME for nas.{mine}")
     if "storage" in saved and not storage:
         raise UserError(f"{path}: the trials of this run are in --storage {saved['storage']}; give it again")
-    if differs := difference(saved, facts, bool(storage)):
+    if differs := difference(saved, facts):
         raise UserError(f"{path}: {differs}")
     return True
 
 
-def difference(saved: Mapping[str, Any], facts: Mapping[str, Any], shared: bool) -> str:
-    """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters.
+def _command(facts: Mapping[str, Any]) -> str:
+    """The command whose run these facts of run.toml are of."""
+    return "train" if "network" in facts else "search"
 
-    shared: whether other processes may be at work on it, each of which has a time budget of its own.
-    """
+
+def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
     old, new = saved.get("arguments", {}), facts["arguments"]
-    for key in sorted((set(old) | set(new)) - ANYWHERE - ({"time_budget"} if shared else set())):
+    for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
         before, now = (arguments.get(key, ADDED.get(key)) for arguments in (old, new))
         if before != now:
             option = f"--{key.replace('_', '-')}"
+            why = " (the learning rate's schedule is made for so many)" if key == "epochs" else ""
             return (
-                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}; "
+                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}{why}; "
                 "give the same arguments to continue it, or another --run NAME"
             )
     for table, what in FINGERPRINTED.items():
@@ -139,3 +157,13 @@ def _commit() -> str | None:
 def write_run(path: Path, facts: Mapping[str, Any]) -> None:
     """Write run.toml."""
     write_atomic(path / "run.toml", to_toml(facts))
+
+
+def extend_run(path: Path, facts: Mapping[str, Any]) -> None:
+    """Let the run.toml of a run that is continued say how far it goes now: the arguments of EXTENT."""
+    saved = read_toml(path / "run.toml")
+    before, now = saved["arguments"], facts["arguments"]
+    merged = {key: now.get(key) if key in EXTENT else before[key] for key in {**before, **dict.fromkeys(EXTENT)}}
+    arguments = {key: value for key, value in merged.items() if value is not None}
+    if arguments != before:
+        write_run(path, {**saved, "arguments": arguments})

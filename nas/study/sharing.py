@@ -17,7 +17,6 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.study import database
@@ -26,10 +25,11 @@ from nas.study.ledger import lost, refused
 _SOON = 0.1  # seconds until those who are naming their trials are looked at again
 
 
-def hearing(study: optuna.Study) -> _CachedStorage | None:
+def hearing(study: optuna.Study) -> Any | None:
     """The storage of a study if it keeps heartbeats: other processes may be at work on it then."""
-    storage = study._storage
-    return storage if isinstance(storage, _CachedStorage) and storage.get_heartbeat_interval() is not None else None
+    storage: Any = study._storage
+    interval = getattr(storage, "get_heartbeat_interval", lambda: None)()
+    return None if interval is None else storage
 
 
 def underway(study: optuna.Study) -> bool:

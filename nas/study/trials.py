@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -13,15 +14,17 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.evaluate import Failed, Job, Proxy, Result
+from nas.errors import RunFailed, UserError
+from nas.evaluate import Failed, Job, Proxy, Result, failed
 from nas.metrics import METRICS
 from nas.proxy import Progress
 from nas.stopping import keep
 from nas.study.ledger import CURVES
 from nas.study.sharing import Heart, fail_lost, hearing, settled
-from nas.workers import Workers, trained_again
+from nas.workers import Submit, Workers, trained_again
 
 POLL = 3.0  # seconds between looks at what other processes have done
+IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
 
 
 class Observer(Protocol):
@@ -64,12 +67,16 @@ def run_trials(
     ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
     are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
     rungs: epochs after which trials may be stopped; what they had there is kept for the sampler, as nas.Stopper has it.
+
+    A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
+    this call, by their numbers, have all failed.
     """
     alone = hearing(study) is None
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
     left = [Trial(study, trial._trial_id) for trial in interrupted]
     running: dict[Future[Result], Trial] = {}
-    ended: list[FrozenTrial] = []
+    ended: list[FrozenTrial] = []  # not reported yet
+    outcomes: dict[int, FrozenTrial] = {}  # by number
     numbers: dict[Job, int] = {}
 
     def next_trial() -> Trial | None:
@@ -98,7 +105,7 @@ def run_trials(
                 if job := _prepared(study, trial, prepare):
                     numbers[job] = trial.number
                     observer.started(trial)
-                    running[submit(job)] = trial
+                    running[_submitted(submit, job)] = trial
                 else:
                     heart.end(trial)
                 continue
@@ -113,7 +120,47 @@ def run_trials(
             for future in done:
                 trial = running.pop(future)
                 ended.append(_tell(study, trial, future, values, rungs))
+                outcomes[trial.number] = ended[-1]
                 heart.end(trial)
+            if cause := _cause_in_common(outcomes):
+                report()
+                raise RunFailed(f"{cause}; finished trials are kept, the same command continues the run")
+
+
+def _submitted(submit: Submit, job: Job) -> Future[Result]:
+    """The future of a job's result, which is Failed where the training, or the start of a worker for it, raised."""
+    try:
+        return submit(job)
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:
+        future: Future[Result] = Future()
+        future.set_result(failed(error))
+        return future
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:  # what came of the job could not be sent, or the job itself
+        return failed(error)
+
+
+def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
+    """What the last IN_A_ROW trials by number have in common, if all of them failed; else ""."""
+    last = [outcomes[number] for number in sorted(outcomes)[-IN_A_ROW:]]
+    if len(last) < IN_A_ROW or any(trial.state != TrialState.FAIL for trial in last):
+        return ""
+    notes = [str(trial.user_attrs.get("note", "unknown cause")) for trial in last]
+    said = f"the last {IN_A_ROW} trainings failed"
+    if len({re.sub(r"[\d.]+", "0", note) for note in notes}) == 1:
+        return f"{said} in the same way: {notes[-1]}"
+    kinds = {note.partition(":")[0]: note for note in notes}
+    if len(kinds) == 1:
+        return f"{said} with {next(iter(kinds))}, the last one: {notes[-1]}"
+    return f"{said}, for different causes: {' | '.join(kinds.values())}"
 
 
 def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None:
@@ -138,7 +185,9 @@ def _tell(
     study: optuna.Study, trial: Trial, future: Future[Result], values: Values, rungs: Sequence[int]
 ) -> FrozenTrial:
     try:
-        result = trained_again(future.result(), "its worker was lost") if _retried(trial) else future.result()
+        result = _result(future)
+        if _retried(trial):
+            result = trained_again(result, "its worker was lost")
         if isinstance(result, Failed):
             trial.set_user_attr("note", result.cause)
             return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,12 +13,12 @@ import typer
 
 from nas import cli, datasets, study, trained
 from nas.datasets import Dataset
-from nas.errors import RunFailed, UserError, check_installed
+from nas.errors import RunFailed, UserError, check_installed, first_line
 from nas.files import read_toml
 from nas.images import Images, images_of
 from nas.machine import default_threads, torch_threads
 from nas.metrics import metric_of, option_of
-from nas.named import find_network, run_path
+from nas.named import default_name, find_network, run_path
 from nas.network import Network
 from nas.proxy import Diverged, calm, out_of_memory
 from nas.train.display import Display
@@ -54,7 +53,7 @@ def main(
     data: Annotated[
         str | None, typer.Option(help="A data set's name, or a folder train/CLASS/*.  [default: the run's]")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: network and data]")] = None,
+    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: NETWORK-DATA-train]")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="A bundled recipe or a .toml file.  [default: default, or finetune with --pretrained]"),
@@ -112,7 +111,7 @@ def main(
         weights = read_pretrained(pretrained, found.architecture) if pretrained else None
         path = run_path(run) if run else None
         images = datasets.load(source, image_size=image_size, largest=found.architecture.resolution)
-        path = path or run_path(default_name(found.label, images.name))
+        path = path or run_path(default_name(found.label, images.name, trained=True))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
         held = datasets.load_test(source, images) if test else None  # refused before anything is written
         training, validation = images_of(images, None, ranks.where)
@@ -144,7 +143,7 @@ def main(
         )
         model, said = started(wanted)
         if ranks.first:
-            with study.locked(path):
+            with study.locked(path, cli.say):
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 perform(wanted, course, model, ranks, path, tensorboard)
@@ -219,8 +218,8 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
             if tensorboard:
                 events.published(rows)
 
-        trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
         with torch_threads(default_threads()), excused(course, ranks.where):
+            trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
             ended = train(trainee, course, path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(path, wanted, trainee, ended)
@@ -263,23 +262,23 @@ def normalised_as(images: Images, weights: Pretrained) -> Images:
 
 @contextmanager
 def excused(course: Course, where: torch.device) -> Iterator[None]:
-    """Raises RunFailed where a training diverges, UserError where the device's memory does not suffice."""
+    """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
     try:
         yield
+    except (UserError, RunFailed):
+        raise
     except Diverged as error:
         raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
-    except RuntimeError as error:
-        if out_of_memory(error):
+    except Exception as error:  # libraries raise errors of every class
+        if isinstance(error, RuntimeError) and out_of_memory(error):
             raise UserError(
                 f"--batch-size {course.recipe.batch_size}: out of memory on {where}; cut batches into "
                 f"pieces (--pieces {2 * course.pieces} or more), or make them smaller"
             ) from None
-        raise
-
-
-def default_name(label: str, data: str) -> str:
-    """The run's name where none is given."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{label}-{data}")[:100]
+        raise RunFailed(
+            f"the training failed: {type(error).__name__}: {first_line(error)}; the same command continues from its "
+            "last checkpoint"
+        ) from error
 
 
 if __name__ == "__main__":

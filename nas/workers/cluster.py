@@ -12,7 +12,7 @@ import platform
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -31,10 +31,6 @@ from nas.proxy import Progress
 from nas.workers.processes import ATTEMPTS, Submit, trained_again
 
 PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for an actor that waits
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyhow; else it tells so
-}
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -98,8 +94,6 @@ def _connected(address: str) -> str:
             socket.create_connection((place[1], int(place[2])), PATIENCE).close()
         except (OSError, OverflowError) as error:
             raise UserError(f"--ray {address}: nothing answers there ({error}); {remedy}") from None
-    os.environ.update(QUIET)
-    ray._private.worker.print_to_stdstream = _heard  # there is no option for it
     try:
         with _unheard():
             ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -122,12 +116,6 @@ def _unheard() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _heard(data: Mapping[str, Any], **_: object) -> None:
-    """Say what Ray tells of a node or process that is lost, but for the advice and the pages of logs that follow."""
-    for text in data["lines"]:
-        print(f"Ray: {text.splitlines()[0].split('. ')[0][:200]}", file=sys.stderr, flush=True)
 
 
 def _nodes() -> list[dict[str, float]]:
