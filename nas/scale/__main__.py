@@ -9,7 +9,7 @@ import typer
 
 from nas import cli, scaling, study
 from nas.errors import UserError
-from nas.evaluate import Proxy
+from nas.evaluate import Proxy, load_data
 from nas.files import to_toml, write_atomic
 from nas.scale.baseline import find_baseline
 from nas.scale.family import Family, write_family
@@ -104,6 +104,8 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
     found = wanted.found
     cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
     cli.say(f"  {found.architecture}")
+    for line in load_data(wanted.proxy.data).lines:
+        cli.say(line)
     folder = found.path / "scale"
     with study.locked(found.path, shared=storage is not None):
         folder.mkdir(exist_ok=True)
