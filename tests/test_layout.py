@@ -165,7 +165,9 @@ def test_what_lies_beside_the_splits_is_said(root: Path) -> None:
         fill(root / name)
     fill(root, "unlabelled")
     picture(0).save(root / "train" / "overview.png")
-    assert "left out: 1 images beside the folders of the classes, unlabelled/" in load(root).note
+    assert load(root).note.endswith(
+        "; left out, 1: 1 images beside the classes' folders; left out beside the splits: unlabelled/"
+    )
 
 
 # ---- files -----------------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ def test_pipes_are_left_out(root: Path) -> None:
     os.mkfifo(fill(root) / "cat" / "x.png")
     data = load(root)
     assert sum(sizes(data)) == 12
-    assert data.note.endswith("left out: 1 .png in cat/")
+    assert data.note.endswith("left out, 1: 1 .png in cat/")
 
 
 @pytest.mark.parametrize("suffix", ["jp2", "tga", "AVIF", "jfif", "qoi", "ico", "dds", "gif", "mpo"])
@@ -226,7 +228,7 @@ def test_what_is_left_out_is_counted_by_class(root: Path) -> None:
     fill(root, "cat", "dog", "emu")
     for name in ("cat/a.heic", "cat/b.HEIC", "cat/c.mp4", "dog/labels.txt", "dog/ps.eps", "dog/noext"):
         (root / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    assert load(root).note.endswith("left out: 2 .heic, 1 .mp4 in cat/, 1 .txt, 1 noext, 1 .eps in dog/")
+    assert load(root).note.endswith("left out, 6: 2 .heic, 1 .mp4 in cat/, 1 .txt, 1 noext, 1 .eps in dog/")
 
 
 def test_no_file_is_handed_to_another_program(root: Path) -> None:

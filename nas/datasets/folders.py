@@ -38,7 +38,7 @@ def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) 
         held = scan(root, where.val)
         _check_alike(root, where.train, classes, where.val, held.classes)
         val = held.samples
-        left_out += [f"{text} of {shown(where.val.name)}/" for text in held.left_out]
+        left_out += [(count, f"{text} of {shown(where.val.name)}/") for count, text in held.left_out]
         digests = content_digests([path for path, _ in train + val])
         note += f"validation: the {len(val):,} images of {shown(where.val.name)}/"
     else:
@@ -54,11 +54,9 @@ def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) 
     note += _contradictions(root, train + val, digests)
     size = image_size or _usual_size(train, largest)
     note += f"; resized by the shorter side and cropped to {size} pixels"
+    note += _left_out(left_out)
     if where.left_out:
-        left_out.append(listed([f"{folder.name}/" for folder in where.left_out]))
-    if left_out:
-        note += f"; left out: {', '.join(left_out[:MANY])}"
-        note += f" and {len(left_out) - MANY} times more" if len(left_out) > MANY else ""
+        note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
     count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     name = class_name(root.name).replace("\\", "")[:40]
     path = cache_directory() / f"{name}-{place}-{size}.npz"  # one cache file per folder and size, no more
@@ -108,6 +106,17 @@ def _check_alike(root: Path, one: Path, classes: tuple[str, ...], other: Path, o
         hint = f", which has {shown(near[0])}" if near else ""
         places = f"in {shown(there.name)}/ but not in {shown(absent.name)}/"
         raise UserError(f"data {shown(root)}: class {shown(odd[0])} is {places}{hint}")
+
+
+def _left_out(files: Sequence[tuple[int, str]]) -> str:
+    """How many files were left out, and where most of them were, as a part of a note."""
+    if not files:
+        return ""
+    first = sorted(files, key=lambda counted: -counted[0])[:MANY]
+    total = sum(count for count, _ in files)
+    elsewhere = total - sum(count for count, _ in first)
+    places = [text for _, text in first] + ([f"{elsewhere:,} elsewhere"] if elsewhere else [])
+    return f"; left out, {total:,}: {', '.join(places)}"
 
 
 def _seen(held: Sequence[bytes | None], others: Sequence[bytes | None], which: str) -> str:

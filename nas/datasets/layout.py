@@ -40,11 +40,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Found:
-    """The classes of a split and their image files, both in order of name, and what was left out, in sentences."""
+    """The classes of a split and their image files, both in order of name; how many of which were left out where."""
 
     classes: tuple[str, ...]
     samples: list[Sample]
-    left_out: tuple[str, ...]
+    left_out: tuple[tuple[int, str], ...]
 
 
 def layout(root: Path) -> Layout:
@@ -104,7 +104,7 @@ def scan(root: Path, top: Path) -> Found:
 def _scanned(root: Path, top: Path, folders: dict[str, Path]) -> Found:
     samples: list[Sample] = []
     owners: dict[str, Sample] = {}
-    left_out: list[str] = []
+    left_out: list[tuple[int, str]] = []
     for label, (name, folder) in enumerate(folders.items()):
         files = _below(folder, root)
         images = {real: path for real, path in files.items() if _is_image(path)}
@@ -113,15 +113,15 @@ def _scanned(root: Path, top: Path, folders: dict[str, Path]) -> Found:
             instead = f" that Pillow reads, but {_counted(others)}" if others else ""
             raise UserError(f"data {shown(folder)}: want images in it; there are none{instead}")
         if others:
-            left_out.append(f"{_counted(others)} in {shown(name)}/")
+            left_out.append((others.total(), f"{_counted(others)} in {shown(name)}/"))
         for real, path in images.items():
             first, owner = owners.setdefault(real, (path, label))
             if owner != label:
                 both = f"{shown(first.relative_to(root))} and {shown(path.relative_to(root))}"
                 raise UserError(f"data {shown(root)}: {both} are one file in two classes; remove one of them")
-        samples += [(path, label) for path in sorted(images.values(), key=lambda path: _order(path, top))]
+        samples += [(path, label) for path in sorted(images.values(), key=_order)]
     if loose := _loose(top):
-        left_out.append(f"{loose} images beside the folders of the classes")
+        left_out.append((loose, f"{loose} images beside the classes' folders"))
     return Found(tuple(folders), samples, tuple(left_out))
 
 
@@ -165,11 +165,10 @@ def _folders(folder: Path) -> list[Path]:
     """The subfolders, in order of name. Raises UserError for a link to nothing, where it may have been to a folder."""
     found = []
     for entry in _entries(folder):
-        path = folder / entry.name
-        if os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
-            found.append(path)
-        elif entry.is_symlink() and not path.suffix and not os.path.exists(path):
-            raise UserError(f"data {shown(path)}: is a link to nothing; restore what it led to, or remove it")
+        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+            found.append(folder / entry.name)
+        elif entry.is_symlink() and "." not in entry.name and not os.path.exists(entry):
+            raise UserError(f"data {shown(entry.path)}: is a link to nothing; restore what it led to, or remove it")
     return found
 
 
@@ -221,9 +220,9 @@ def _refuse_inner_splits(folder: Path) -> None:
         raise UserError(f"data {shown(folder)}: has {_named(inner)} inside of a class; {WANTED}")
 
 
-def _order(path: Path, top: Path) -> tuple[str, str]:
+def _order(path: Path) -> tuple[str, str]:
     """A key to sort the files of a class by, the same on every system."""
-    return normal(str(path.parent.relative_to(top))), normal(path.name)
+    return normal(str(path.parent)), normal(path.name)
 
 
 def listed(names: Sequence[str]) -> str:
