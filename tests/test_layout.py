@@ -170,6 +170,30 @@ def test_what_lies_beside_the_splits_is_said(root: Path) -> None:
     )
 
 
+def test_what_systems_leave_behind_is_no_class(root: Path) -> None:
+    fill(root, "cat", "dog", "__MACOSX", ".Trash-1000", "@eaDir")
+    (root / "lost+found").mkdir()
+    assert load(root).classes == ("cat", "dog")
+
+
+def test_a_locked_test_folder_does_not_stop_a_search(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def locked(path: str | Path) -> object:
+        if Path(path).name in ("test", "private"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    for name in ("train", "test", "private"):
+        fill(root / name)
+    monkeypatch.setattr(os, "scandir", locked)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name not in ("test", "private"))
+    data = load(root)
+    assert sizes(data) == (10, 2)
+    with pytest.raises(UserError, match=r"test: cannot be read \(Permission denied\)"):
+        datasets.load_test(str(root), data)
+
+
 # ---- files -----------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ SPLITS = {
 LIKE_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set|data|images)?(?:[^a-z]|$)")  # train_images, test2017
 WANTED = "want train/CLASS/*, and perhaps val/CLASS/* and test/CLASS/*, or CLASS/*"
 UNREADABLE = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow names, or leaves to other programs
+LITTER = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 MANY = 10  # of what is listed, at most so many are named
 LONGEST = 200  # characters of a name in a message
 
@@ -152,10 +153,10 @@ def _below(folder: Path, root: Path) -> dict[str, Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in order of name, without hidden files and macOS's. Raises UserError if unreadable."""
+    """What is in a folder, in order of name, without LITTER. Raises UserError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+            visible = [entry for entry in entries if not entry.name.startswith(LITTER)]
     except OSError as error:
         raise UserError(f"data {shown(folder)}: cannot be read ({error.strerror})") from error
     return sorted(visible, key=lambda entry: entry.name)
@@ -173,12 +174,15 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _loose(folder: Path) -> int:
-    """How many images lie in a folder itself, not in one below it."""
-    return sum(_is_image(folder / entry.name) for entry in _entries(folder) if not entry.is_dir())
+    """How many images lie in a folder itself, not in one below it; 0 if it cannot be read, which may not be needed."""
+    entries = _entries(folder) if os.access(folder, os.R_OK) else []
+    return sum(_is_image(folder / entry.name) for entry in entries if not entry.is_dir())
 
 
 def _holds_images(folder: Path) -> bool:
     """Whether there are images anywhere below."""
+    if not os.access(folder, os.R_OK):
+        return False
     return _loose(folder) > 0 or any(map(_is_image, _below(folder, folder.parent).values()))
 
 
