@@ -255,7 +255,7 @@ def test_test_folder_and_litter_are_left_alone(tmp_path: Path) -> None:
     (train / "labels.csv").write_text("")
     data = datasets.load(str(tmp_path))
     assert len(data.train_labels) + len(data.val_labels) == 12
-    assert data.note.endswith("; left out, 1: 1 .txt in dog/")
+    assert "; 1 files left out: 1 .txt in dog/;" in data.note
 
 
 def test_small_images_give_a_small_size_and_large_ones_64(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of images, one subfolder a class: split in two, decoded, and refused where too many are broken."""
+"""Folders of images, one subfolder a class: decoded, and refused where too many are broken."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
-from nas.datasets.layout import MANY, Sample, class_name, layout, listed, normal, readable_formats, scan, shown
-from nas.datasets.value import Dataset, split
+from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
+from nas.datasets.parts import find, find_test
+from nas.datasets.value import Dataset
 from nas.errors import UserError
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
-FOLDER_SHARE = 1 / 6  # of a folder's images set aside when it has no val/
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 
 
@@ -30,38 +30,15 @@ def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) 
     Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
     these are to be skipped.
     """
-    where = layout(root)
-    found = scan(root, where.train)
-    classes, train, left_out = found.classes, found.samples, list(found.left_out)
-    note = f"{len(classes):,} classes, {listed(classes)}; "
-    if where.val:
-        held = scan(root, where.val)
-        _check_alike(root, where.train, classes, where.val, held.classes)
-        val = held.samples
-        left_out += [(count, f"{text} of {shown(where.val.name)}/") for count, text in held.left_out]
-        digests = content_digests([path for path, _ in train + val])
-        note += f"validation: the {len(val):,} images of {shown(where.val.name)}/"
-    else:
-        names = [normal(path.relative_to(where.train).as_posix()) for path, _ in train]
-        digests = content_digests([path for path, _ in train])
-        kept, aside = split(names, [label for _, label in train], FOLDER_SHARE, digests)
-        note += f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
-        if copies := len(digests) - len({digest or i for i, digest in enumerate(digests)}):
-            note += f"; {copies:,} images are copies of others, kept on the same side of the split"
-        digests = [digests[i] for i in kept + aside]
-        train, val = [train[i] for i in kept], [train[i] for i in aside]
-    note += _seen(digests[len(train) :], digests[: len(train)], "validation images equal training images")
-    note += _contradictions(root, train + val, digests)
+    parts = find(root)
+    train, val = parts.train, parts.val
     size = image_size or _usual_size(train, largest)
-    note += f"; resized by the shorter side and cropped to {size} pixels"
-    note += _left_out(left_out)
-    if where.left_out:
-        note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
+    note = f"{parts.note}; resized by the shorter side and cropped to {size} pixels"
     count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     name = class_name(root.name).replace("\\", "")[:40]
     path = cache_directory() / f"{name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    key = _content_key(root, train + val, digests, f"{FORMAT} {skip_broken} {note}")
-    build = partial(_decoded, root, train, val, classes, skip_broken)
+    key = _content_key(root, train + val, parts.digests, f"{FORMAT} {skip_broken} {note}")
+    build = partial(_decoded, root, train, val, parts.classes, skip_broken)
     if are_few(count, 3, size):
         return cached(path, key, lambda: build(torch.empty(count, 3, size, size, dtype=torch.uint8), note))
     note += "; many, so read from a file while training"
@@ -73,13 +50,7 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
 
     Raises UserError when there are none, their classes are others, or over 1 % are broken, unless these are skipped.
     """
-    where = layout(root)
-    if where.test is None:
-        raise UserError(f"data {shown(root)}: has no test images; they would be in test/CLASS/*")
-    found = scan(root, where.test)
-    _check_alike(root, where.train, data.classes, where.test, found.classes)
-    samples = found.samples
-    seen = [path for top in (where.train, where.val) if top for path, _ in scan(root, top).samples]
+    samples, note = find_test(root, data.classes)
     check_memory(len(samples), 3, data.image_size)
     good, broken = [], {}
     for i, pixels in _pixels(samples, data.image_size):
@@ -89,54 +60,9 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
             good.append((pixels, samples[i][1]))
     skipped = _skipped(root, broken, len(samples), skip_broken)
     if not good:
-        raise UserError(f"data {shown(where.test)}: no image in it can be read")
+        raise UserError(f"data {shown(root)}: none of its test images can be read")
     labels, images = torch.tensor([label for _, label in good]), torch.stack([pixels for pixels, _ in good])
-    note = f"the {len(good):,} images of {shown(where.test.name)}/"
-    digests = content_digests([path for path, _ in samples]), content_digests(seen)
-    note += _seen(*digests, "test images equal images for training or validation") + skipped
-    return Dataset(data.name, images[:0], labels[:0], images, labels, data.classes, data.flip, note)
-
-
-def _check_alike(root: Path, one: Path, classes: tuple[str, ...], other: Path, others: tuple[str, ...]) -> None:
-    """Raises UserError when two splits have not the same classes."""
-    odd = sorted(set(classes) ^ set(others))
-    if odd:
-        there, absent = (one, other) if odd[0] in classes else (other, one)
-        near = [name for name in odd[1:] if name.casefold() == odd[0].casefold()]
-        hint = f", which has {shown(near[0])}" if near else ""
-        places = f"in {shown(there.name)}/ but not in {shown(absent.name)}/"
-        raise UserError(f"data {shown(root)}: class {shown(odd[0])} is {places}{hint}")
-
-
-def _left_out(files: Sequence[tuple[int, str]]) -> str:
-    """How many files were left out, and where most of them were, as a part of a note."""
-    if not files:
-        return ""
-    first = sorted(files, key=lambda counted: -counted[0])[:MANY]
-    total = sum(count for count, _ in files)
-    elsewhere = total - sum(count for count, _ in first)
-    places = [text for _, text in first] + ([f"{elsewhere:,} elsewhere"] if elsewhere else [])
-    return f"; left out, {total:,}: {', '.join(places)}"
-
-
-def _seen(held: Sequence[bytes | None], others: Sequence[bytes | None], which: str) -> str:
-    """How many of the images held back are among the others, as a part of a note."""
-    known = set(others) - {None}
-    same = sum(digest in known for digest in held)
-    return f"; warning: {same:,} of the {len(held):,} {which}" if same else ""
-
-
-def _contradictions(root: Path, samples: Sequence[Sample], digests: Sequence[bytes | None]) -> str:
-    """How many images are in another class, too, as a part of a note."""
-    first: dict[bytes, Sample] = {}
-    found = []
-    for (path, label), digest in zip(samples, digests, strict=True):
-        if digest and first.setdefault(digest, (path, label))[1] != label:
-            found.append((first[digest][0], path))
-    if not found:
-        return ""
-    one, other = (shown(path.relative_to(root)) for path in found[0])
-    return f"; warning: {len(found):,} images equal one of another class, the first are {one} and {other}"
+    return Dataset(data.name, images[:0], labels[:0], images, labels, data.classes, data.flip, note + skipped)
 
 
 def _usual_size(samples: Sequence[Sample], largest: int) -> int:
@@ -238,18 +164,6 @@ def _cause(path: Path, error: Exception) -> str:
         return "empty" if path.stat().st_size == 0 else "not an image that Pillow reads"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shown(reason.strip().split("\n")[0][:100] or type(error).__name__)
-
-
-def content_digests(paths: Sequence[Path]) -> list[bytes | None]:
-    """A sha256 of the bytes of each file; None of one that cannot be read, which decoding will count as broken."""
-
-    def content(path: Path) -> bytes | None:
-        with suppress(OSError), open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(content, paths))
 
 
 def _content_key(root: Path, samples: Sequence[Sample], digests: Sequence[bytes | None], heading: str) -> str:

@@ -85,16 +85,16 @@ def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -
     found = []
     largest = max(range(len(classes)), key=lambda i: both[i])
     if both[largest] > sum(both) * 2 / 3:
-        share = f"{100 * both[largest] / sum(both):.0f} %"
+        share, name = f"{100 * both[largest] / sum(both):.0f} %", classes[largest]
         found.append(
-            f"warning: {share} of the images are of class {classes[largest]}: a network that always answers that is "
-            f"as accurate"
+            f"warning: class {name} has {share} of the images, so an accuracy near {share} is worth nothing: a network "
+            f"that always answers {name} has it; --metric balanced weighs all classes alike"
         )
     few = sorted((i for i in range(len(classes)) if val[i] < FEW), key=lambda i: val[i])
     if few:
         named = ", ".join(f"{classes[i]} {val[i]}" for i in few[:FEW])
-        more = f" and {len(few) - FEW} classes more" if len(few) > FEW else ""
-        found.append(f"warning: fewer than {FEW} validation images tell little about a class: {named}{more}")
+        more = f" and {len(few) - FEW:,} more" if len(few) > FEW else ""
+        found.append(f"warning: classes with fewer than {FEW} validation images, which tell little: {named}{more}")
     return found
 
 

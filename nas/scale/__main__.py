@@ -104,13 +104,13 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
     found = wanted.found
     cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
     cli.say(f"  {found.architecture}")
-    for line in load_data(wanted.proxy.data).lines:
-        cli.say(line)
     folder = found.path / "scale"
     with study.locked(found.path, shared=storage is not None):
         folder.mkdir(exist_ok=True)
         trainings = None
         if train or wanted.rule == "auto" or wanted.given is None:
+            for line in load_data(wanted.proxy.data).lines:
+                cli.say(line)
             trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
             trainings = Trainings(trials, wanted.proxy, wanted.workers)
         chosen, rule = wanted.given, wanted.rule
