@@ -309,6 +309,41 @@ def test_equal_images_of_two_classes_are_said(root: Path) -> None:
     assert "warning: 1 images equal one of another class, the first are cat/0.png and dog/0.png" in load(root).note
 
 
+def test_broken_images_are_no_copies_of_each_other(root: Path) -> None:
+    fill(root)
+    for name in ("cat/8.png", "dog/8.png", "dog/9.png"):
+        (root / name).write_bytes(b"")
+    data = datasets.load(str(root), image_size=12, skip_broken=True)
+    assert sizes(data) == (10, 2)
+    assert "copies" not in data.note
+    assert "equal" not in data.note
+
+
+def test_broken_images_are_not_what_is_set_aside_of_a_small_class(root: Path) -> None:
+    fill(root)
+    first = load(root)
+    for file in sorted(root.rglob("*.png")):  # one after the other, so that each is broken once, the one set aside, too
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        data = datasets.load(str(root), image_size=12, skip_broken=True)
+        file.write_bytes(whole)
+        assert sizes(data) == (9, 2)
+        assert "1 broken images skipped" in data.note
+    assert load(root).fingerprint == first.fingerprint
+
+
+def test_broken_test_images_are_skipped_when_asked_for(root: Path) -> None:
+    for name in ("train", "test"):
+        fill(root / name)
+    (root / "test" / "cat" / "0.png").write_bytes(b"")
+    data = load(root)
+    with pytest.raises(UserError, match=r"1 of 12 images are broken.*test/cat/0\.png \(empty\)"):
+        datasets.load_test(str(root), data)
+    held = datasets.load_test(str(root), data, skip_broken=True)
+    assert sizes(held) == (0, 11)
+    assert "1 broken images skipped" in held.note
+
+
 # ---- balance ---------------------------------------------------------------------------------------------
 
 

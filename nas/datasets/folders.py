@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
 from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
-from nas.datasets.parts import find, find_test
+from nas.datasets.parts import Parts, find, find_test
 from nas.datasets.value import Dataset
 from nas.errors import UserError
 
@@ -31,18 +31,19 @@ def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) 
     these are to be skipped.
     """
     parts = find(root)
-    train, val = parts.train, parts.val
-    size = image_size or _usual_size(train, largest)
-    note = f"{parts.note}; resized by the shorter side and cropped to {size} pixels"
-    count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    samples = parts.train + parts.val
+    size = image_size or _usual_size(parts.train, largest)
+    count, place = len(samples), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    few = are_few(count, 3, size)
+    note = f"; resized by the shorter side and cropped to {size} pixels"
+    note += "" if few else "; many, so read from a file while training"
     name = class_name(root.name).replace("\\", "")[:40]
     path = cache_directory() / f"{name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    key = _content_key(root, train + val, parts.digests, f"{FORMAT} {skip_broken} {note}")
-    build = partial(_decoded, root, train, val, parts.classes, skip_broken)
-    if are_few(count, 3, size):
-        return cached(path, key, lambda: build(torch.empty(count, 3, size, size, dtype=torch.uint8), note))
-    note += "; many, so read from a file while training"
-    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, partial(build, note=note))
+    key = _content_key(root, samples, parts.digests, f"{FORMAT} {skip_broken} {parts.note}{note}")
+    build = partial(_decoded, root, parts, skip_broken, note)
+    if few:
+        return cached(path, key, lambda: build(torch.empty(count, 3, size, size, dtype=torch.uint8)))
+    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
 
 
 def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
@@ -69,25 +70,20 @@ def _usual_size(samples: Sequence[Sample], largest: int) -> int:
     """The largest, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
     sides = [largest]
     for path, _ in samples[:: max(1, len(samples) // 500)]:
-        with suppress(Exception), Image.open(path) as image:  # a broken one is counted when decoded
+        with (
+            suppress(Exception),
+            Image.open(path, formats=readable_formats()) as image,
+        ):  # a broken one is counted when decoded
             sides.append(min(image.size))
     return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
-def _decoded(
-    root: Path,
-    train: list[Sample],
-    val: list[Sample],
-    classes: tuple[str, ...],
-    skip_broken: bool,
-    images: torch.Tensor,
-    note: str,
-) -> Dataset:
+def _decoded(root: Path, parts: Parts, skip_broken: bool, note: str, images: torch.Tensor) -> Dataset:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
     Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
-    samples = train + val
+    samples = parts.train + parts.val
     good: list[int] = []
     broken: dict[Path, str] = {}
     for i, pixels in _pixels(samples, images.shape[-1]):
@@ -98,22 +94,25 @@ def _decoded(
             good.append(i)
     note += _skipped(root, broken, len(samples), skip_broken)
     labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
-    border, end = sum(i < len(train) for i in good), len(good)
+    border, end = sum(i < len(parts.train) for i in good), len(good)
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
-        if missing := set(range(len(classes))) - set(present.tolist()):
+        if missing := set(range(len(parts.classes))) - set(present.tolist()):
+            if broken and parts.split_here:  # among the images that are left there may be some for it
+                return _decoded(root, find(root, broken), skip_broken, note, images)
+            name = shown(parts.classes[min(missing)])
             raise UserError(
-                f"data {shown(root)}: class {shown(classes[min(missing)])} has too few images, none for {part} (equal "
-                f"ones count as one, broken ones as none)"
+                f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
+                f"broken ones as none)"
             )
-    parts = images[:border], labels[:border], images[border:end], labels[border:]
-    return Dataset(class_name(root.name), *parts, classes, True, note)
+    tensors = images[:border], labels[:border], images[border:end], labels[border:]
+    return Dataset(class_name(root.name), *tensors, parts.classes, True, parts.note + note)
 
 
 def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
     """What a note says of broken images. Raises UserError when they are over 1 % and not to be skipped."""
     if not broken:
         return ""
-    causes = [f"{shown(path.relative_to(root))} ({cause})" for path, cause in list(broken.items())[:MANY]]
+    causes = [f"{shown(path.relative_to(root))} ({cause})" for path, cause in sorted(broken.items())[:MANY]]
     causes += [f"{len(broken) - MANY} more"] if len(broken) > MANY else []
     if len(broken) > count / 100 and not skip_broken:
         raise UserError(

@@ -1,10 +1,11 @@
 """The images of a folder for each purpose, and what is to be said of them: copies, and what was left out."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.datasets.layout import MANY, Found, Sample, layout, listed, normal, scan, shown
@@ -22,13 +23,18 @@ class Parts:
     train: list[Sample]
     val: list[Sample]
     digests: list[bytes | None]
+    split_here: bool  # whether validation images are set aside from the training images
     note: str  # one line: the classes, where validation images come from, what is wrong, what was left out
 
 
-def find(root: Path) -> Parts:
-    """The images below a directory. Raises UserError when the layout is not one of those that `load` names."""
+def find(root: Path, broken: Container[Path] = ()) -> Parts:
+    """The images below a directory, without those known to be broken.
+
+    Raises UserError when the layout is not one of those that `load` names.
+    """
     where = layout(root)
     found = scan(root, where.train)
+    found = replace(found, samples=[sample for sample in found.samples if sample[0] not in broken])
     if where.val:
         held = scan(root, where.val)
         _check_alike(root, where.train, found.classes, where.val, held.classes)
@@ -45,7 +51,7 @@ def find(root: Path) -> Parts:
     note += _left_out(left_out)
     if where.left_out:
         note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
-    return Parts(classes=found.classes, train=train, val=val, digests=digests, note=note)
+    return Parts(classes=found.classes, train=train, val=val, digests=digests, split_here=where.val is None, note=note)
 
 
 def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
@@ -63,11 +69,11 @@ def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
 
 
 def content_digests(paths: Sequence[Path]) -> list[bytes | None]:
-    """A sha256 of the bytes of each file; None of one that cannot be read, which decoding will count as broken."""
+    """A sha256 of the bytes of each file; None of one that is empty or cannot be read, which is no copy of another."""
 
     def content(path: Path) -> bytes | None:
         with suppress(OSError), open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").digest() if os.fstat(file.fileno()).st_size else None
         return None
 
     with ThreadPoolExecutor() as pool:
