@@ -270,7 +270,7 @@ def test_copies_are_on_one_side_of_the_split(root: Path) -> None:
     train, val = ({image.numpy().tobytes() for image in part} for part in (data.train_images, data.val_images))
     assert (len(train), len(val), sizes(data)) == (50, 10, (100, 20))
     assert not train & val
-    assert "60 images are copies of others" in data.note
+    assert "60 images are copies" in data.note
 
 
 def test_a_copy_does_not_move_other_images() -> None:

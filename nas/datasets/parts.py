@@ -88,7 +88,7 @@ def _split(found: Found, top: Path) -> tuple[list[Sample], list[Sample], list[by
     note = f"validation: {len(aside):,} of the {len(names):,} images, set aside class by class, by file name"
     copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
     if copies:
-        note += f"; {copies:,} images are copies of others, kept on the same side of the split"
+        note += f"; {copies:,} images are copies, on the side of their original where a class has other images"
     train, val = ([found.samples[i] for i in part] for part in (kept, aside))
     return train, val, [digests[i] for i in kept + aside], note
 
