@@ -77,20 +77,23 @@ def shortest_decimal(number: float, near: float, same: Callable[[float], bool]) 
     raise AssertionError("the number itself is found at last")
 
 
-def shown(text: str, most: int | None = None) -> str:
+def shown(text: object, most: int | None = None) -> str:
     r"""A text of a user's, such as a file's name, as one line for people, cut in the middle to at most so many letters.
 
-    What cannot be seen is escaped, as \n, \x1b or \udce9 (a byte that is not UTF-8): no terminal acts on it.
+    What cannot be seen is escaped, as \n, \x1b or \xe9 (a byte that is not UTF-8): no terminal acts on it.
     """
-    seen = "".join(
-        letter.encode("unicode_escape").decode()
-        if unicodedata.category(letter) in _UNSEEN and letter not in _JOINERS
-        else letter
-        for letter in text
-    )
+    seen = "".join(map(_visible, str(text)))
     if most is None or len(seen) <= most:
         return seen
     return f"{seen[: most // 2]}…{seen[len(seen) - (most - 1) // 2 :]}"
+
+
+def _visible(letter: str) -> str:
+    if unicodedata.category(letter) not in _UNSEEN or letter in _JOINERS:
+        return letter
+    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte of a file's name that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def plural(number: int, noun: str) -> str:

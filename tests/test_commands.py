@@ -24,6 +24,7 @@ import pytest
 import torch
 from filelock import FileLock
 from matplotlib.image import imread
+from PIL import Image
 
 from nas import Architecture, SearchSpace, datasets, evaluate
 from nas.latency import Table
@@ -380,6 +381,41 @@ def test_early_stopping_leaves_the_front_to_full_trainings(command: Command, her
     assert "16 of 16 trials done" in again.out
     assert pd.read_csv(run / "trials.csv").equals(trials)
     assert command("search", *search(images, "--trials", "16", "--epochs", "4")).code == 2
+
+
+def test_every_command_says_first_what_misleads(command: Command, here: Path) -> None:
+    noise = np.random.default_rng(0)
+    for name, count in (("ok", 24), ("defect", 4)):
+        (here / "rare" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = noise.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / "rare" / name / f"{i}.png")
+    given = ["--epochs", "1", "--device", "cpu"]
+    searched = command(
+        "search", "--space", "small.toml", "--data", "rare", "--run", "r", "--trials", "1", "--workers", "1", *given
+    )
+    scaled = command(
+        "scale",
+        "--baseline",
+        "r",
+        "--phi",
+        "1",
+        "--coefficients",
+        "1.2,1.1,1.15",
+        "--train",
+        "--no-measure",
+        "--seeds",
+        "1",
+        "--workers",
+        "1",
+    )
+    trained = command("train", "r", "--data", "rare", "--run", "t", *given)
+    for ended, first in ((searched, "trial "), (scaled, "trial "), (trained, "epoch ")):
+        assert ended.code == 0, ended.err
+        before = ended.out.split(first)[0]
+        assert "data rare: 2 classes, defect and ok; validation: 5 of the 28 images" in before
+        assert "warning: class ok has 86 % of the images" in before
+        assert ": defect 1, ok 4" in before
 
 
 def test_scaling_without_a_run_says_what_it_uses(command: Command, here: Path) -> None:

@@ -255,7 +255,7 @@ def test_test_folder_and_litter_are_left_alone(tmp_path: Path) -> None:
     (train / "labels.csv").write_text("")
     data = datasets.load(str(tmp_path))
     assert len(data.train_labels) + len(data.val_labels) == 12
-    assert "1 files of other kinds ignored, the first train/dog/notes.txt" in data.note
+    assert "; 1 files left out: 1 .txt in dog/;" in data.note
 
 
 def test_small_images_give_a_small_size_and_large_ones_64(tmp_path: Path) -> None:
@@ -315,8 +315,17 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert loaded[:, :, 10:].min() > 225
 
 
-@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "bomb", "broken link"])
-def test_one_broken_image_of_many_is_skipped_and_named(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [
+        ("truncated", "image file is truncated"),
+        ("text", "not an image that Pillow reads"),
+        ("empty", "empty"),
+        ("bomb", "not an image that Pillow reads"),
+        ("broken link", "No such file or directory"),
+    ],
+)
+def test_one_broken_image_of_many_is_skipped_and_named(tmp_path: Path, kind: str, cause: str) -> None:
     fill(tmp_path, count=60)
     file = tmp_path / "cat" / "broken.png"
     whole = (tmp_path / "cat" / "000.png").read_bytes()
@@ -328,7 +337,7 @@ def test_one_broken_image_of_many_is_skipped_and_named(tmp_path: Path, kind: str
         file.write_bytes({"truncated": whole[:900], "text": b"<html>", "empty": b"", "bomb": bomb}[kind])
     data = datasets.load(str(tmp_path), image_size=8)
     assert len(data.train_labels) + len(data.val_labels) == 120
-    assert "1 broken images skipped, the first cat/broken.png" in data.note
+    assert f"1 broken images skipped: cat/broken.png ({cause})" in data.note
     assert data.train_images[-1].float().std() > 10  # no gap is left where it was
     assert datasets.load(str(tmp_path), image_size=8).note == data.note
 
@@ -337,7 +346,21 @@ def test_too_many_broken_images(tmp_path: Path) -> None:
     fill(tmp_path, count=60)
     for name in ("dog/010.png", "cat/059.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"2 of 120 images cannot be decoded, the first is (cat/059|dog/010)\.png"):
+    said = r"2 of 120 images are broken.* --skip-broken: cat/059\.png \(empty\), dog/010\.png \(empty\)"
+    with pytest.raises(UserError, match=said):
+        datasets.load(str(tmp_path))
+    data = datasets.load(str(tmp_path), skip_broken=True)
+    assert len(data.train_labels) + len(data.val_labels) == 118
+    assert data.note.endswith("2 broken images skipped: cat/059.png (empty), dog/010.png (empty)")
+    with pytest.raises(UserError, match=said):  # whatever was decoded before
+        datasets.load(str(tmp_path))
+
+
+def test_ten_broken_images_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    fill(tmp_path, count=20)
+    for i in range(12):
+        (tmp_path / "cat" / f"{i:03}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"12 of 40 images.*cat/009\.png \(empty\), 2 more$"):
         datasets.load(str(tmp_path))
 
 
@@ -393,12 +416,12 @@ def val_alone(root: Path) -> None:
     ("make", "said"),
     [
         (empty, "want two or more folders of images, one per class; found none"),
-        (loose, "found none"),
+        (loose, "found 1 images outside of such folders"),
         (one_class, "train: want two or more folders .* found only cat/"),
-        (class_without_images, r"emu: want images in it \(\.jpg"),
-        (other_classes, r"class dog is not in both train/ and val/"),
-        (class_missing_in_val, r"class emu is not in both train/ and val/"),
-        (val_alone, r"has val/ but no train/"),
+        (class_without_images, r"emu: want images in it; there are none that Pillow reads, but 1 \.heic"),
+        (other_classes, "class dog is in train/ but not in val/"),
+        (class_missing_in_val, "class emu is in train/ but not in val/"),
+        (val_alone, "has val/ but no train/"),
     ],
 )
 def test_unusable_folder(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
@@ -435,7 +458,7 @@ def test_many_images_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     first = datasets.load(str(root))
     assert first.mapped
     assert first.note == f"{whole.note.split('; 1 broken')[0]}; many, so read from a file while training; " + (
-        "1 broken images skipped, the first cat/030.png"
+        "1 broken images skipped: cat/030.png (not an image that Pillow reads)"
     )
     for name in ("train_images", "train_labels", "val_images", "val_labels"):
         assert torch.equal(getattr(first, name), getattr(whole, name))

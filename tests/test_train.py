@@ -309,7 +309,7 @@ def test_the_test_images_are_looked_at_once_and_at_the_end(command: Command, her
     assert result["test"]["images"] == "the 60 test images of all"
     assert result["test"]["top1"] == result["validation"]["top1"]  # they are copies
     (folder / "test/class0").rename(folder / "test/class9")
-    assert "class class0 is not in both" in command("train", *told[:-1], "2", "--run", "u", "--test").err
+    assert "class class0 is in train/ but not in test/" in command("train", *told[:-1], "2", "--run", "u", "--test").err
 
 
 @pytest.mark.pictures

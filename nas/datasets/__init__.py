@@ -41,13 +41,20 @@ DEFAULT = "fashion-mnist-12k"
 EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"
 
 
-def load(source: str | None = None, *, image_size: int | None = None, largest: int = FOLDER_SIZE) -> Dataset:
+def load(
+    source: str | None = None,
+    *,
+    image_size: int | None = None,
+    largest: int = FOLDER_SIZE,
+    skip_broken: bool = False,
+) -> Dataset:
     """The data set of that name, or the images of that folder.
 
     `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
-    `val/CLASS/*`, or with `CLASS/*`. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and
-    gives a folder `largest`, or less if its images are smaller. A named set is downloaded once.
-    A folder too large for memory is decoded into a file, from which training reads.
+    `val/CLASS/*` and `test/CLASS/*`, or with `CLASS/*`. Splits may be called training, valid, validation, dev, testing
+    and eval, too, in any case. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and gives a folder
+    `largest`, or less if its images are smaller. `skip_broken`: go on without broken images even if they are over 1 %.
+    A named set is downloaded once. A folder too large for memory is decoded into a file, from which training reads.
     Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
     """
     source = DEFAULT if source is None else source
@@ -57,7 +64,7 @@ def load(source: str | None = None, *, image_size: int | None = None, largest: i
         return _resized(LOADERS[source](), image_size)
     path = Path(os.path.expanduser(source))
     if source and path.is_dir():
-        return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]))
+        return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]), skip_broken)
     if source and path.exists():
         raise UserError(f"data {source}: is a file; want a folder with one subfolder of images per class")
     near = difflib.get_close_matches(source.lower(), LOADERS, n=1)
@@ -65,7 +72,7 @@ def load(source: str | None = None, *, image_size: int | None = None, largest: i
     raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
 
 
-def load_test(source: str, data: Dataset) -> Dataset:
+def load_test(source: str, data: Dataset, *, skip_broken: bool = False) -> Dataset:
     """The test images of the data set that was loaded from this source, of its size, as `val_images`.
 
     They are for the last word on one network that is trained: a search, or a training before its end, must not see
@@ -76,7 +83,7 @@ def load_test(source: str, data: Dataset) -> Dataset:
     path = Path(os.path.expanduser(source))
     if source in LOADERS or not path.is_dir():
         raise UserError(f"data {source}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
-    return test_folder(Path(os.path.abspath(path)), data)
+    return test_folder(Path(os.path.abspath(path)), data, skip_broken)
 
 
 def _torchvision(name: str, train: bool = True) -> Dataset:

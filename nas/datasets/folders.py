@@ -1,8 +1,8 @@
-"""Folders of images, one subfolder a class: found, decoded, and refused where they cannot be what was meant."""
+"""Folders of images, one subfolder a class: decoded, and refused where too many are broken."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -11,149 +11,120 @@ from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
-from nas.datasets.value import Dataset, split
+from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
+from nas.datasets.parts import Parts, find, find_test
+from nas.datasets.value import Dataset
 from nas.errors import UserError
 from nas.machine import available_cores
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
-FOLDER_SHARE = 1 / 6  # of a folder's images set aside when it has no val/
-VAL_FOLDERS = ("val", "valid", "validation")
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 
-Sample = tuple[Path, int]  # an image file and its label
 
-
-def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Dataset:
+def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) -> Dataset:
     """The images below a directory in RGB, from the cache when no byte of them has changed.
 
-    Raises UserError when the layout is not one of those that `load` names, or too many images are broken.
+    Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
+    these are to be skipped.
     """
-    top = root / "train" if (root / "train").is_dir() else root
-    val_top = next((root / name for name in VAL_FOLDERS if (root / name).is_dir()), None)
-    if val_top and top == root:
-        raise UserError(f"data {root}: has {val_top.name}/ but no train/ beside it")
-    classes, train, others = _scan(top)
-    if val_top:
-        val_classes, val, more = _scan(val_top)
-        if odd := set(classes) ^ set(val_classes):
-            raise UserError(f"data {root}: class {min(odd)} is not in both train/ and {val_top.name}/")
-        others += more
-        note = f"validation: the {len(val):,} images of {val_top.name}/"
-    else:
-        names = [path.relative_to(top).as_posix() for path, _ in train]
-        kept, aside = split(names, [label for _, label in train], FOLDER_SHARE)
-        note = f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
-        train, val = [train[i] for i in kept], [train[i] for i in aside]
-    size = image_size or _usual_size(train, largest)
-    note += f"; resized by the shorter side and cropped to {size} pixels"
-    if others:
-        note += f"; {len(others)} files of other kinds ignored, the first {others[0].relative_to(root)}"
-    count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    path = cache_directory() / f"{root.name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    if are_few(count, 3, size):
-        key = _content_key(root, train + val, f"{FORMAT} {note}")
-        return cached(
-            path,
-            key,
-            lambda: _decoded(root, train, val, classes, torch.empty(count, 3, size, size, dtype=torch.uint8), note),
-        )
-    note += "; many, so read from a file while training"
-    key = _content_key(root, train + val, f"{FORMAT} {note}")
-    build = partial(_decoded, root, train, val, classes, note=note)
+    parts = find(root)
+    samples = parts.train + parts.val
+    size = image_size or _usual_size(parts.train, largest)
+    count, place = len(samples), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    few = are_few(count, 3, size)
+    note = f"; resized by the shorter side and cropped to {size} pixels"
+    note += "" if few else "; many, so read from a file while training"
+    name = class_name(root.name).replace("\\", "")[:40]
+    path = cache_directory() / f"{name}-{place}-{size}.npz"  # one cache file per folder and size, no more
+    key = _content_key(root, samples, parts.digests, f"{FORMAT} {skip_broken} {parts.note}{note}")
+    build = partial(_decoded, root, parts, skip_broken, note)
+    if few:
+        return cached(path, key, lambda: build(torch.empty(count, 3, size, size, dtype=torch.uint8)))
     return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
 
 
-def test_folder(root: Path, data: Dataset) -> Dataset:
+def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
     """The images in test/ as the validation images of a Dataset without others, as `data`, of the same root, is.
 
-    Raises UserError when there are none, or their classes are others.
+    Raises UserError when there are none, their classes are others, or over 1 % are broken, unless these are skipped.
     """
-    top = root / "test"
-    if not top.is_dir():
-        raise UserError(f"data {root}: has no test images; they would be in test/CLASS/*")
-    classes, samples, _ = _scan(top)
-    if odd := set(classes) ^ set(data.classes):
-        raise UserError(f"data {top}: class {min(odd)} is not in both train/ and test/")
+    samples, note = find_test(root, data.classes)
     check_memory(len(samples), 3, data.image_size)
-    good = list(_pixels(samples, data.image_size))
-    if len(samples) - len(good) > len(samples) / 100:
-        raise UserError(f"data {top}: {len(samples) - len(good)} of {len(samples)} images cannot be decoded")
-    labels = torch.tensor([samples[i][1] for i, _ in good])
-    images = torch.stack([pixels for _, pixels in good])
-    note = f"the {len(good):,} images of test/"
-    return Dataset(root.name, images[:0], labels[:0], images, labels, classes, data.flip, note)
-
-
-def _scan(top: Path) -> tuple[tuple[str, ...], list[Sample], list[Path]]:
-    """The classes in `top`, the images below them, the other files; all in order of name.
-
-    Raises UserError when there are fewer than two classes, or one without images.
-    """
-
-    def visible(path: str | Path) -> bool:  # passes over .ipynb_checkpoints, ._cat.jpg, __MACOSX
-        return not any(part.startswith((".", "__MACOSX")) for part in Path(path).relative_to(top).parts)
-
-    try:
-        classes = tuple(sorted(entry.name for entry in top.iterdir() if entry.is_dir() and visible(entry)))
-    except OSError as error:
-        raise UserError(f"data {top}: cannot be read ({error.strerror})") from error
-    if len(classes) < 2:
-        found = f"only {classes[0]}/" if classes else "none"
-        raise UserError(f"data {top}: want two or more folders of images, one per class; found {found}")
-    labels = {name: label for label, name in enumerate(classes)}
-    files = make_dataset(str(top), labels, is_valid_file=visible, allow_empty=True)
-    images = [(Path(file), label) for file, label in files if has_file_allowed_extension(file, IMG_EXTENSIONS)]
-    others = [Path(file) for file, _ in files if not has_file_allowed_extension(file, IMG_EXTENSIONS)]
-    if empty := set(labels.values()) - {label for _, label in images}:
-        raise UserError(f"data {top / classes[min(empty)]}: want images in it ({' '.join(IMG_EXTENSIONS)})")
-    return classes, images, others
+    good, broken = [], {}
+    for i, pixels in _pixels(samples, data.image_size):
+        if isinstance(pixels, str):
+            broken[samples[i][0]] = pixels
+        else:
+            good.append((pixels, samples[i][1]))
+    skipped = _skipped(root, broken, len(samples), skip_broken)
+    if not good:
+        raise UserError(f"data {shown(root)}: none of its test images can be read")
+    labels, images = torch.tensor([label for _, label in good]), torch.stack([pixels for pixels, _ in good])
+    return Dataset(data.name, images[:0], labels[:0], images, labels, data.classes, data.flip, note + skipped)
 
 
 def _usual_size(samples: Sequence[Sample], largest: int) -> int:
     """The largest, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
     sides = [largest]
     for path, _ in samples[:: max(1, len(samples) // 500)]:
-        with suppress(Exception), Image.open(path) as image:  # a broken one is counted when decoded
+        with (
+            suppress(Exception),
+            Image.open(path, formats=readable_formats()) as image,
+        ):  # a broken one is counted when decoded
             sides.append(min(image.size))
     return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
-def _decoded(
-    root: Path, train: list[Sample], val: list[Sample], classes: tuple[str, ...], images: torch.Tensor, note: str
-) -> Dataset:
+def _decoded(root: Path, parts: Parts, skip_broken: bool, note: str, images: torch.Tensor) -> Dataset:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
-    Raises UserError when over 1 % are broken, or all of a class in a part.
+    Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
-    samples = train + val
+    samples = parts.train + parts.val
     good: list[int] = []
+    broken: dict[Path, str] = {}
     for i, pixels in _pixels(samples, images.shape[-1]):
-        images[len(good)] = pixels
-        good.append(i)
-    if broken := sorted(set(range(len(samples))) - set(good)):
-        first = samples[broken[0]][0].relative_to(root)
-        if len(broken) > len(samples) / 100:
-            raise UserError(
-                f"data {root}: {len(broken)} of {len(samples)} images cannot be decoded, the first is "
-                f"{first}; want 1 % at most: repair or remove them"
-            )
-        note += f"; {len(broken)} broken images skipped, the first {first}"
-    labels = torch.tensor([samples[i][1] for i in good])
-    border, end = sum(i < len(train) for i in good), len(good)
+        if isinstance(pixels, str):
+            broken[samples[i][0]] = pixels
+        else:
+            images[len(good)] = pixels
+            good.append(i)
+    note += _skipped(root, broken, len(samples), skip_broken)
+    labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
+    border, end = sum(i < len(parts.train) for i in good), len(good)
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
-        if missing := set(range(len(classes))) - set(present.tolist()):
-            raise UserError(f"data {root}: class {classes[min(missing)]} has too few images, none for {part}")
-    parts = images[:border], labels[:border], images[border:end], labels[border:]
-    return Dataset(root.name, *parts, classes, True, note)
+        if missing := set(range(len(parts.classes))) - set(present.tolist()):
+            if broken and parts.split_here:  # among the images that are left there may be some for it
+                return _decoded(root, find(root, broken), skip_broken, note, images)
+            name = shown(parts.classes[min(missing)])
+            raise UserError(
+                f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
+                f"broken ones as none)"
+            )
+    tensors = images[:border], labels[:border], images[border:end], labels[border:]
+    return Dataset(class_name(root.name), *tensors, parts.classes, True, parts.note + note)
 
 
-def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """Number and pixels of each image that is not broken, in order.
+def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
+    """What a note says of broken images. Raises UserError when they are over 1 % and not to be skipped."""
+    if not broken:
+        return ""
+    causes = [f"{shown(path.relative_to(root))} ({cause})" for path, cause in sorted(broken.items())[:MANY]]
+    causes += [f"{len(broken) - MANY} more"] if len(broken) > MANY else []
+    if len(broken) > count / 100 and not skip_broken:
+        raise UserError(
+            f"data {shown(root)}: {len(broken)} of {count} images are broken; want 1 % at most: repair or remove them, "
+            f"or go on without them with --skip-broken: {', '.join(causes)}"
+        )
+    return f"; {len(broken)} broken images skipped: {', '.join(causes)}"
+
+
+def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tensor | str]]:
+    """Number and pixels of each image, or why it is broken, in order.
 
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
@@ -161,21 +132,19 @@ def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tenso
     with ThreadPoolExecutor(available_cores() + 4) as pool:
         for start in range(0, len(samples), ahead):
             part = samples[start : start + ahead]
-            for i, pixels in enumerate(pool.map(lambda sample: _decode(sample[0], size), part), start):
-                if pixels is not None:
-                    yield i, pixels
+            yield from enumerate(pool.map(lambda sample: _decode(sample[0], size), part), start)
 
 
-def _decode(path: Path, size: int) -> torch.Tensor | None:
-    """The upright image's centre square, scaled with antialiasing: uint8 [3, size, size]; None if broken."""
+def _decode(path: Path, size: int) -> torch.Tensor | str:
+    """The upright image's centre square, scaled with antialiasing: uint8 [3, size, size]; the cause if broken."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded no larger than needed
             square = ImageOps.fit(_rgb(ImageOps.exif_transpose(image)), (size, size))
             pixels: torch.Tensor = pil_to_tensor(square)
             return pixels
-    except Exception:  # PIL's decoders meet broken bytes with errors of every class
-        return None
+    except Exception as error:  # PIL's decoders meet broken bytes with errors of every class
+        return _cause(path, error)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -189,16 +158,17 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _content_key(root: Path, samples: Sequence[Sample], heading: str) -> str:
+def _cause(path: Path, error: Exception) -> str:
+    """Why an image is broken, in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "empty" if path.stat().st_size == 0 else "not an image that Pillow reads"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(reason.strip().split("\n")[0][:100] or type(error).__name__)
+
+
+def _content_key(root: Path, samples: Sequence[Sample], digests: Sequence[bytes | None], heading: str) -> str:
     """A sha256 over names and bytes: times and sizes can lie (cp -p, checkouts), bytes cannot."""
-
-    def content(sample: Sample) -> bytes:
-        with suppress(OSError), open(sample[0], "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-        return bytes(32)  # unreadable: decoding will count it as broken
-
     digest = hashlib.sha256(os.fsencode(heading))
-    with ThreadPoolExecutor(available_cores() + 4) as pool:
-        for (path, _), value in zip(samples, pool.map(content, samples), strict=True):
-            digest.update(os.fsencode(path.relative_to(root)) + b"\0" + value)
+    for (path, _), content in zip(samples, digests, strict=True):
+        digest.update(os.fsencode(path.relative_to(root)) + b"\0" + (content or bytes(32)))
     return digest.hexdigest()

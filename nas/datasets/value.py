@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
 
+FEW = 10  # validation images of a class; below, they are called few
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
 
 
@@ -56,6 +58,15 @@ class Dataset:
                 digest.update(piece.contiguous().view(-1).numpy().data)
         return digest.hexdigest()[:16]
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What every command says first: the note, and what makes accuracies on this data set misleading."""
+        val, both = (
+            torch.bincount(labels, minlength=self.num_classes).tolist()
+            for labels in (self.val_labels, torch.cat([self.train_labels, self.val_labels]))
+        )
+        return (f"data {self.name}: {self.note}", *_warnings(self.classes, val, both))
+
     def table(self) -> dict[str, Any]:
         """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
         return {
@@ -69,20 +80,47 @@ class Dataset:
         }
 
 
-def split(keys: Sequence[str], labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:
+def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -> list[str]:
+    """Sentences about a class with most of the images and about those with few to validate with."""
+    found = []
+    largest = max(range(len(classes)), key=lambda i: both[i])
+    if both[largest] > sum(both) * 2 / 3:
+        share, name = f"{100 * both[largest] / sum(both):.0f} %", classes[largest]
+        found.append(
+            f"warning: class {name} has {share} of the images, so an accuracy near {share} is worth nothing: a network "
+            f"that always answers {name} has it; --metric balanced weighs all classes alike"
+        )
+    few = sorted((i for i in range(len(classes)) if val[i] < FEW), key=lambda i: val[i])
+    if few:
+        named = ", ".join(f"{classes[i]} {val[i]}" for i in few[:FEW])
+        more = f" and {len(few) - FEW:,} more" if len(few) > FEW else ""
+        found.append(f"warning: classes with fewer than {FEW} validation images, which tell little: {named}{more}")
+    return found
+
+
+def split(
+    keys: Sequence[str], labels: Sequence[int], share: float, contents: Sequence[bytes | None] | None = None
+) -> tuple[list[int], list[int]]:
     """Indices (kept, set aside): of every class round(n · share), but one at least, is set aside.
 
     Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version, and a new
-    image moves at most one other of its class.
+    image moves at most one other of its class. Images of equal contents (None equals nothing) are drawn as one, by the
+    shortest of their keys, and stay together, but for a class that has no other image.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in sorted(range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(keys[i])).digest()):
-        members[labels[i]].append(i)
-    kept, aside = [], []
-    for drawn in members.values():
+    copies: dict[bytes | int, list[int]] = defaultdict(list)
+    for i in sorted(range(len(keys)), key=lambda i: (len(keys[i]), keys[i])):
+        content = contents[i] if contents else None
+        copies[i if content is None else content].append(i)
+    members: dict[int, list[list[int]]] = defaultdict(list)
+    for group in sorted(copies.values(), key=lambda group: hashlib.sha256(os.fsencode(keys[group[0]])).digest()):
+        members[labels[group[0]]].append(group)
+    kept: list[int] = []
+    aside: list[int] = []
+    for groups in members.values():
+        drawn = groups if len(groups) > 1 else [[i] for i in groups[0]]
         cut = max(1, round(len(drawn) * share))
-        aside += drawn[:cut]
-        kept += drawn[cut:]
+        aside += chain.from_iterable(drawn[:cut])
+        kept += chain.from_iterable(drawn[cut:])
     return sorted(kept), sorted(aside)
 
 

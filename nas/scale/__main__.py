@@ -9,7 +9,7 @@ import typer
 
 from nas import cli, scaling, study
 from nas.errors import UserError
-from nas.evaluate import Proxy
+from nas.evaluate import Proxy, load_data
 from nas.files import to_toml, write_atomic
 from nas.metrics import option_of
 from nas.scale.baseline import find_baseline
@@ -117,6 +117,8 @@ def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: b
         folder.mkdir(exist_ok=True)
         trainings = None
         if train or wanted.rule == "auto" or wanted.given is None:
+            for line in load_data(wanted.proxy.data).lines:
+                cli.say(line)
             trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
             trainings = Trainings(trials, wanted.proxy, wanted.workers, wanted.metric)
         chosen, rule = wanted.given, wanted.rule

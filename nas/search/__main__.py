@@ -201,7 +201,8 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
         if shown:
             cli.say(f"storage {shown}: the same command on other machines joins in")
         cli.say(f"space {wanted.space.name}: {wanted.space.size:,} networks")
-        cli.say(f"data {images.name}: {images.note}")
+        for line in images.lines:
+            cli.say(line)
         cli.say(
             f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "

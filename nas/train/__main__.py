@@ -146,6 +146,8 @@ def main(
             with study.locked(path, cli.say):
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
+                if held:
+                    cli.say(f"test: {held.note}")
                 perform(wanted, course, model, ranks, path, tensorboard)
                 conclude(wanted, path, held, training, ranks)
         else:
@@ -177,7 +179,8 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
     state = "done" if (path / RESULT).exists() else "continued" if (path / CHECKPOINT).exists() else "new"
     cli.say(f"training {path}: {state}")
     cli.say(f"{wanted.origin}: {arch}")
-    cli.say(f"data {images.name}: {images.note}")
+    for line in images.lines:
+        cli.say(line)
     cli.say(
         f"{len(images.train_labels):,} images of {images.image_size} px, {images.num_classes} classes, for which the "
         f"network has {format_count(cost.params)} parameters and {format_count(cost.madds)} MAdds"
