@@ -32,6 +32,17 @@ RayOption = Annotated[
 GpusPerTrialOption = Annotated[
     float | None, typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]")
 ]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(help="How images of folders become square: crop, pad or stretch.  [default: the run's, else crop]"),
+]
+SkipBrokenOption = Annotated[
+    bool | None,
+    typer.Option("--skip-broken/--no-skip-broken", help="Leave out images that cannot be decoded, however many."),
+]
+RecheckOption = Annotated[
+    bool, typer.Option("--recheck", help="Read all image files again, even those of the same size and time as before.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 

@@ -5,18 +5,19 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
-from nas.datasets.value import Dataset, split
+from nas.datasets.cache import SIZES, are_few, cache_directory, cached, check_memory, mapped
+from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
+from nas.datasets.manifest import digests
+from nas.datasets.value import Dataset, ValueRange, split
 from nas.errors import UserError
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
@@ -27,9 +28,18 @@ AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 Sample = tuple[Path, int]  # an image file and its label
 
 
-def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Dataset:
-    """The images below a directory in RGB, from the cache when no byte of them has changed.
+def folder(
+    root: Path,
+    image_size: int | None,
+    largest: int = FOLDER_SIZE,
+    resize: str = "crop",
+    skip_broken: bool = False,
+    recheck: bool = False,
+    value_range: ValueRange | None = None,
+) -> Dataset:
+    """The images below a directory in RGB, from the cache when none of them has changed.
 
+    value_range: None for that of the training images. The other arguments are those of `load`.
     Raises UserError when the layout is not one of those that `load` names, or too many images are broken.
     """
     top = root / "train" if (root / "train").is_dir() else root
@@ -48,23 +58,50 @@ def folder(root: Path, image_size: int | None, largest: int = FOLDER_SIZE) -> Da
         kept, aside = split(names, [label for _, label in train], FOLDER_SHARE)
         note = f"validation: {len(aside):,} of the {len(train):,} images, set aside class by class, by file name"
         train, val = [train[i] for i in kept], [train[i] for i in aside]
-    size = image_size or _usual_size(train, largest)
-    note += f"; resized by the shorter side and cropped to {size} pixels"
+    how = Decoding(image_size or _usual_size(train, largest, resize), resize, value_range)
+    note += f"; {how}"
     if others:
         note += f"; {len(others)} files of other kinds ignored, the first {others[0].relative_to(root)}"
-    count, place = len(train) + len(val), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    path = cache_directory() / f"{root.name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    if are_few(count, 3, size):
-        key = _content_key(root, train + val, f"{FORMAT} {note}")
-        return cached(
-            path,
-            key,
-            lambda: _decoded(root, train, val, classes, torch.empty(count, 3, size, size, dtype=torch.uint8), note),
-        )
-    note += "; many, so read from a file while training"
-    key = _content_key(root, train + val, f"{FORMAT} {note}")
-    build = partial(_decoded, root, train, val, classes, note=note)
-    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
+    count, files = len(train) + len(val), [path for path, _ in train + val]
+    few = are_few(count, 3, how.size)
+    if not few:
+        note += "; many, so read from a file while training"
+    path = _cache_file(root, how)
+    contents = digests(root, files, _manifest(root), recheck)
+    key = _key(f"{DECODING} {how} {value_range} {skip_broken} {note}", root, files, contents)
+    build = partial(_decoded, root, train, val, classes, how=how, note=note, skip_broken=skip_broken)
+    if few:
+        room = partial(torch.empty, count, 3, how.size, how.size, dtype=torch.uint8)
+        return cached(path, key, lambda: build(images=room()), recheck)
+    return mapped(
+        path.with_name(f"{path.stem}-mapped.npz"), key, count, how.size, lambda room: build(images=room), recheck
+    )
+
+
+def _place(root: Path) -> str:
+    """How the names of a folder's files in the cache begin; its own name may be too long for them."""
+    name = os.fsdecode(os.fsencode(root.name)[:100])
+    return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
+def _cache_file(root: Path, how: Decoding) -> Path:
+    """One file for each way to decode a folder, no more."""
+    words = [_place(root), str(how.size)]
+    words += [how.resize] if how.resize != "crop" else []
+    words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
+    return cache_directory() / f"{'-'.join(words)}.npz"
+
+
+def _manifest(root: Path) -> Path:
+    return cache_directory() / f".{_place(root)}.manifest"
+
+
+def _key(heading: str, root: Path, files: Sequence[Path], contents: Sequence[bytes]) -> str:
+    """A sha256 over a heading and the names and contents of files."""
+    digest = hashlib.sha256(os.fsencode(heading))
+    for path, content in zip(files, contents, strict=True):
+        digest.update(os.fsencode(str(path).removeprefix(str(root))) + b"\0" + content)
+    return digest.hexdigest()
 
 
 def test_folder(root: Path, data: Dataset) -> Dataset:
@@ -79,11 +116,11 @@ def test_folder(root: Path, data: Dataset) -> Dataset:
     if odd := set(classes) ^ set(data.classes):
         raise UserError(f"data {top}: class {min(odd)} is not in both train/ and test/")
     check_memory(len(samples), 3, data.image_size)
-    good = list(_pixels(samples, data.image_size))
+    good = list(_pixels(samples, Decoding(data.image_size, data.resize, data.value_range)))
     if len(samples) - len(good) > len(samples) / 100:
         raise UserError(f"data {top}: {len(samples) - len(good)} of {len(samples)} images cannot be decoded")
-    labels = torch.tensor([samples[i][1] for i, _ in good])
-    images = torch.stack([pixels for _, pixels in good])
+    labels = torch.tensor([samples[i][1] for i, _, _ in good])
+    images = torch.stack([pixels for _, pixels, _ in good])
     note = f"the {len(good):,} images of test/"
     return Dataset(root.name, images[:0], labels[:0], images, labels, classes, data.flip, note)
 
@@ -113,91 +150,77 @@ def _scan(top: Path) -> tuple[tuple[str, ...], list[Sample], list[Path]]:
     return classes, images, others
 
 
-def _usual_size(samples: Sequence[Sample], largest: int) -> int:
-    """The largest, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
+def _usual_size(samples: Sequence[Sample], largest: int, resize: str) -> int:
+    """The largest, or the median side of some 500 of the images, in steps of 4 pixels, if that is smaller.
+
+    It is their shorter side, but for images that are padded, which keep their longer side.
+    """
     sides = [largest]
     for path, _ in samples[:: max(1, len(samples) // 500)]:
         with suppress(Exception), Image.open(path) as image:  # a broken one is counted when decoded
-            sides.append(min(image.size))
+            sides.append(max(image.size) if resize == "pad" else min(image.size))
     return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
 def _decoded(
-    root: Path, train: list[Sample], val: list[Sample], classes: tuple[str, ...], images: torch.Tensor, note: str
+    root: Path,
+    train: list[Sample],
+    val: list[Sample],
+    classes: tuple[str, ...],
+    *,
+    images: torch.Tensor,
+    how: Decoding,
+    note: str,
+    skip_broken: bool,
 ) -> Dataset:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
-    Raises UserError when over 1 % are broken, or all of a class in a part.
+    Raises UserError when over 1 % are broken, unless they are to be skipped, or all of a class in a part.
     """
     samples = train + val
+    if how.value_range is None:
+        how = replace(how, value_range=find_range(root, [path for path, _ in train]))
     good: list[int] = []
-    for i, pixels in _pixels(samples, images.shape[-1]):
+    traits: list[Traits] = []
+    for i, pixels, about in _pixels(samples, how):
         images[len(good)] = pixels
         good.append(i)
+        traits.append(about)
     if broken := sorted(set(range(len(samples))) - set(good)):
         first = samples[broken[0]][0].relative_to(root)
-        if len(broken) > len(samples) / 100:
+        if len(broken) > len(samples) / 100 and not skip_broken:
             raise UserError(
                 f"data {root}: {len(broken)} of {len(samples)} images cannot be decoded, the first is "
                 f"{first}; want 1 % at most: repair or remove them"
             )
         note += f"; {len(broken)} broken images skipped, the first {first}"
+    note = "; ".join([note, *summary(how, traits)])
     labels = torch.tensor([samples[i][1] for i in good])
     border, end = sum(i < len(train) for i in good), len(good)
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
         if missing := set(range(len(classes))) - set(present.tolist()):
             raise UserError(f"data {root}: class {classes[min(missing)]} has too few images, none for {part}")
     parts = images[:border], labels[:border], images[border:end], labels[border:]
-    return Dataset(root.name, *parts, classes, True, note)
+    return Dataset(root.name, *parts, classes, True, note, resize=how.resize, value_range=how.value_range)
 
 
-def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """Number and pixels of each image that is not broken, in order.
+def _pixels(samples: list[Sample], how: Decoding) -> Iterator[tuple[int, torch.Tensor, Traits]]:
+    """Number, pixels and traits of each image that is not broken, in order.
 
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
-    ahead = max(16, AHEAD // (3 * size**2))
+    ahead = max(16, AHEAD // (3 * how.size**2))
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(samples), ahead):
             part = samples[start : start + ahead]
-            for i, pixels in enumerate(pool.map(lambda sample: _decode(sample[0], size), part), start):
-                if pixels is not None:
-                    yield i, pixels
+            for i, found in enumerate(pool.map(lambda sample: _decode(sample[0], how), part), start):
+                if found is not None:
+                    yield i, *found
 
 
-def _decode(path: Path, size: int) -> torch.Tensor | None:
-    """The upright image's centre square, scaled with antialiasing: uint8 [3, size, size]; None if broken."""
+def _decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits] | None:
+    """The image's pixels and traits, None if it is broken."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded no larger than needed
-            square = ImageOps.fit(_rgb(ImageOps.exif_transpose(image)), (size, size))
-            pixels: torch.Tensor = pil_to_tensor(square)
-            return pixels
-    except Exception:  # PIL's decoders meet broken bytes with errors of every class
+        return decode(path, how)
+    except Exception:
         return None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB, on white where transparent. Raises ValueError where the range is unknown."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels")
-    if image.mode.startswith("I"):  # 16 bits; convert() would clip all but the darkest to white
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _content_key(root: Path, samples: Sequence[Sample], heading: str) -> str:
-    """A sha256 over names and bytes: times and sizes can lie (cp -p, checkouts), bytes cannot."""
-
-    def content(sample: Sample) -> bytes:
-        with suppress(OSError), open(sample[0], "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-        return bytes(32)  # unreadable: decoding will count it as broken
-
-    digest = hashlib.sha256(os.fsencode(heading))
-    with ThreadPoolExecutor() as pool:
-        for (path, _), value in zip(samples, pool.map(content, samples), strict=True):
-            digest.update(os.fsencode(path.relative_to(root)) + b"\0" + value)
-    return digest.hexdigest()
