@@ -41,6 +41,16 @@ class Inputs:
     resize: str = "crop"
     value_range: tuple[float, float] | None = None
 
+    @property
+    def sentence(self) -> str:
+        """How image files become what it takes, for the reader."""
+        how = {"crop": "cropped to their centre square", "pad": "padded with black", "stretch": "stretched"}
+        said = f"images are {how[self.resize]}, to {self.image_size} px"
+        if self.value_range is None:
+            return said
+        low, high = self.value_range
+        return f"{said}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
+
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixel values [n, c, h, w], 0 to 255, as the network takes them."""
         mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
@@ -129,7 +139,7 @@ def _check(inputs: Inputs) -> None:
         or not len(inputs.mean) == len(inputs.std) == inputs.channels
         or not all(isinstance(value, float) for value in numbers)
         or not isinstance(inputs.image_size, int)
-        or not isinstance(inputs.resize, str)
+        or inputs.resize not in ("crop", "pad", "stretch")
         or not (inputs.value_range is None or _is_range(inputs.value_range))
         or inputs.image_size < 1
         or min(inputs.std) <= 0

@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torchvision.io import ImageReadMode, decode_png
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nas.datasets.value import ValueRange
 from nas.errors import UserError
+
+try:  # torchvision 0.29 says that a later one will have it no more
+    from torchvision.io import ImageReadMode, decode_png
+except ImportError:
+    decode_png = None
 
 DECODING = "2"  # part of a cache's key; raise it when the same file gives other pixels
 SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
@@ -60,7 +64,7 @@ def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
     Raises errors of every class: PIL's decoders meet broken bytes so.
     """
     with Image.open(path) as image:
-        shortened = _has_16_bit_colours(image) and image.format != "PNG"
+        coloured = _has_16_bit_colours(image)
         image.draft("RGB", (2 * how.size, 2 * how.size))  # a large JPEG is decoded no larger than needed
         values = _deep_values(image, path)
         whole = image if values is None else _in_8_bits(values, how.value_range)
@@ -69,7 +73,7 @@ def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
         rgb = _rgb(ImageOps.exif_transpose(whole))
     cut = 1 - min(rgb.size) / max(rgb.size) if how.resize == "crop" else 0.0
     odd = values is not None and not np.isfinite(values).all()
-    return pil_to_tensor(_square(rgb, how)), Traits(cut, values is not None, odd, shortened)
+    return pil_to_tensor(_square(rgb, how)), Traits(cut, values is not None, odd, coloured and values is None)
 
 
 def find_range(root: Path, files: Sequence[Path]) -> ValueRange | None:
@@ -134,7 +138,7 @@ def _deep_values(image: Image.Image, path: Path) -> np.ndarray | None:
     """The values of an image with more than 8 bits, [h, w] or [h, w, channels]; None where 8 bits hold all."""
     if image.mode == "F" or image.mode.startswith("I"):
         return np.asarray(image)
-    if image.format == "PNG" and _has_16_bit_colours(image):  # PIL would drop the lower 8 bits
+    if decode_png and image.format == "PNG" and _has_16_bit_colours(image):  # PIL would drop the lower 8 bits
         content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         return decode_png(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
     return None

@@ -77,12 +77,8 @@ class Source:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The options as they stand in run.toml; those at their defaults are None, as in runs from before them."""
-        return {
-            "data": self.name,
-            "resize": self.resize if self.resize != "crop" else None,
-            "skip_broken": self.skip_broken or None,
-        }
+        """The options as they stand in run.toml: those that results depend on."""
+        return {"data": self.name, "resize": self.resize, "skip_broken": self.skip_broken or None}
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,9 @@ Direction = Literal["maximize", "minimize"]
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
+# What arguments are that older versions did not have.
+FORMERLY = {"resize": "crop"}
+
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
 FINGERPRINTED = {
     "space": "search space",
@@ -83,7 +86,7 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any], shared: bool)
     """
     old, new = saved.get("arguments", {}), facts["arguments"]
     for key in sorted((set(old) | set(new)) - ANYWHERE - ({"time_budget"} if shared else set())):
-        before, now = old.get(key), new.get(key)
+        before, now = old.get(key, FORMERLY.get(key)), new.get(key)
         if before != now:
             option = f"--{key.replace('_', '-')}"
             return (
