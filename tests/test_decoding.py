@@ -104,6 +104,39 @@ def test_a_constant_set_and_a_dark_one(tmp_path: Path) -> None:
     assert flat.value_range == (700, 700)
 
 
+def test_extreme_values_that_leave_few_levels_for_the_others_are_said(tmp_path: Path) -> None:
+    values = ramp(4095)
+    values[7, 7] = 65535  # a defect of the sensor
+    data = datasets.load(str(write(tmp_path / "x", values)), image_size=16)
+    assert "99 % of their values lie between 0 and 16 then" in data.note
+    assert "99 %" not in datasets.load(str(write(tmp_path / "y", ramp(4095))), image_size=16).note
+
+
+def test_16_bit_colours_that_are_cut_short_are_said(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", np.full((16, 16, 3), 9, np.uint8), ".tiff")
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 16 | 16 << 16),
+        (259, 1),
+        (262, 2),
+        (273, 134),
+        (277, 3),
+        (278, 16),
+        (279, 1536),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    entries = entries.replace(
+        struct.pack("<HHII", 258, 3, 1, 16 | 16 << 16), struct.pack("<HHII", 258, 3, 3, 8 + 2 + 12 * len(tags) + 4)
+    )
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<HHH", 16, 16, 16)
+    pixels = np.stack([ramp(4095)] * 3, axis=2).astype("<u2").tobytes()
+    for file in root.rglob("*.tiff"):
+        file.write_bytes(content.ljust(134, b"\0") + pixels)
+    note = datasets.load(str(root), image_size=16).note
+    assert "of 12 images with 16 bits a colour only the upper 8 are used; save them as PNG" in note
+
+
 def test_nan_is_taken_for_the_lowest_value_and_said(tmp_path: Path) -> None:
     values = ramp(1, "float32")
     values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf

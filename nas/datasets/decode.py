@@ -25,6 +25,8 @@ DECODING = "2"  # part of a cache's key; raise it when the same file gives other
 SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
 ORIENTATION = 0x0112  # the EXIF tag
 MUCH = 1 / 4  # of an image's pixels
+MOST = (0.5, 99.5)  # percentiles that 99 % of an image's values lie between
+NARROW = 64  # of 256 levels
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,15 @@ class Decoding:
 class Traits:
     """What decoding did to an image.
 
-    cut: the share of its pixels that was cut away. deep: it has more than 8 bits, and its values were scaled. odd:
-    some of them are NaN or infinite. shortened: it has 16 bits a colour, of which the lower 8 were dropped.
+    cut: the share of its pixels that was cut away. odd: some values are NaN or infinite. shortened: it has 16 bits a
+    colour, of which the lower 8 were dropped. levels: where 99 % of its pixels lie between 0 and 255, if it has more
+    than 8 bits and was scaled; else None.
     """
 
     cut: float
-    deep: bool
     odd: bool
     shortened: bool
+    levels: tuple[float, float] | None
 
 
 def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
@@ -73,7 +76,8 @@ def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
         rgb = _rgb(ImageOps.exif_transpose(whole))
     cut = 1 - min(rgb.size) / max(rgb.size) if how.resize == "crop" else 0.0
     odd = values is not None and not np.isfinite(values).all()
-    return pil_to_tensor(_square(rgb, how)), Traits(cut, values is not None, odd, coloured and values is None)
+    levels = None if values is None else tuple(np.percentile(np.asarray(whole), MOST).tolist())
+    return pil_to_tensor(_square(rgb, how)), Traits(cut, odd, coloured and values is None, levels)
 
 
 def find_range(root: Path, files: Sequence[Path]) -> ValueRange | None:
@@ -105,9 +109,17 @@ def summary(how: Decoding, traits: Sequence[Traits]) -> list[str]:
         )
     elif cut >= 0.0005:
         said.append(f"the crop cuts away {cut:.1%} of the pixels")
-    if deep := sum(each.deep for each in traits):
+    if deep := [each.levels for each in traits if each.levels]:
         low, high = how.value_range or SIXTEEN_BITS
-        said.append(f"{deep:,} of {len(traits):,} images have more than 8 bits: {low:g} to {high:g} became 0 to 255")
+        said.append(
+            f"{len(deep):,} of {len(traits):,} images have more than 8 bits: {low:g} to {high:g} became 0 to 255"
+        )
+        first, last = min(levels[0] for levels in deep), max(levels[1] for levels in deep)
+        if 0 < last - first < NARROW:
+            said.append(
+                f"99 % of their values lie between {first:.0f} and {last:.0f} then, so few of the 256 levels are used; "
+                "clip the few extreme values, which make the range wide, in the files"
+            )
     if odd := sum(each.odd for each in traits):
         said.append(f"{odd:,} images have values that are NaN (taken for the lowest) or infinite")
     if shortened := sum(each.shortened for each in traits):
