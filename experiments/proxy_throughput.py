@@ -189,7 +189,7 @@ def compare_workers(folder: Path, where: torch.device) -> pd.DataFrame:
             place.mkdir(parents=True)
             for i, picture in enumerate(images[labels == label][:count]):
                 Image.fromarray(picture[0].numpy()).save(place / f"{i}.png")
-    proxy = Proxy(str(folder), RECIPE, where.type)
+    proxy = Proxy(datasets.Source(name=str(folder)), RECIPE, where.type)
     jobs = [Job(str(arch), seed) for arch in list(networks().values())[:2] for seed in range(4)]
     counts = (1, available_cores()) if where.type == "cpu" else (1, 2, 4, 8)
     rows = []

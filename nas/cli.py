@@ -46,6 +46,17 @@ GpusPerTrialOption = Annotated[
 _METRIC = "accuracy, or balanced: the mean of the classes' accuracies."
 MetricOption = Annotated[str, typer.Option("--metric", help=_METRIC)]
 RunsMetricOption = Annotated[str | None, typer.Option("--metric", help=f"{_METRIC}  [default: the run's]")]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(help="How images of folders become square: crop, pad or stretch.  [default: the run's, else crop]"),
+]
+SkipBrokenOption = Annotated[
+    bool | None,
+    typer.Option("--skip-broken/--no-skip-broken", help="Leave out images that cannot be decoded, however many."),
+]
+RecheckOption = Annotated[
+    bool, typer.Option("--recheck", help="Read all image files again, even those of the same size and time as before.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 

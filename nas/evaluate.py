@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 
 from nas import datasets
 from nas.architecture import Architecture
-from nas.datasets import Dataset
+from nas.datasets import Dataset, Source, Stored
 from nas.errors import UserError, first_line
 from nas.proxy import Diverged, Outcome, Progress, Recipe, Stop, out_of_memory, train
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """What all networks of a run are trained with: a data set's name or folder, a recipe, a device."""
+    """What all networks of a run are trained with: images, a recipe, a device."""
 
-    data: str
+    data: Source
     recipe: Recipe
     device: str
 
@@ -45,9 +46,19 @@ Report = Callable[[Job, Progress], None]
 
 
 @lru_cache(maxsize=2)
-def load_data(source: str) -> Dataset:
+def load_data(source: Source) -> Dataset:
     """Load a data set once in each process; raises UserError."""
-    return datasets.load(source)
+    return datasets.load_source(source)
+
+
+def handed_over(proxy: Proxy) -> Proxy:
+    """The proxy for other processes: they read images that this one has put into the cache without looking at files.
+
+    Where they do not find these they load the data themselves, and compare its fingerprint.
+    """
+    found = load_data(proxy.data)
+    stored = found.stored or Stored(Path(), "", found.fingerprint)
+    return replace(proxy, data=replace(proxy.data, stored=stored, recheck=False))
 
 
 def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:

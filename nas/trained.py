@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Inputs:
     """What a network was trained to take and to tell apart.
 
     Images [n, channels, image_size, image_size] of pixel values 0 to 255, less mean, by std (one number per channel).
+    resize: how images became square: crop, pad (with black) or stretch. value_range: the values of images with more
+    than 8 bits that became 0 and 255; None if there were none.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +38,18 @@ class Inputs:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: str = "crop"
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """How image files become what it takes, for the reader."""
+        how = {"crop": "cropped to their centre square", "pad": "padded with black", "stretch": "stretched"}
+        said = f"images are {how[self.resize]}, to {self.image_size} px"
+        if self.value_range is None:
+            return said
+        low, high = self.value_range
+        return f"{said}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixel values [n, c, h, w], 0 to 255, as the network takes them."""
@@ -124,7 +139,13 @@ def _check(inputs: Inputs) -> None:
         or not len(inputs.mean) == len(inputs.std) == inputs.channels
         or not all(isinstance(value, float) for value in numbers)
         or not isinstance(inputs.image_size, int)
+        or inputs.resize not in ("crop", "pad", "stretch")
+        or not (inputs.value_range is None or _is_range(inputs.value_range))
         or inputs.image_size < 1
         or min(inputs.std) <= 0
     ):
         raise ValueError
+
+
+def _is_range(values: Any) -> bool:
+    return len(values) == 2 and all(isinstance(value, float) and isfinite(value) for value in values)

@@ -103,7 +103,7 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
         for i in range(30):
             shade = 100 * label + i
             Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
-    return Proxy(str(tmp_path / "images"), Recipe(epochs=2, batch_size=16), "cpu")
+    return Proxy(datasets.Source(name=str(tmp_path / "images")), Recipe(epochs=2, batch_size=16), "cpu")
 
 
 @pytest.fixture

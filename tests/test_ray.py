@@ -1,5 +1,6 @@
 """Trainings on a real Ray cluster of several nodes, which lose processes and nodes."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 import nas
 from experiments import survival
-from nas import plots, study
+from nas import datasets, plots, study
 from nas.errors import RunFailed, UserError
 from nas.evaluate import Failed, Job, Proxy, Report, load_data
 from nas.proxy import Progress
@@ -158,7 +159,8 @@ def test_what_a_cluster_cannot_do_ends_the_run(nodes: Nodes, proxy: Proxy, monke
     monkeypatch.setattr(room, "PATIENCE", 1.0)
     hired = hire("cpu", None, nodes.address, None)
     load_data(proxy.data)
-    next((Path(proxy.data) / "dark").iterdir()).unlink()  # now a node has other images than this process
+    next((Path(proxy.data.name) / "dark").iterdir()).unlink()  # now a node has other images than this process,
+    shutil.rmtree(datasets.cache_directory())  # and cannot read those of this process
     with (
         hired.pool(proxy, lambda job, progress: None) as submit,
         pytest.raises(UserError, match=r"^on the Ray node .*: data .* is not what it is where the command was started"),

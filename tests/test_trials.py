@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial, Trial
 
 from nas import study
+from nas.datasets import Source
 from nas.evaluate import Job, Proxy
 from nas.metrics import Score
 from nas.proxy import Outcome, Recipe
@@ -98,7 +99,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: flo
 
 def question(workers: int) -> Search:
     space = SearchSpace.load("mnas")
-    proxy = Proxy("digits", Recipe(), "cpu")
+    proxy = Proxy(Source(name="digits"), Recipe(), "cpu")
     return Search(space, {}, ("accuracy", "madds"), "v1", 4e8, "auto", 99, None, 0, proxy, Workers(workers, "cpu"))
 
 

@@ -7,6 +7,7 @@ validation images always come from a set's training part; test images are opened
 import difflib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,20 +18,24 @@ import torch
 import torchvision
 from torchvision.transforms.v2.functional import resize
 
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, stored
 from nas.datasets.folders import FOLDER_SIZE, folder, test_folder
-from nas.datasets.value import Dataset, hold_out, split
+from nas.datasets.value import RESIZES, Dataset, Source, Stored, ValueRange, hold_out, split
 from nas.errors import UserError
 
 __all__ = [
     "DEFAULT",
     "EMBEDDED",
     "FORMAT",
+    "RESIZES",
     "Dataset",
+    "Source",
+    "Stored",
     "cache_directory",
     "hold_out",
     "in_file",
     "load",
+    "load_source",
     "load_test",
     "read",
     "save",
@@ -46,30 +51,70 @@ def load(
     *,
     image_size: int | None = None,
     largest: int = FOLDER_SIZE,
+    resize: str = "crop",
     skip_broken: bool = False,
+    recheck: bool = False,
+    value_range: ValueRange | None = None,
 ) -> Dataset:
     """The data set of that name, or the images of that folder.
 
     `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
     `val/CLASS/*` and `test/CLASS/*`, or with `CLASS/*`. Splits may be called training, valid, validation, dev, testing
     and eval, too, in any case. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and gives a folder
-    `largest`, or less if its images are smaller. `skip_broken`: go on without broken images even if they are over 1 %.
-    A named set is downloaded once. A folder too large for memory is decoded into a file, from which training reads.
+    `largest`, or less if its images are smaller. A named set is downloaded once. A folder too large for memory is
+    decoded into a file, from which training reads.
+    `resize`: how an image becomes square: its centre is cropped, it is padded with black, or stretched.
+    `skip_broken`: leave out images that cannot be decoded, instead of refusing more than 1 % of them. `recheck`: read
+    every file again, even if its size and times are those of the last time. `value_range`: the pixel values that
+    become 0 and 255 in images with more than 8 bits; None for the lowest and highest of the training images.
     Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
     """
     source = DEFAULT if source is None else source
     if image_size is not None and image_size not in SIZES:
         raise UserError(f"image size {image_size}: want {SIZES[0]} to {SIZES[-1]} pixels")
+    if resize not in RESIZES:
+        raise UserError(f"resize {str(resize)[:40]!r}: want one of {', '.join(RESIZES)}")
     if source in LOADERS:
         return _resized(LOADERS[source](), image_size)
     path = Path(os.path.expanduser(source))
     if source and path.is_dir():
-        return folder(Path(os.path.abspath(path)), image_size, min(largest, SIZES[-1]), skip_broken)
+        root, size = Path(os.path.abspath(path)), min(largest, SIZES[-1])
+        found = folder(root, image_size, size, resize, skip_broken, recheck)
+        if value_range and found.value_range not in (None, value_range):
+            found = folder(root, image_size, size, resize, skip_broken, value_range=value_range)
+        return found
     if source and path.exists():
         raise UserError(f"data {source}: is a file; want a folder with one subfolder of images per class")
     near = difflib.get_close_matches(source.lower(), LOADERS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
+
+
+def load_source(
+    source: Source,
+    image_size: int | None = None,
+    largest: int = FOLDER_SIZE,
+    value_range: ValueRange | None = None,
+) -> Dataset:
+    """The images of a source: those that another process has stored, if they are here, else as `load` finds them.
+
+    Raises UserError as `load` does, and where they are not those of the other process.
+    """
+    if source.stored:
+        with suppress(Exception):  # another machine, or the cache was emptied or replaced meanwhile
+            return stored(source.stored)
+    found = load(
+        source.name,
+        image_size=image_size,
+        largest=largest,
+        resize=source.resize,
+        skip_broken=source.skip_broken,
+        recheck=source.recheck,
+        value_range=value_range,
+    )
+    if source.stored and found.fingerprint != source.stored.fingerprint:
+        raise UserError(f"data {source.name} is not what it is where the command was started; make them the same")
+    return found
 
 
 def load_test(source: str, data: Dataset, *, skip_broken: bool = False) -> Dataset:
@@ -150,4 +195,5 @@ def _resized(data: Dataset, size: int | None) -> Dataset:
         return torch.cat([resize(piece, [size, size], antialias=True) for piece in torch.split(images, 1024)])
 
     note = f"{data.note}; resized from {data.image_size} to {size} pixels"
-    return replace(data, train_images=scaled(data.train_images), val_images=scaled(data.val_images), note=note)
+    train, val = scaled(data.train_images), scaled(data.val_images)
+    return replace(data, train_images=train, val_images=val, note=note, stored=None)

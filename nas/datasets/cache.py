@@ -1,6 +1,7 @@
 """Where decoded images are kept: in memory while they are few, with a copy on disk; else in a file alone."""
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -9,16 +10,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
 import torch
 
-from nas.datasets.value import PARTS, Dataset
+from nas.datasets.value import PARTS, Dataset, Stored, fingerprinted
 from nas.errors import UserError
 from nas.files import file_lock
 from nas.machine import available_memory
+from nas.units import shown
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
@@ -51,16 +53,47 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compound-nas"
 
 
-def cached(path: Path, key: str, build: Callable[[], Dataset]) -> Dataset:
-    """What was saved at `path` under `key`, else what `build` makes, saved there."""
+def place_of(root: Path) -> str:
+    """How the names of a folder's files in the cache begin; its own name may be too long for them."""
+    name = shown(root.name).replace("\\", "")[:40]
+    return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
+def cached(path: Path, key: str, build: Callable[[], Dataset], recheck: bool = False) -> Dataset:
+    """What was saved at `path` under `key`, else what `build` makes, saved there.
+
+    recheck: whether to compare what was saved with its fingerprint.
+    """
 
     def made() -> Dataset:
         data = build()
         with suppress(OSError):  # the cache only saves time; a full disk must not end a run
             save(data, path, key)
+            return _kept_at(path, key, data)
         return data
 
-    return _once(path, partial(read, path, key), made)
+    return _once(path, partial(_kept, path, key, recheck), made)
+
+
+def stored(place: Stored) -> Dataset:
+    """What another process has saved there. Raises ValueError if it is not there any more, and many another error."""
+    data = read(place.path, place.key)
+    if data.fingerprint != place.fingerprint:
+        raise ValueError(f"{place.path}: saved anew")
+    return data
+
+
+def _kept(path: Path, key: str, recheck: bool) -> Dataset:
+    data = read(path, key)
+    if recheck and replace(data).fingerprint != data.fingerprint:  # a copy knows no fingerprint and computes it
+        raise ValueError(f"{path}: damaged")
+    return data
+
+
+def _kept_at(path: Path, key: str, data: Dataset) -> Dataset:
+    """The data set, which knows where it is in the cache."""
+    known = data.fingerprint
+    return fingerprinted(replace(data, stored=Stored(path, key, known)), known)
 
 
 def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) -> Dataset:
@@ -76,33 +109,45 @@ def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) 
         return made()
 
 
-def mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:
+def mapped(
+    path: Path,
+    key: str,
+    count: int,
+    size: int,
+    build: Callable[[torch.Tensor], Dataset],
+    recheck: bool = False,
+) -> Dataset:
     """As `cached`, but the images stay in a file beside `path`, from which they are read as needed.
 
     build: fills the first of `count` RGB images, uint8 [count, 3, size, size] in that file, training images first, and
     gives the Dataset of them. Raises UserError when the disk has no room.
     """
-    pixels = path.with_name(f"{path.stem}.{key[:16]}.pixels")
-    made = partial(_mapped, path, key, pixels, count, size, build)
-    return _once(path, lambda: _attached(read(path, key), pixels), made)
+    return _once(path, partial(_kept, path, key, recheck), partial(_mapped, path, key, count, size, build))
 
 
-def _mapped(
-    path: Path, key: str, pixels: Path, count: int, size: int, build: Callable[[torch.Tensor], Dataset]
-) -> Dataset:
+def _pixels_file(path: Path, key: str) -> Path:
+    """The file beside `path` that has the images saved under `key`."""
+    return path.with_name(f"{path.stem}.{key[:16]}.pixels")
+
+
+def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:
+    pixels = _pixels_file(path, key)
     temporary = pixels.with_name(f"{pixels.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w+b") as file:
             data = build(in_file(file, count, size))
             os.fsync(file.fileno())
-        index = replace(data, train_images=data.train_images[:0].clone(), val_images=data.val_images[:0].clone())
+        known = data.fingerprint
+        index = replace(
+            data, train_images=data.train_images[:0].clone(), val_images=data.val_images[:0].clone(), mapped=True
+        )
         del data  # Windows renames no file that is mapped
         for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
             stale.unlink()
         os.replace(temporary, pixels)
-        save(index, path, key)
-        return _attached(index, pixels)
+        save(fingerprinted(index, known), path, key)
+        return read(path, key)
     except OSError as error:
         need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
         raise UserError(
@@ -131,7 +176,7 @@ def _attached(index: Dataset, pixels: Path) -> Dataset:
     border, size = len(index.train_labels), index.image_size
     count = border + len(index.val_labels)
     images = _images(np.memmap(pixels, np.uint8, "c", shape=(count, size, size, 3)))  # nothing is ever written back
-    return replace(index, train_images=images[:border], val_images=images[border:], mapped=True)
+    return replace(index, train_images=images[:border], val_images=images[border:])
 
 
 def _existing(path: Path) -> Path:
@@ -140,9 +185,16 @@ def _existing(path: Path) -> Path:
 
 
 def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> None:
-    """Write an .npz without pickle, at once or not at all; equal data gives equal bytes. Raises OSError."""
+    """Write an .npz without pickle, at once or not at all; equal data gives equal bytes. Raises OSError.
+
+    With a key it is a cache: it then holds the fingerprint too.
+    """
     arrays = {part: getattr(data, part).numpy() for part in PARTS}
-    about = np.array(json.dumps([key, data.name, data.classes, data.flip, data.note]))
+    heading: list[Any] = [key, data.name, data.classes, data.flip, data.note]
+    if key:
+        more = {"resize": data.resize, "value_range": data.value_range, "mapped": data.mapped}
+        heading.append({**more, "fingerprint": data.fingerprint})
+    about = np.array(json.dumps(heading))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid4().hex}")
     try:
@@ -156,8 +208,18 @@ def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> No
 def read(path: Path, key: str = "") -> Dataset:
     """The inverse of `save`. Raises ValueError for another key, and many an error for a damaged file."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-        saved_key, name, classes, flip, note = json.loads(str(file["about"]))
+        saved_key, name, classes, flip, note, *more = json.loads(str(file["about"]))
         if saved_key != key:
             raise ValueError(f"{path}: saved under another key")
         images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
-    return Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)
+    data = Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)
+    if not more:  # the embedded set, and caches from before there was more to say
+        return data
+    known = more[0]
+    values = known["value_range"]
+    data = replace(
+        data, resize=known["resize"], mapped=known["mapped"], value_range=None if values is None else tuple(values)
+    )
+    if data.mapped:
+        data = _attached(data, _pixels_file(path, key))
+    return _kept_at(path, key, fingerprinted(data, known["fingerprint"]))

@@ -1,50 +1,75 @@
-"""Folders of images, one subfolder a class: decoded, and refused where too many are broken."""
+"""Folders of images, one subfolder a class: decoded, kept in the cache, and refused where too many are broken."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms.v2.functional import pil_to_tensor
+from PIL import Image, UnidentifiedImageError
 
-from nas.datasets.cache import FORMAT, SIZES, are_few, cache_directory, cached, check_memory, mapped
+from nas.datasets.cache import SIZES, are_few, cache_directory, cached, check_memory, mapped, place_of
+from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
 from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
 from nas.datasets.parts import Parts, find, find_test
-from nas.datasets.value import Dataset
+from nas.datasets.value import Dataset, ValueRange
 from nas.errors import UserError
 from nas.machine import available_cores
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 
+Decoded = tuple[torch.Tensor, Traits]
 
-def folder(root: Path, image_size: int | None, largest: int, skip_broken: bool) -> Dataset:
-    """The images below a directory in RGB, from the cache when no byte of them has changed.
 
+def folder(
+    root: Path,
+    image_size: int | None,
+    largest: int = FOLDER_SIZE,
+    resize: str = "crop",
+    skip_broken: bool = False,
+    recheck: bool = False,
+    value_range: ValueRange | None = None,
+) -> Dataset:
+    """The images below a directory in RGB, from the cache when none of them has changed.
+
+    value_range: None for that of the training images. The other arguments are those of `load`.
     Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
     these are to be skipped.
     """
-    parts = find(root)
-    samples = parts.train + parts.val
-    size = image_size or _usual_size(parts.train, largest)
-    count, place = len(samples), hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    few = are_few(count, 3, size)
-    note = f"; resized by the shorter side and cropped to {size} pixels"
-    note += "" if few else "; many, so read from a file while training"
-    name = class_name(root.name).replace("\\", "")[:40]
-    path = cache_directory() / f"{name}-{place}-{size}.npz"  # one cache file per folder and size, no more
-    key = _content_key(root, samples, parts.digests, f"{FORMAT} {skip_broken} {parts.note}{note}")
-    build = partial(_decoded, root, parts, skip_broken, note)
+    parts = find(root, recheck=recheck)
+    how = Decoding(image_size or _usual_size(parts.train, largest, resize), resize, value_range)
+    count = len(parts.train) + len(parts.val)
+    few = are_few(count, 3, how.size)
+    note = f"; {how}" if few else f"; {how}; many, so read from a file while training"
+    path = _cache_file(root, how)
+    key = _key(f"{DECODING} {how} {value_range} {skip_broken} {parts.note}{note}", root, parts)
+    build = partial(_decoded, root, parts, skip_broken, how, note)
     if few:
-        return cached(path, key, lambda: build(torch.empty(count, 3, size, size, dtype=torch.uint8)))
-    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, size, build)
+        room = partial(torch.empty, count, 3, how.size, how.size, dtype=torch.uint8)
+        return cached(path, key, lambda: build(room()), recheck)
+    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, how.size, build, recheck)
+
+
+def _cache_file(root: Path, how: Decoding) -> Path:
+    """One file for each way to decode a folder, no more."""
+    words = [place_of(root), str(how.size)]
+    words += [how.resize] if how.resize != "crop" else []
+    words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
+    return cache_directory() / f"{'-'.join(words)}.npz"
+
+
+def _key(heading: str, root: Path, parts: Parts) -> str:
+    """A sha256 over a heading and the names and contents of files."""
+    digest = hashlib.sha256(os.fsencode(heading))
+    for (path, _), content in zip(parts.train + parts.val, parts.digests, strict=True):
+        digest.update(os.fsencode(str(path).removeprefix(str(root))) + b"\0" + (content or bytes(32)))
+    return digest.hexdigest()
 
 
 def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
@@ -54,59 +79,69 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
     """
     samples, note = find_test(root, data.classes)
     check_memory(len(samples), 3, data.image_size)
+    how = Decoding(data.image_size, data.resize, data.value_range)
     good, broken = [], {}
-    for i, pixels in _pixels(samples, data.image_size):
-        if isinstance(pixels, str):
-            broken[samples[i][0]] = pixels
+    for i, found in _pixels(samples, how):
+        if isinstance(found, str):
+            broken[samples[i][0]] = found
         else:
-            good.append((pixels, samples[i][1]))
-    skipped = _skipped(root, broken, len(samples), skip_broken)
+            good.append((*found, samples[i][1]))
+    note += _skipped(root, broken, len(samples), skip_broken)
     if not good:
         raise UserError(f"data {shown(root)}: none of its test images can be read")
-    labels, images = torch.tensor([label for _, label in good]), torch.stack([pixels for pixels, _ in good])
-    return Dataset(data.name, images[:0], labels[:0], images, labels, data.classes, data.flip, note + skipped)
+    pixels, traits, labels = zip(*good, strict=True)
+    images, known = torch.stack(pixels), torch.tensor(labels)
+    note = "; ".join([note, *summary(how, traits)])
+    return Dataset(data.name, images[:0], known[:0], images, known, data.classes, data.flip, note)
 
 
-def _usual_size(samples: Sequence[Sample], largest: int) -> int:
-    """The largest, or the median shorter side of some 500 of the images, in steps of 4 pixels, if that is smaller."""
-    sides = [largest]
+def _usual_size(samples: Sequence[Sample], largest: int, resize: str) -> int:
+    """The largest, or the median side of some 500 of the images, in steps of 4 pixels, if that is smaller.
+
+    It is their shorter side, but for images that are padded, which keep their longer side.
+    """
+    sides, formats = [largest], readable_formats()
     for path, _ in samples[:: max(1, len(samples) // 500)]:
-        with (
-            suppress(Exception),
-            Image.open(path, formats=readable_formats()) as image,
-        ):  # a broken one is counted when decoded
-            sides.append(min(image.size))
+        with suppress(Exception), Image.open(path, formats=formats) as image:  # a broken one is counted when decoded
+            sides.append(max(image.size) if resize == "pad" else min(image.size))
     return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
-def _decoded(root: Path, parts: Parts, skip_broken: bool, note: str, images: torch.Tensor) -> Dataset:
+def _decoded(root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: str, images: torch.Tensor) -> Dataset:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
     Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
     samples = parts.train + parts.val
+    ranged = how
+    if how.value_range is None:
+        ranged = replace(how, value_range=find_range(root, [path for path, _ in parts.train]))
     good: list[int] = []
+    traits: list[Traits] = []
     broken: dict[Path, str] = {}
-    for i, pixels in _pixels(samples, images.shape[-1]):
-        if isinstance(pixels, str):
-            broken[samples[i][0]] = pixels
+    for i, found in _pixels(samples, ranged):
+        if isinstance(found, str):
+            broken[samples[i][0]] = found
         else:
-            images[len(good)] = pixels
+            images[len(good)] = found[0]
             good.append(i)
-    note += _skipped(root, broken, len(samples), skip_broken)
+            traits.append(found[1])
+    skipped = _skipped(root, broken, len(samples), skip_broken)
     labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
     border, end = sum(i < len(parts.train) for i in good), len(good)
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
         if missing := set(range(len(parts.classes))) - set(present.tolist()):
             if broken and parts.split_here:  # among the images that are left there may be some for it
-                return _decoded(root, find(root, broken), skip_broken, note, images)
+                return _decoded(root, find(root, broken), skip_broken, how, note + skipped, images)
             name = shown(parts.classes[min(missing)])
             raise UserError(
                 f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
                 f"broken ones as none)"
             )
+    said = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
     tensors = images[:border], labels[:border], images[border:end], labels[border:]
-    return Dataset(class_name(root.name), *tensors, parts.classes, True, parts.note + note)
+    kept = {"resize": ranged.resize, "value_range": ranged.value_range}
+    return Dataset(class_name(root.name), *tensors, parts.classes, True, said, **kept)  # type: ignore[arg-type]
 
 
 def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
@@ -123,39 +158,24 @@ def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bo
     return f"; {len(broken)} broken images skipped: {', '.join(causes)}"
 
 
-def _pixels(samples: list[Sample], size: int) -> Iterator[tuple[int, torch.Tensor | str]]:
-    """Number and pixels of each image, or why it is broken, in order.
+def _pixels(samples: list[Sample], how: Decoding) -> Iterator[tuple[int, Decoded | str]]:
+    """Number, pixels and traits of each image, or why it is broken, in order.
 
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
-    ahead = max(16, AHEAD // (3 * size**2))
+    ahead = max(16, AHEAD // (3 * how.size**2))
     with ThreadPoolExecutor(available_cores() + 4) as pool:
         for start in range(0, len(samples), ahead):
             part = samples[start : start + ahead]
-            yield from enumerate(pool.map(lambda sample: _decode(sample[0], size), part), start)
+            yield from enumerate(pool.map(lambda sample: _decode(sample[0], how), part), start)
 
 
-def _decode(path: Path, size: int) -> torch.Tensor | str:
-    """The upright image's centre square, scaled with antialiasing: uint8 [3, size, size]; the cause if broken."""
+def _decode(path: Path, how: Decoding) -> Decoded | str:
+    """The image's pixels and traits, or why it is broken."""
     try:
-        with Image.open(path, formats=readable_formats()) as image:
-            image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded no larger than needed
-            square = ImageOps.fit(_rgb(ImageOps.exif_transpose(image)), (size, size))
-            pixels: torch.Tensor = pil_to_tensor(square)
-            return pixels
+        return decode(path, how)
     except Exception as error:  # PIL's decoders meet broken bytes with errors of every class
         return _cause(path, error)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB, on white where transparent. Raises ValueError where the range is unknown."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels")
-    if image.mode.startswith("I"):  # 16 bits; convert() would clip all but the darkest to white
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def _cause(path: Path, error: Exception) -> str:
@@ -164,11 +184,3 @@ def _cause(path: Path, error: Exception) -> str:
         return "empty" if path.stat().st_size == 0 else "not an image that Pillow reads"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shown(reason.strip().split("\n")[0][:100] or type(error).__name__)
-
-
-def _content_key(root: Path, samples: Sequence[Sample], digests: Sequence[bytes | None], heading: str) -> str:
-    """A sha256 over names and bytes: times and sizes can lie (cp -p, checkouts), bytes cannot."""
-    digest = hashlib.sha256(os.fsencode(heading))
-    for (path, _), content in zip(samples, digests, strict=True):
-        digest.update(os.fsencode(path.relative_to(root)) + b"\0" + (content or bytes(32)))
-    return digest.hexdigest()

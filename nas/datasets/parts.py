@@ -1,17 +1,14 @@
 """The images of a folder for each purpose, and what is to be said of them: copies, and what was left out."""
 
-import hashlib
-import os
 from collections.abc import Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.datasets.cache import cache_directory, place_of
 from nas.datasets.layout import MANY, Found, Sample, layout, listed, normal, scan, shown
+from nas.datasets.manifest import EMPTY, UNREADABLE, digests
 from nas.datasets.value import split
 from nas.errors import UserError
-from nas.machine import available_cores
 
 SHARE = 1 / 6  # of a folder's images set aside when it has no val/
 
@@ -28,10 +25,10 @@ class Parts:
     note: str  # one line: the classes, where validation images come from, what is wrong, what was left out
 
 
-def find(root: Path, broken: Container[Path] = ()) -> Parts:
+def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Parts:
     """The images below a directory, without those known to be broken.
 
-    Raises UserError when the layout is not one of those that `load` names.
+    recheck: read every file's bytes again. Raises UserError when the layout is not one of those that `load` names.
     """
     where = layout(root)
     found = scan(root, where.train)
@@ -40,19 +37,19 @@ def find(root: Path, broken: Container[Path] = ()) -> Parts:
         held = scan(root, where.val)
         _check_alike(root, where.train, found.classes, where.val, held.classes)
         train, val = found.samples, held.samples
-        digests = content_digests([path for path, _ in train + val])
+        contents = content_digests(root, [path for path, _ in train + val], recheck)
         note = f"validation: the {len(val):,} images of {shown(where.val.name)}/"
         left_out = [*found.left_out, *((n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out)]
     else:
-        train, val, digests, note = _split(found, where.train)
+        train, val, contents, note = _split(root, found, where.train, recheck)
         left_out = list(found.left_out)
     note = f"{len(found.classes):,} classes, {listed(found.classes)}; {note}"
-    note += _seen(digests[len(train) :], digests[: len(train)], "validation images equal training images")
-    note += _contradictions(root, train + val, digests)
+    note += _seen(contents[len(train) :], contents[: len(train)], "validation images equal training images")
+    note += _contradictions(root, train + val, contents)
     note += _left_out(left_out)
     if where.left_out:
         note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
-    return Parts(classes=found.classes, train=train, val=val, digests=digests, split_here=where.val is None, note=note)
+    return Parts(classes=found.classes, train=train, val=val, digests=contents, split_here=where.val is None, note=note)
 
 
 def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
@@ -63,35 +60,32 @@ def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
     found = scan(root, where.test)
     _check_alike(root, where.train, classes, where.test, found.classes)
     others = [path for top in (where.train, where.val) if top for path, _ in scan(root, top).samples]
-    digests, known = content_digests([path for path, _ in found.samples]), content_digests(others)
+    contents = content_digests(root, [path for path, _ in found.samples] + others)
+    held, known = contents[: len(found.samples)], contents[len(found.samples) :]
     note = f"the {len(found.samples):,} images of {shown(where.test.name)}/"
-    note += _seen(digests, known, "test images equal images for training or validation")
+    note += _seen(held, known, "test images equal images for training or validation")
     return found.samples, note + _left_out(found.left_out)
 
 
-def content_digests(paths: Sequence[Path]) -> list[bytes | None]:
+def content_digests(root: Path, paths: Sequence[Path], recheck: bool = False) -> list[bytes | None]:
     """A sha256 of the bytes of each file; None of one that is empty or cannot be read, which is no copy of another."""
-
-    def content(path: Path) -> bytes | None:
-        with suppress(OSError), open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest() if os.fstat(file.fileno()).st_size else None
-        return None
-
-    with ThreadPoolExecutor(available_cores() + 4) as pool:
-        return list(pool.map(content, paths))
+    manifest = cache_directory() / f".{place_of(root)}.manifest"
+    return [None if found in (UNREADABLE, EMPTY) else found for found in digests(root, paths, manifest, recheck)]
 
 
-def _split(found: Found, top: Path) -> tuple[list[Sample], list[Sample], list[bytes | None], str]:
+def _split(
+    root: Path, found: Found, top: Path, recheck: bool
+) -> tuple[list[Sample], list[Sample], list[bytes | None], str]:
     """Training images, a part set aside to validate with, the digests of both, and a note."""
     names = [normal(path.relative_to(top).as_posix()) for path, _ in found.samples]
-    digests = content_digests([path for path, _ in found.samples])
-    kept, aside = split(names, [label for _, label in found.samples], SHARE, digests)
+    contents = content_digests(root, [path for path, _ in found.samples], recheck)
+    kept, aside = split(names, [label for _, label in found.samples], SHARE, contents)
     note = f"validation: {len(aside):,} of the {len(names):,} images, set aside class by class, by file name"
-    copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
+    copies = len(contents) - len({content or i for i, content in enumerate(contents)})
     if copies:
         note += f"; {copies:,} images are copies, on the side of their original where a class has other images"
     train, val = ([found.samples[i] for i in part] for part in (kept, aside))
-    return train, val, [digests[i] for i in kept + aside], note
+    return train, val, [contents[i] for i in kept + aside], note
 
 
 def _check_alike(root: Path, one: Path, classes: tuple[str, ...], other: Path, others: tuple[str, ...]) -> None:

@@ -1,19 +1,86 @@
-"""The value that a data set is, and how it is split in two."""
+"""The values that a data set and its source are, and how a data set is split in two."""
 
 import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import torch
 
 FEW = 10  # validation images of a class; below, they are called few
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
+
+Resize = Literal["crop", "pad", "stretch"]  # how an image that is not square becomes square
+RESIZES: tuple[str, ...] = get_args(Resize)
+ValueRange = tuple[float, float]  # the pixel values of images with more than 8 bits that become 0 and 255
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a data set is in the cache: its file, the key it was saved under, its fingerprint.
+
+    One that is in no cache has a key of "".
+    """
+
+    path: Path
+    key: str
+    fingerprint: str
+
+    def to_json(self) -> str:
+        """As text, in ASCII whatever bytes the path has."""
+        return json.dumps([str(self.path), self.key, self.fingerprint])
+
+    @classmethod
+    def from_json(cls, text: str) -> Self | None:
+        """The inverse of `to_json`; None for an empty text."""
+        if not text:
+            return None
+        path, key, fingerprint = json.loads(text)
+        return cls(Path(path), key, fingerprint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which images are used, and how they are read.
+
+    name: a data set's name or a folder. resize: one of RESIZES. skip_broken: leave out images that cannot be decoded,
+    however many they are. recheck: read every file again, even if its size and times are as before. stored: where
+    another process has put the decoded images; they are read from there if they are there.
+    """
+
+    name: str
+    resize: str = "crop"
+    skip_broken: bool = False
+    recheck: bool = field(default=False, compare=False)
+    stored: Stored | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        arguments: Mapping[str, Any],
+        default: str,
+        name: str | None = None,
+        resize: str | None = None,
+        skip_broken: bool | None = None,
+        recheck: bool = False,
+    ) -> Self:
+        """The source that options name; where one is None, as in the `arguments` of a run.toml, else the default."""
+        return cls(
+            name=name or arguments.get("data") or default,
+            resize=resize or arguments.get("resize") or "crop",
+            skip_broken=bool(arguments.get("skip_broken")) if skip_broken is None else skip_broken,
+            recheck=recheck,
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as they stand in run.toml: those that results depend on."""
+        return {"data": self.name, "resize": self.resize, "skip_broken": self.skip_broken or None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +88,7 @@ class Dataset:
     """Square images and their labels in two disjoint parts.
 
     Images are uint8 [n, channels, height, width] with height == width, labels int64 [n], counted from 0.
+    resize: how images became square. value_range: of images with more than 8 bits, None where there are none.
     """
 
     name: str
@@ -32,6 +100,9 @@ class Dataset:
     flip: bool  # whether a mirrored image keeps its label
     note: str  # one line: where validation images come from, what was skipped or resized
     mapped: bool = False  # whether the images lie in a file, channels last, of which only what is looked at is read
+    resize: str = "crop"
+    value_range: ValueRange | None = None
+    stored: Stored | None = None
 
     @property
     def channels(self) -> int:
@@ -78,6 +149,15 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "note": self.note,
         }
+
+
+def fingerprinted(data: Dataset, fingerprint: str) -> Dataset:
+    """The data set, with a fingerprint that is known and need not be computed.
+
+    It is put where `cached_property` looks for it: a field would be copied by `replace` to other images.
+    """
+    data.__dict__["fingerprint"] = fingerprint
+    return data
 
 
 def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -> list[str]:

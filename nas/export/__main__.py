@@ -79,8 +79,12 @@ def tell(source: Source, folder: Path, rows: list[Row]) -> None:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (inputs.mean, inputs.std))
     size = f"{inputs.channels}, {inputs.image_size}, {inputs.image_size}"
     cli.say(f"all take float32 [batch, {size}]: pixel values 0 to 255, less mean {mean}, by std {std}; any batch size")
+    cli.say(inputs.sentence)
     if any(row.format in ("onnx", "int8") for row in rows):
-        cli.say(f"ONNX: input {INPUT}, output {OUTPUT}, opset {OPSET}; classes, mean and std are in its metadata")
+        cli.say(
+            f"ONNX: input {INPUT}, output {OUTPUT}, opset {OPSET}; classes, mean, std, resize and value_range are "
+            "in its metadata"
+        )
     cli.say(f"files: {folder}")
 
 

@@ -52,14 +52,14 @@ def graph(source: Source) -> ModelProto:
 def save(model: ModelProto, source: Source, path: Path) -> None:
     """Write a model, with what it takes and tells apart in its metadata (lists as JSON); raises what onnx finds wrong.
 
-    Keys: network (TOML, everything), classes, mean, std (of pixel values 0 to 255).
+    Keys: network (TOML, everything), classes, mean, std (of pixel values 0 to 255), resize, value_range (or null).
     """
     import onnx
 
     inputs = source.inputs
-    lists = {"classes": inputs.classes, "mean": inputs.mean, "std": inputs.std}
+    lists = {"classes": inputs.classes, "mean": inputs.mean, "std": inputs.std, "value_range": inputs.value_range}
     known = {key: json.dumps(value) for key, value in lists.items()}
-    onnx.helper.set_model_props(model, {"network": source.trained.to_toml(), **known})
+    onnx.helper.set_model_props(model, {"network": source.trained.to_toml(), "resize": inputs.resize, **known})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 

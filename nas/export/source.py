@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,17 +58,17 @@ def open_source(name: str, data: str | None, count: int) -> Source:
     """
     file = trained.find(_place(name))
     known = trained.read(file)
-    data = data or _trained_on(file)
-    real = draw(data, known.inputs, count) if data else None
+    images = datasets.Source.of(_arguments(file), "", data, known.inputs.resize)
+    real = draw(images, known.inputs, count) if images.name else None
     return Source(file, trained.load(file), known, real)
 
 
-def draw(name: str, inputs: Inputs, count: int) -> Real:
+def draw(source: datasets.Source, inputs: Inputs, count: int) -> Real:
     """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
-    data = datasets.load(name, image_size=inputs.image_size)
+    data = datasets.load_source(source, inputs.image_size, value_range=inputs.value_range)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(
-            f"--data {name}: {_what(data.channels, data.classes)}; the network was trained on "
+            f"--data {source.name}: {_what(data.channels, data.classes)}; the network was trained on "
             f"{_what(inputs.channels, inputs.classes)}"
         )
     training, validation = _some(len(data.train_labels), CALIBRATION), _some(len(data.val_labels), count)
@@ -99,7 +100,7 @@ def _place(name: str) -> Path:
     return find_run(name) or Path(name)
 
 
-def _trained_on(file: Path) -> str | None:
-    """The data that a run's run.toml names, beside its weights."""
-    data = facts_of(file.parent).get("arguments", {}).get("data")
-    return data if isinstance(data, str) else None
+def _arguments(file: Path) -> Mapping[str, Any]:
+    """What the run.toml beside the weights says of the images that they were trained on."""
+    arguments = facts_of(file.parent).get("arguments", {})
+    return arguments if isinstance(arguments.get("data"), str) else {}

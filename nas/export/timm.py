@@ -15,6 +15,7 @@ from nas.export.source import Answer, Source
 from nas.timm import to_arch_def
 
 FILES = ("timm.safetensors", "timm.json")
+CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}
 
 
 def write(source: Source, folder: Path) -> None:
@@ -64,6 +65,7 @@ def definition(source: Source) -> dict[str, Any]:
             "std": [value / 255 for value in inputs.std],
             "interpolation": "bilinear",
             "crop_pct": 1.0,
+            "crop_mode": CROP_MODES[inputs.resize],
             "classifier": "classifier",
         },
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nas import cli, scaling, study
+from nas import cli, datasets, scaling, study
+from nas.datasets import Source
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.files import to_toml, write_atomic
@@ -51,6 +53,9 @@ def main(
     train: Annotated[bool, typer.Option("--train", help="Train the members by proxy and draw their accuracy.")] = False,
     measure: Annotated[bool, typer.Option(help="Measure the members' latency on this device.")] = True,
     data: Annotated[str | None, typer.Option(help="Data for the proxy.  [default: the run's]")] = None,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.  [default: the run's]")] = None,
     run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
@@ -71,7 +76,11 @@ def main(
         raise UserError(f"--match {match[:40]!r}: {nearest(match[:40], MATCHES)}")
     budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
     given = given_coefficients(rule, coefficients, target)
-    found = find_baseline(baseline, run, data, epochs, seed, metric)
+
+    def source(arguments: Mapping[str, Any]) -> Source:
+        return Source.of(arguments, datasets.DEFAULT, data, resize, skip_broken, recheck)
+
+    found = find_baseline(baseline, run, source, epochs, seed, metric)
     hired = hire(device, workers, ray, gpus_per_trial)
     if latency is not None:
         hired.check_here("--latency")
@@ -95,14 +104,10 @@ def main(
     arguments = {
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
-        **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train, "data": found.data},
-        **{
-            "epochs": found.recipe.epochs,
-            "metric": option_of(found.metric),
-            "seed": found.seed,
-            "run": run,
-            "no_measure": not measure,
-        },
+        **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train},
+        **found.data.arguments(),
+        **{"epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
+        **{"run": run, "no_measure": not measure},
     }
     scale(wanted, arguments, train, measure, storage)
 

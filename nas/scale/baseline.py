@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas import cli, datasets
+from nas import cli
 from nas.architecture import Architecture
+from nas.datasets import Source
 from nas.errors import UserError
 from nas.metrics import metric_of, option_of
 from nas.named import (
@@ -39,7 +40,7 @@ class Baseline:
     name: str
     origin: str
     path: Path
-    data: str
+    data: Source
     recipe: Recipe
     seed: int
     metric: str
@@ -48,12 +49,15 @@ class Baseline:
 def find_baseline(
     name: str | None,
     run: str | None,
-    data: str | None,
+    data: Callable[[Mapping[str, Any]], Source],
     epochs: int | None,
     seed: int | None,
     metric: str | None = None,
 ) -> Baseline:
-    """The baseline that a name, or its absence, stands for; raises UserError."""
+    """The baseline that a name, or its absence, stands for; raises UserError.
+
+    data: the source of the images, given the arguments that the baseline's run had.
+    """
     if name is None and newest_run() is None:
         cli.say(f"no run with a baseline in {RUNS}/: scaling {FALLBACK} (python -m nas.search makes a run)")
     found = find_network(name, "--baseline")
@@ -85,7 +89,7 @@ def find_baseline(
         name or found.label,
         found.origin,
         path,
-        data or arguments.get("data", datasets.DEFAULT),
+        data(arguments),
         Recipe(**recipe),
         arguments.get("seed", 0) if seed is None else seed,
         measured,

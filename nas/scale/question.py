@@ -8,6 +8,7 @@ from functools import cached_property
 
 from nas import latency, memory, scaling
 from nas.architecture import Architecture
+from nas.datasets import Source
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
 from nas.scale.baseline import Baseline
@@ -135,7 +136,7 @@ def check_memory(members: list[Member], device: str) -> None:
             )
 
 
-def image_sizes(data: str, baseline: Architecture, networks: list[Architecture]) -> list[int]:
+def image_sizes(data: Source, baseline: Architecture, networks: list[Architecture]) -> list[int]:
     """The size in pixels that each network's images have in training, in proportion to its resolution.
 
     The largest gets the data's own, so that none enlarges an image: a larger γ shows the network more of it.

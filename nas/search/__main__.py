@@ -12,7 +12,7 @@ import typer
 
 from nas import cli, datasets, latency, study
 from nas.budgets import Bounds
-from nas.datasets import Dataset
+from nas.datasets import Dataset, Source
 from nas.display import Display
 from nas.errors import UserError
 from nas.evaluate import Proxy, load_data
@@ -41,6 +41,9 @@ REWARDS = ("v1", "v2")
 def main(
     space: Annotated[str, typer.Option(help="A bundled space (mnas, efficientnet_v1, …) or a .toml file.")] = "mnas",
     data: Annotated[str, typer.Option(help="A data set's name, or a folder train/CLASS/*.")] = datasets.DEFAULT,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
     run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: space and data]")] = None,
     trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
     time_budget: Annotated[
@@ -105,7 +108,8 @@ def main(
     if reward not in REWARDS:
         raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
     wanted_objectives = _objectives(objectives)
-    images = load_data(data)
+    source = Source.of({}, data, None, resize, skip_broken, recheck)
+    images = load_data(source)
     hired = hire(device, workers, ray, gpus_per_trial)
     if "latency" in wanted_objectives:
         hired.check_here("--objectives latency")
@@ -119,7 +123,7 @@ def main(
         trials,
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
-        Proxy(data, recipe, hired.device),
+        Proxy(source, recipe, hired.device),
         hired,
         _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
@@ -129,7 +133,7 @@ def main(
     path = run_path(run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name])))
     arguments = {
         "space": space,
-        "data": data,
+        **source.arguments(),
         "trials": trials,
         "time_budget": time_budget,
         "confirm": wanted.confirm,

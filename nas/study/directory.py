@@ -25,8 +25,8 @@ Direction = Literal["maximize", "minimize"]
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
-# Arguments that older versions did not have, and what they did.
-ADDED = {"metric": "accuracy"}
+# What arguments are that older versions did not have.
+FORMERLY = {"metric": "accuracy", "resize": "crop"}
 
 # Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
 EXTENT = ("trials", "time_budget", "confirm")
@@ -104,7 +104,7 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
     old, new = saved.get("arguments", {}), facts["arguments"]
     for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
-        before, now = (arguments.get(key, ADDED.get(key)) for arguments in (old, new))
+        before, now = (arguments.get(key, FORMERLY.get(key)) for arguments in (old, new))
         if before != now:
             option = f"--{key.replace('_', '-')}"
             why = " (the learning rate's schedule is made for so many)" if key == "epochs" else ""

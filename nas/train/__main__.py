@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import torch
 import typer
 
 from nas import cli, datasets, study, trained
-from nas.datasets import Dataset
+from nas.datasets import Dataset, Source, Stored
 from nas.errors import RunFailed, UserError, check_installed, first_line
 from nas.files import read_toml
 from nas.images import Images, images_of
@@ -53,6 +54,9 @@ def main(
     data: Annotated[
         str | None, typer.Option(help="A data set's name, or a folder train/CLASS/*.  [default: the run's]")
     ] = None,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
     run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: NETWORK-DATA-train]")] = None,
     recipe: Annotated[
         str | None,
@@ -102,7 +106,7 @@ def main(
         check_installed("--tensorboard", "tensorboard", "tensorboard")
     with joined(device) as ranks:
         found = find_network(network)
-        source = data or found.facts.get("arguments", {}).get("data", datasets.DEFAULT)
+        source = Source.of(found.facts.get("arguments", {}), datasets.DEFAULT, data, resize, skip_broken, recheck)
         measured = metric_of(metric, found.facts)
         chosen = Recipe.load(recipe or (TUNING if pretrained else DEFAULT))
         chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
@@ -110,10 +114,21 @@ def main(
         frozen = parse_freeze(freeze, found.architecture)
         weights = read_pretrained(pretrained, found.architecture) if pretrained else None
         path = run_path(run) if run else None
-        images = datasets.load(source, image_size=image_size, largest=found.architecture.resolution)
+        images = shared(
+            ranks,
+            source,
+            partial(
+                datasets.load_source,
+                image_size=image_size,
+                largest=found.architecture.resolution,
+                value_range=weights.value_range if weights else None,
+            ),
+        )
         path = path or run_path(default_name(found.label, images.name, trained=True))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
-        held = datasets.load_test(source, images) if test else None  # refused before anything is written
+        held = (
+            datasets.load_test(source.name, images, skip_broken=source.skip_broken) if test else None
+        )  # refused before anything is written
         training, validation = images_of(images, None, ranks.where)
         if weights:
             training, validation = (normalised_as(part, weights) for part in (training, validation))
@@ -133,7 +148,8 @@ def main(
         )
         wanted.check(ranks)
         arguments = {
-            **{"data": source, "recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
+            **source.arguments(),
+            **{"recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
             **{"pieces": wanted.pieces, "image_size": images.image_size, "compile": compiled or None, "seed": seed},
             **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
             **{"metric": option_of(measured), "device": device, "processes": ranks.world},
@@ -152,6 +168,22 @@ def main(
                 conclude(wanted, path, held, training, ranks)
         else:
             perform(wanted, course, model, ranks, path, tensorboard)
+
+
+def shared(ranks: Ranks, source: Source, load: Callable[[Source], Dataset]) -> Dataset:
+    """The images, found by the first process; the others read them from where it has stored them.
+
+    Raises UserError as `load` does: where the first one fails, so do the others.
+    """
+    if not ranks.first:
+        stored = Stored.from_json(ranks.handed("data", ""))
+        return load(replace(source, stored=stored, recheck=False))
+    found = None
+    try:
+        found = load(source)
+        return found
+    finally:
+        ranks.handed("data", found.stored.to_json() if found and found.stored else "")
 
 
 def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:

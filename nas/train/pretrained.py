@@ -34,7 +34,7 @@ class Pretrained:
     """Weights by name, and the images that they know.
 
     architecture: whose weights they are, None where the file does not say. classes: None where it does not say either.
-    mean, std: by which pixel values were normalised, one number per channel.
+    mean, std: by which pixel values were normalised, one number per channel. value_range: as of `trained.Inputs`.
     """
 
     origin: str
@@ -43,6 +43,7 @@ class Pretrained:
     classes: tuple[str, ...] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +74,9 @@ def read_pretrained(source: str, arch: Architecture) -> Pretrained:
     known = trained.read(path)
     weights = load_file(trained.find(path))
     inputs = known.inputs
-    return Pretrained(f"{path}", weights, known.architecture, inputs.classes, inputs.mean, inputs.std)
+    return Pretrained(
+        f"{path}", weights, known.architecture, inputs.classes, inputs.mean, inputs.std, inputs.value_range
+    )
 
 
 def _torchvision(arch: Architecture) -> Pretrained:

@@ -44,7 +44,8 @@ class Training:
     @cached_property
     def inputs(self) -> Inputs:
         """What the trained network takes."""
-        return Inputs(self.data.classes, self.data.channels, self.data.image_size, self.mean, self.std)
+        data = self.data
+        return Inputs(data.classes, data.channels, data.image_size, self.mean, self.std, data.resize, data.value_range)
 
     def check(self, ranks: Ranks) -> None:
         """Refuse what cannot end well, before anything is written or trained; raises UserError."""

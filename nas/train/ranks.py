@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -45,6 +46,22 @@ class Ranks:
         if len(content):
             dist.broadcast(content, 0)
         return content.cpu().numpy().tobytes()
+
+    def handed(self, name: str, message: str) -> str:
+        """What the first process has under a name, in all of them, however long the others wait for it.
+
+        It goes by the store by which processes find each other: what they compute together has a time limit.
+        """
+        if self.world == 1:
+            return message
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            address, port, is_master=False, timeout=timedelta(days=7)
+        )
+        key = f"{name}, start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if self.first:
+            store.set(key, message)
+        return store.get(key).decode()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.errors import UserError, check_installed
-from nas.evaluate import Proxy, Report
+from nas.evaluate import Proxy, Report, handed_over
 from nas.workers import processes
 from nas.workers.processes import Submit, trained_again
 
@@ -40,6 +40,7 @@ class Workers:
         A job whose worker dies is given to another once; then it is Failed. `report` is called while jobs are done,
         from other threads.
         """
+        proxy = handed_over(proxy)
         if self.share is None:
             return processes.pool(proxy, self.count, report)
         from nas.workers import cluster

@@ -25,6 +25,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
+from nas.datasets import Source
 from nas.errors import RunFailed, UserError
 from nas.evaluate import Failed, Job, Proxy, Report, Result, evaluate, load_data
 from nas.proxy import Progress
@@ -132,7 +133,7 @@ def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> Iterator[S
     """
     waiting: SimpleQueue[_Work | None] = SimpleQueue()
     spread = replace(proxy, data=_anywhere(proxy.data))
-    places = [_Place(spread, load_data(proxy.data).fingerprint, share, report, waiting) for _ in range(workers)]
+    places = [_Place(spread, share, report, waiting) for _ in range(workers)]
     for place in places:
         place.start()
 
@@ -151,9 +152,10 @@ def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> Iterator[S
             place.close()
 
 
-def _anywhere(data: str) -> str:
+def _anywhere(data: Source) -> Source:
     """A data set as a process names it that was started in another folder."""
-    return data if data in datasets.LOADERS else os.path.abspath(os.path.expanduser(data))
+    known = data.name in datasets.LOADERS
+    return data if known else replace(data, name=os.path.abspath(os.path.expanduser(data.name)))
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,9 @@ class _Place(Thread):
     An actor that finds no room yet keeps no job, so what waits is trained where there is room.
     """
 
-    def __init__(
-        self, proxy: Proxy, fingerprint: str, share: Share, report: Report, waiting: SimpleQueue[_Work | None]
-    ) -> None:
+    def __init__(self, proxy: Proxy, share: Share, report: Report, waiting: SimpleQueue[_Work | None]) -> None:
         super().__init__(daemon=True)
-        self.proxy, self.fingerprint, self.share = proxy, fingerprint, share
+        self.proxy, self.share = proxy, share
         self.report, self.waiting = report, waiting
         self.trainer: Any = None
         self.closing = False
@@ -213,7 +213,7 @@ class _Place(Thread):
             "scheduling_strategy": "SPREAD",
         }
         self.trainer = ray.remote(Trainer).options(**options).remote(self.proxy, self.share.cpus_per_trial)
-        ready = self.trainer.load.remote(self.fingerprint)
+        ready = self.trainer.load.remote()
         while not ray.wait([ready], timeout=PATIENCE)[0]:
             if not self.share.room():
                 raise RunFailed(
@@ -268,20 +268,12 @@ class Trainer:
         self.proxy = proxy
         self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
 
-    def load(self, fingerprint: str) -> None:
-        """Load the data.
-
-        Raises UserError where the data is not there, or is not that of this fingerprint.
-        """
+    def load(self) -> None:
+        """Load the data; raises UserError where it is not there, or is not what it is where the command was started."""
         try:
-            data = load_data(self.proxy.data)
+            load_data(self.proxy.data)
         except UserError as error:
             raise UserError(f"on the Ray node {platform.node()}: {error}") from None
-        if data.fingerprint != fingerprint:
-            raise UserError(
-                f"on the Ray node {platform.node()}: data {self.proxy.data} is not what it is where the command was "
-                "started; make them the same"
-            )
 
     def train(self, job: Job) -> Iterator[Progress | Result]:
         """Train a job: gives its progress as it goes on, and at last its result."""
