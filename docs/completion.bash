@@ -11,9 +11,9 @@ _nas_options() {
         nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-madds --max-params --min-madds --out --resolution --space --threads" ;;
         nas.export) echo "--data --images --json --out --to" ;;
         nas.report) echo "--live --out --port" ;;
-        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --no-measure --params --phi --ray --rule --run --seed --seeds --step --storage --target --tolerance --train --workers" ;;
-        nas.search) echo "--confirm --data --device --early-stopping --epochs --from --gpus-per-trial --max-madds --max-params --min-madds --no-early-stopping --objectives --progressive --ray --reward --run --sampler --seed --space --storage --target-madds --time-budget --trials --workers" ;;
-        nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --pieces --pretrained --recipe --run --seed --tensorboard --test --unfreeze" ;;
+        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --ray --recheck --resize --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
+        nas.search) echo "--confirm --data --device --early-stopping --epochs --from --gpus-per-trial --max-madds --max-params --metric --min-madds --no-early-stopping --no-skip-broken --objectives --progressive --ray --recheck --resize --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --workers" ;;
+        nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --metric --no-skip-broken --pieces --pretrained --recheck --recipe --resize --run --seed --skip-broken --tensorboard --test --unfreeze" ;;
     esac
 }
 
