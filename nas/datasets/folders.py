@@ -79,8 +79,8 @@ def folder(
 
 
 def _place(root: Path) -> str:
-    """How the names of a folder's files in the cache begin; its own name may be too long for them."""
-    name = os.fsdecode(os.fsencode(root.name)[:100])
+    """How the names of a folder's files in the cache begin; its own name may be too long, or no text."""
+    name = os.fsencode(root.name)[:100].decode(errors="ignore")
     return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
