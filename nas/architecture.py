@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ACTIVATIONS = {"relu": "re", "relu6": "r6", "silu": "sw", "hardswish": "hs"}  # with timm's suffixes
 MAX_RESOLUTION = 4096
 FAMILIES = "search_spaces.families"
-EXPANDING = 1.000001  # an expansion convolution to as many channels as there are: e1 means that there is none
+EXPANDING = 1.000001  # an expansion convolution that adds no channels; e1 means that there is no such convolution
 USUAL_SE = (0.25, 0.5)
 SE_DECIMALS = 4  # at most, of an SE ratio that is preferred to shorter ones because it gives whole channels
 KEYS = {"r": "repeats", "k": "kernel", "s": "stride", "e": "expansion", "c": "channels", "se": "se"}
@@ -150,15 +150,13 @@ def canonical(stage: Stage, in_channels: int, activation: str) -> Stage:
     Of all expansions that round to the same channels in each block it has the one of fewest decimals. Of all SE ratios
     it has a usual one (USUAL_SE), else one that gives whole channels, else the one of fewest decimals.
     """
-    op = stage.op
-    if stage.expansion == 1:
-        op = OPS[op].plain or op
+    op = (OPS[stage.op].plain if stage.expansion == 1 else None) or stage.op
     can_skip = stage.repeats > 1 or (stage.stride == 1 and stage.channels == in_channels)
     skip = stage.skip if can_skip else OPS[op].skip
     own = None if stage.activation == activation else stage.activation
     stage = replace(stage, op=op, skip=skip, activation=own)
-    stage = replace(stage, expansion=_expansion(stage, in_channels)) if OPS[op].expands else stage
-    return replace(stage, se=_se(stage, in_channels)) if stage.se else stage
+    expansion = _expansion(stage, in_channels) if OPS[op].expands else stage.expansion
+    return replace(stage, expansion=expansion, se=_se(stage, in_channels) if stage.se else 0)
 
 
 def _layers(stage: Stage, in_channels: int) -> tuple[Layer, ...]:
@@ -166,27 +164,24 @@ def _layers(stage: Stage, in_channels: int) -> tuple[Layer, ...]:
     return stage.first(in_channels).layers + (stage.later().layers if stage.repeats > 1 else ())
 
 
-def _expansion(stage: Stage, in_channels: int) -> float:
+def _same(stage: Stage, in_channels: int, at: Callable[[float], Stage], limit: float) -> Callable[[float], bool]:
+    """Whether a ratio above 0 and up to a limit gives the layers of this stage; at: the stage with another ratio."""
     layers = _layers(stage, in_channels)
+    return lambda x: 0 < x <= limit and _layers(at(x), in_channels) == layers
+
+
+def _expansion(stage: Stage, in_channels: int) -> float:
     widest = max(layer.out_channels for layer in stage.first(in_channels).layers[:-1] if isinstance(layer, Conv))
-
-    def same(expansion: float) -> bool:
-        inside = 0 < expansion <= _LIMITS["expansion"]
-        return inside and _layers(replace(stage, expansion=expansion), in_channels) == layers
-
+    same = _same(stage, in_channels, lambda x: replace(stage, expansion=x), _LIMITS["expansion"])
     found = shortest_decimal(stage.expansion, widest / in_channels, same)
     return EXPANDING if found == 1 else found
 
 
 def _se(stage: Stage, in_channels: int) -> float:
-    layers = _layers(stage, in_channels)
-
-    def same(se: float) -> bool:
-        return 0 < se <= 1 and _layers(replace(stage, se=se), in_channels) == layers
-
-    squeezes = [layer.squeeze for layer in layers if isinstance(layer, SqueezeExcitation)]
+    squeezes = [layer.squeeze for layer in _layers(stage, in_channels) if isinstance(layer, SqueezeExcitation)]
     pairs = zip(squeezes, (in_channels, stage.channels), strict=False)
     whole = [squeeze / channels for squeeze, channels in pairs if squeeze * 10**SE_DECIMALS % channels == 0]
+    same = _same(stage, in_channels, lambda x: replace(stage, se=x), _LIMITS["se"])
     preferred = next(filter(same, (*USUAL_SE, *whole)), None)
     return preferred or shortest_decimal(stage.se, squeezes[0] / in_channels, same)
 
@@ -196,7 +191,8 @@ class Architecture:
     """A network as a value: stages between a 3x3 stride-2 stem convolution and a 1x1 head convolution.
 
     stem and head are output channels; resolution is the side of the square input in pixels (1 to 4096).
-    Stages are kept in canonical form, so equal networks are equal values with one string and one hash.
+    Stages are kept in canonical form, so networks whose stages have equal layers are equal values with one string and
+    one hash. Stages stay as they are divided, for each is scaled by itself.
     """
 
     stages: tuple[Stage, ...]
@@ -210,13 +206,14 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("an architecture needs at least one stage, like ds_r1_k3_s1_e1_c16")
-        for name, low, high in (("stem", 1, 65536), ("head", 1, 65536), ("resolution", 1, MAX_RESOLUTION)):
+        for name, most in (("stem", 65536), ("head", 65536), ("resolution", MAX_RESOLUTION)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise UserError(f"{name} must be a whole number from {low} to {high}, got {str(value)[:20]}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise UserError(f"{name} must be a whole number from 1 to {most}, got {str(value)[:20]}")
         if str(self.activation) not in ACTIVATIONS:
-            shown = str(self.activation)[:40]
-            raise UserError(f"unknown activation {shown!r}; {nearest(shown, ACTIVATIONS)}")
+            raise UserError(
+                f"unknown activation {(shown := str(self.activation)[:40])!r}; {nearest(shown, ACTIVATIONS)}"
+            )
         for name in ("norm_eps", "norm_momentum"):
             value = getattr(self, name)
             if not isinstance(value, float) or not 0 < value < 1:
@@ -269,8 +266,7 @@ class Architecture:
     def to_toml(self, about: Mapping[str, str | float] | None = None, inputs: Mapping[str, Any] | None = None) -> str:
         """This architecture as a TOML file; loading ignores the tables about (for the reader) and inputs."""
         settings = {f.name: getattr(self, f.name) for f in self._settings()}
-        stages = [str(stage) for stage in self.stages]
-        return to_toml({**settings, "stages": stages, "inputs": inputs, "about": about})
+        return to_toml({**settings, "stages": list(map(str, self.stages)), "inputs": inputs, "about": about})
 
     def __str__(self) -> str:
         words = [f"{self.resolution}px", f"stem{self.stem}", *map(str, self.stages), f"head{self.head}"]
@@ -281,8 +277,7 @@ class Architecture:
     def _settings(self) -> list[Any]:
         """The fields that a text must name: all but the stages and what is at its default."""
         always = ("resolution", "stem", "head")
-        chosen = [f for f in fields(self) if f.name in always or getattr(self, f.name) != f.default]
-        return [f for f in chosen if f.name != "stages"]
+        return [f for f in fields(self)[1:] if f.name in always or getattr(self, f.name) != f.default]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -326,8 +321,6 @@ class Architecture:
     def at(self, resolution: int) -> Architecture:
         """The same network for images of another size in pixels."""
         return replace(self, resolution=resolution)
-
-    # Doors to the rooms above, for the reader's convenience; imported when called.
 
     def cost(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Cost:
         """Count MAdds, fvcore flops, parameters and activations, at the own resolution unless one is given."""

@@ -220,7 +220,7 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int:
-        """The exact number of distinct networks."""
+        """The exact number of distinct networks: those of equal layers count once, however they are spelled."""
         return trellis.size(self._trellis())
 
     def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:

@@ -44,8 +44,12 @@ class Inputs:
     @property
     def sentence(self) -> str:
         """How image files become what it takes, for the reader."""
-        how = {"crop": "cropped to their centre square", "pad": "padded with black", "stretch": "stretched"}
-        said = f"images are {how[self.resize]}, to {self.image_size} px"
+        how = {
+            "crop": "cropped to their centre square",
+            "pad": "padded with black to squares",
+            "stretch": "stretched to squares",
+        }
+        said = f"images are {how[self.resize]}, resized to {self.image_size} px"
         if self.value_range is None:
             return said
         low, high = self.value_range

@@ -1,5 +1,6 @@
 """Choosing and scaling from end to end, and its parts: successive halving, what is told apart, memory."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,11 @@ from torch.profiler import ProfilerActivity, profile
 from nas import Architecture, memory, scaling
 from nas.confirm import half_intervals, t_quantile
 from nas.evaluate import Job
+from nas.progressive import Schedule
+from nas.proxy import Recipe
 from nas.scale import question
 from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
+from nas.scale.trainings import recipe_key
 from tests.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -379,3 +384,16 @@ def test_bad_input_gets_one_line_and_writes_nothing(
     assert said in ended.err
     assert not list(here.glob("runs/*/*.toml"))
     assert not list(here.glob("runs/*/scale/*"))
+
+
+def test_the_key_of_a_training_is_all_of_its_recipe() -> None:
+    """A field added to Recipe has to join it; epochs are the job's own."""
+    other = Recipe(
+        **{"epochs": 7, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.1, "warmup": 0.1},
+        **{"label_smoothing": 0.1, "dropout": 0.1, "drop_path": 0.1, "image_size": 64, "shift": 0.1, "flip": False},
+        **{"clip": 1.0, "progressive": Schedule.load("default")},
+    )
+    for field in fields(Recipe):
+        changed = replace(Recipe(), **{field.name: getattr(other, field.name)})
+        assert (recipe_key(changed) != recipe_key(Recipe())) == (field.name != "epochs"), field.name
+    assert json.loads(recipe_key(Recipe()))["learning_rate"] == 0.004

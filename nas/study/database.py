@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -85,8 +87,8 @@ def read_study(path: Path, name: str) -> optuna.Study | None:
 
 
 def _url(file: Path) -> str:
-    """The URL of an SQLite file, whatever signs and bytes are in its path."""
-    return f"sqlite:///{file.absolute().as_uri()}?uri=true"
+    """The URL of an SQLite file, whatever signs are in its path."""
+    return f"sqlite:///file:{quote(os.fsencode(file))}?uri=true"
 
 
 def shown_url(storage: str) -> str:
@@ -105,11 +107,9 @@ def _made(
 ) -> tuple[optuna.Study, bool]:
     """The study of this name, and whether it was made just now: of several processes by one."""
     try:
-        return optuna.create_study(
-            study_name=shown(name), storage=database, sampler=sampler, directions=directions
-        ), True
+        return optuna.create_study(study_name=name, storage=database, sampler=sampler, directions=directions), True
     except optuna.exceptions.DuplicatedStudyError:
-        return optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
+        return optuna.load_study(study_name=name, storage=database, sampler=sampler), False
 
 
 def _shared(url: str) -> RDBStorage:

@@ -19,6 +19,7 @@ import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.errors import RunFailed
 from nas.study import database
 from nas.study.ledger import lost, refused
 
@@ -87,7 +88,7 @@ def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any]) -> An
 class Heart:
     """Beats for the trials that this process has, where others may be at work; it is told of each.
 
-    After Ctrl-C, those that it still has wait for whoever asks next.
+    After Ctrl-C, or too many failures, those that it still has wait for whoever asks next.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -105,7 +106,7 @@ class Heart:
         self._stopped.set()
         if self._storage:
             self._thread.join()
-            for trial in self._trials if kind is KeyboardInterrupt else ():
+            for trial in self._trials if kind in (KeyboardInterrupt, RunFailed) else ():
                 with suppress(UpdateFinishedTrialError):  # it was taken from this process, which was not heard of
                     self._storage.set_trial_state_values(trial, TrialState.WAITING)
 
