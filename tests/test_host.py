@@ -61,9 +61,10 @@ def test_a_host_program_stays_as_it_was(here: Path, images: Path) -> None:
     before = state_of_process()
     os.umask(before["umask"])
     storage = f"sqlite:///{here}/shared.db"
-    search("small.toml", str(images), "r", 2, epochs=1, workers=2, storage=storage, confirm=1, sampler="tpe")
-    scale("1", baseline="r", coefficients="1.2,1.1,1.15", workers=1)
-    train(NET, str(images), "t", epochs=1, device="cpu")
+    options = {"run": "r", "trials": 2, "epochs": 1, "workers": 2, "confirm": 1, "sampler": "tpe"}
+    search(space="small.toml", data=str(images), storage=storage, **options)
+    scale(phi="1", baseline="r", coefficients="1.2,1.1,1.15", workers=1)
+    train(NET, data=str(images), run="t", epochs=1, device="cpu")
     after = state_of_process()
     os.umask(before["umask"])
     assert {name: value for name, value in after.items() if value != before[name]} == {}

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.architecture import BlockError
 from nas.errors import UserError
 from nas.evaluate import Failed, Job, Proxy, Result
 from nas.machine import available_cores
@@ -129,14 +128,8 @@ def test_jobs_wait_for_workers_and_a_report_that_fails_costs_its_job_only(proxy:
     assert not multiprocessing.active_children()
 
 
-def test_errors_come_from_a_worker_as_they_are_or_say_the_same() -> None:
-    assert repr(processes._portable(UserError("no such data"))) == "UserError('no such data')"
-    assert repr(processes._portable(BlockError(7, "odd"))) == "UserError('column 7: odd')"  # it takes two arguments
-    assert repr(processes._portable(type("Local", (Exception,), {})("x"))) == "RuntimeError('Local: x')"
-
-
-def test_workers_and_threads_are_as_many_as_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "available_cores", lambda: 3)
-    assert processes.default_workers("cpu") == 3
-    monkeypatch.setattr(processes, "available_cores", lambda: 64)
-    assert processes.default_workers("cpu") == processes.MOST_WORKERS
+def test_a_mistake_of_the_users_comes_from_a_worker_as_one(proxy: Proxy) -> None:
+    with processes.pool(proxy, 2, lambda job, progress: None) as submit:
+        future = submit(Job("ir_r1_k3_s1_e6", 0))  # a BlockError, which takes other arguments than its text
+        with pytest.raises(UserError, match="channels is missing"):
+            future.result()

@@ -40,12 +40,11 @@ class Workers:
         A job whose worker dies is given to another once; then it is Failed. `report` is called while jobs are done,
         from other threads.
         """
-        proxy = handed_over(proxy)
         if self.share is None:
-            return processes.pool(proxy, self.count, report)
+            return processes.pool(handed_over(proxy) if self.count > 1 else proxy, self.count, report)
         from nas.workers import cluster
 
-        return cluster.pool(proxy, self.count, report, self.share)
+        return cluster.pool(handed_over(proxy), self.count, report, self.share)
 
     def __str__(self) -> str:
         where = f", {self.share}" if self.share else ""

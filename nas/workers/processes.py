@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -194,20 +193,9 @@ def _serve(proxy: Proxy, threads: int, pipe: Connection) -> None:
             job = pipe.recv()
             try:
                 answer: Result | Exception = evaluate(proxy, job, lambda _, progress: pipe.send(progress))
-            except Exception as error:
-                answer = _portable(error)
+            except UserError as error:
+                answer = UserError(str(error))  # one of a class that takes other arguments could not be sent
             pipe.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself if another process can make it anew, else one that says the same."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return (
-            UserError(str(error)) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-        )
-    return error
 
 
 def _end_with_parent() -> None:
