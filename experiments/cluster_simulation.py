@@ -34,7 +34,7 @@ from rows import append
 from search_efficiency import Problem, Trainer, curve, ours
 from threadpoolctl import threadpool_limits
 
-from nas.machine import available_cores
+from nas.base.machine import available_cores
 
 OUT = Path(__file__).resolve().parent / "cluster_simulation"
 TRIALS = 10_000  # of a simulated search

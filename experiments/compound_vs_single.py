@@ -28,12 +28,14 @@ import torch
 from matplotlib.figure import Figure
 from shared_images import FOLDER, jpegs, pixels
 
-from nas import Architecture, memory, scaling
+from nas import Architecture
+from nas.base.units import format_count
 from nas.datasets import Dataset
-from nas.proxy import Recipe, train
+from nas.devices import memory
+from nas.networks import scaling
+from nas.networks.scaling import Coefficients, Member
 from nas.scale.halving import gap, margin, noise
-from nas.scaling import Coefficients, Member
-from nas.units import format_count
+from nas.training.proxy import Recipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).resolve().parent / "compound_vs_single"

@@ -1,4 +1,4 @@
-"""How much quicker `nas.convolutions` goes than torch's own way, kernel by kernel: a forward and a backward pass.
+"""How much quicker `nas.training.convolutions` is than torch's own way, kernel by kernel: forward and backward pass.
 
     python experiments/convolutions.py
 
@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from nas.convolutions import convolve
-from nas.machine import available_cores
-from nas.proxy import mixed_dtype
+from nas.base.machine import available_cores
+from nas.devices.device import mixed_dtype
+from nas.training.convolutions import convolve
 
 KEPT = Path(__file__).resolve().parent / "convolutions"
 BATCH, CHANNELS, ROUNDS, WARM_UP, LEAST = 64, 240, 9, 2, 0.02  # LEAST: seconds of each measurement

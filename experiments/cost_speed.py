@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import Architecture, SearchSpace
-from nas.blocks import make_divisible
-from nas.cost import count_stage
-from nas.machine import available_cores
+from nas.base.machine import available_cores
+from nas.networks.blocks import make_divisible
+from nas.networks.cost import count_stage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

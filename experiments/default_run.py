@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas.machine import available_cores
+from nas.base.machine import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/default_run"

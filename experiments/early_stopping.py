@@ -39,8 +39,8 @@ from PIL import Image
 
 from nas import Architecture, Sampler, SearchSpace, Stopper
 from nas.datasets import Dataset
-from nas.pareto import hypervolume
-from nas.proxy import Recipe, train
+from nas.selection.pareto import hypervolume
+from nas.training.proxy import Recipe, train
 
 KEPT = Path(__file__).resolve().parent / "early_stopping"
 SPACES = {"mnas": "mnas", "small": str(KEPT / "small.toml")}

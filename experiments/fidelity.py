@@ -32,10 +32,11 @@ from scipy.stats import kendalltau
 from shared_images import FOLDER, jpegs, pixels
 from zero_cost import SCORES
 
-from nas import Architecture, SearchSpace, plots
+from nas import Architecture, SearchSpace
+from nas.base.machine import available_cores
 from nas.datasets import Dataset, split
-from nas.machine import available_cores
-from nas.proxy import Recipe, train
+from nas.plots import figures as plots
+from nas.training.proxy import Recipe, train
 
 KEPT = Path(__file__).resolve().parent / "fidelity"
 NETWORKS, BUDGET, SEEDS, EVERY = 40, 400e6, 3, 5
@@ -115,7 +116,7 @@ def train_part(part: int, of: int) -> None:
         arch = drawn[i] if way.width == 1 else drawn[i].scale(1, way.width, 1)
         recipe = Recipe(epochs=way.epochs, image_size=way.pixels, shift=way.shift, batch_size=way.batch)
         began = time.process_time()
-        with mock.patch("nas.proxy.mixed_dtype", return_value=None) if way.fp32 else nullcontext():
+        with mock.patch("nas.training.proxy.mixed_dtype", return_value=None) if way.fp32 else nullcontext():
             outcome = train(arch, data[way.share], recipe, seed, "cpu")
         row = {
             "network": i,

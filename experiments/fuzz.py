@@ -31,19 +31,20 @@ from pathlib import Path
 import pandas as pd
 import survival
 
-import search_spaces
-from nas import cli, study
-from nas.architecture import Architecture, parse_stage
+from nas import search_spaces
+from nas.base import cli
+from nas.base.errors import RunFailed, UserError
 from nas.cost.__main__ import main as cost
-from nas.errors import RunFailed, UserError
-from nas.named import find_network
-from nas.progressive import Schedule
+from nas.networks.architecture import Architecture, parse_stage
 from nas.report import run as runs
 from nas.report.contents import contents
+from nas.runs import study
+from nas.runs.lookup import find_network
 from nas.scale.__main__ import main as scale
 from nas.search.__main__ import main as search
-from nas.space import SearchSpace
+from nas.spaces.space import SearchSpace
 from nas.train.__main__ import main as train
+from nas.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/fuzz"
@@ -235,7 +236,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
             )
             for f in files
         },
-        "nas.cost": (costs, arguments(cost), 0.02),
+        "nas.networks.cost": (costs, arguments(cost), 0.02),
         "nas.search": (searches, arguments(search, *nowhere), 0.015),
         "nas.scale": (scales, arguments(scale, *nowhere), 0.015),
         "nas.train": (trains, arguments(train, *nowhere), 0.015),

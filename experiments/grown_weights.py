@@ -4,7 +4,7 @@
 
 One of the cheapest networks of mnas and its φ = 2 member (α 1.2, β 1.1, γ 1.15), on a third of the embedded data at
 28 px, with the default recipe. For each seed the small one is trained, then the large one for 2, 4 and 8 epochs, each a
-whole training with its learning rate going to 0: from scratch, and from the small one's weights (`nas.train.grow`).
+whole training with its learning rate going to 0: from scratch, and from the small one's weights (`nas.training.grow`).
 Writes experiments/grown_weights/: results.csv, grown.png, RESULT.md. Trainings that results.csv holds are not repeated.
 Seconds are those of the processor, on one thread.
 """
@@ -26,19 +26,20 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from nas import datasets, plots
-from nas.architecture import Architecture
+from nas import datasets
+from nas.base.machine import available_cores
 from nas.datasets import Dataset
-from nas.images import images_of
-from nas.machine import available_cores
-from nas.network import Network
-from nas.proxy import calm
-from nas.space import SearchSpace
-from nas.train.loop import Course, train
-from nas.train.pretrained import Pretrained, begin_with
-from nas.train.ranks import Ranks
-from nas.train.recipe import Recipe
-from nas.train.trainee import Trainee
+from nas.datasets.batches import images_of
+from nas.networks.architecture import Architecture
+from nas.networks.module import Network
+from nas.plots import figures as plots
+from nas.spaces.space import SearchSpace
+from nas.training.loop import Course, train
+from nas.training.pretrained import Pretrained, begin_with
+from nas.training.proxy import calm
+from nas.training.ranks import Ranks
+from nas.training.recipe import Recipe
+from nas.training.trainee import Trainee
 
 KEPT = Path(__file__).resolve().parent / "grown_weights"
 EPOCHS = (2, 4, 8)

@@ -24,8 +24,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nas import SearchSpace
-from nas.latency import PASSES, TIMES, Conditions, cover, measure_table, prepared
-from nas.machine import available_cores
+from nas.base.machine import available_cores
+from nas.devices.latency import PASSES, TIMES, Conditions, cover, measure_table, prepared
 
 KEPT = Path(__file__).resolve().parent / "latency_table"
 UNSEEN, FIRST_SEED, EVERY = 40, 3000, 12

@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 import torchvision
 
-from nas import Architecture, scaling
-from nas.architecture import FAMILIES, bundled_path
-from nas.files import read_toml, write_atomic
+from nas import Architecture
+from nas.base.files import read_toml, write_atomic
+from nas.networks import scaling
+from nas.networks.architecture import FAMILIES, bundled_path
 
 KEPT = Path(__file__).resolve().parent / "paper_check"
 B0 = Architecture.load("efficientnet_b0")

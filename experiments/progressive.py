@@ -25,12 +25,13 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from nas import datasets, plots
-from nas.architecture import Architecture
-from nas.machine import available_cores
-from nas.progressive import Schedule
-from nas.proxy import Recipe, Stepper, train
-from nas.space import SearchSpace
+from nas import datasets
+from nas.base.machine import available_cores
+from nas.networks.architecture import Architecture
+from nas.plots import figures as plots
+from nas.spaces.space import SearchSpace
+from nas.training.proxy import Recipe, Stepper, train
+from nas.training.schedule import Schedule
 
 KEPT = Path(__file__).resolve().parent / "progressive"
 

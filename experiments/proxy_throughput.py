@@ -31,11 +31,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from nas import Architecture, SearchSpace, datasets
-from nas.evaluate import Job, Proxy, Result
-from nas.images import images_of
-from nas.machine import available_cores
-from nas.proxy import Recipe, Stepper, decayed, make_optimizer, pick_device
-from nas.workers.processes import Submit, pool
+from nas.base.machine import available_cores
+from nas.datasets.batches import images_of
+from nas.devices.device import pick_device
+from nas.runs.workers.processes import Submit, pool
+from nas.training.evaluate import Job, Proxy, Result
+from nas.training.proxy import Recipe, Stepper, decayed, make_optimizer
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
 SIZES = 32, 64  # pixels

@@ -37,9 +37,9 @@ from rows import append
 from threadpoolctl import threadpool_limits
 
 from nas import Sampler, SearchSpace
-from nas.machine import available_cores
-from nas.pareto import hypervolume, non_dominated
-from nas.sampler.candidates import neighbours
+from nas.base.machine import available_cores
+from nas.selection.pareto import hypervolume, non_dominated
+from nas.selection.sampler.candidates import neighbours
 
 OUT = Path(__file__).resolve().parent / "search_efficiency"
 SEEDS, FEW = 50, 10  # FEW for the searches that are slow

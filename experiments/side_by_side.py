@@ -37,11 +37,12 @@ from matplotlib.figure import Figure
 from rows import append
 from shared_images import write_cifar10
 
-from nas import Architecture, SearchSpace, datasets, plots
+from nas import Architecture, SearchSpace, datasets
+from nas.base.machine import available_cores
 from nas.datasets import Dataset
-from nas.machine import available_cores
-from nas.pareto import hypervolume, non_dominated
-from nas.proxy import Recipe, train
+from nas.plots import figures as plots
+from nas.selection.pareto import hypervolume, non_dominated
+from nas.training.proxy import Recipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/side_by_side"
@@ -65,7 +66,7 @@ def peer(folder: Path, out: Path, seed: int) -> None:
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    from nas.timm import to_arch_def
+    from nas.networks.timm import to_arch_def
 
     space = SearchSpace.load("mnas")
     usual = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]

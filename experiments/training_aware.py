@@ -28,9 +28,10 @@ import pandas as pd
 import torch
 
 from nas import Architecture, SearchSpace, datasets
-from nas.images import images_of
-from nas.machine import available_cores
-from nas.proxy import Recipe, Stepper, pick_device
+from nas.base.machine import available_cores
+from nas.datasets.batches import images_of
+from nas.devices.device import pick_device
+from nas.training.proxy import Recipe, Stepper
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/training_aware"

@@ -40,15 +40,16 @@ import rows
 from matplotlib.figure import Figure
 from shared_images import write_cifar10
 
-from nas import Architecture, scaling
+from nas import Architecture
+from nas.base.errors import UserError
+from nas.base.files import read_toml
+from nas.base.machine import available_cores
+from nas.base.units import format_count
 from nas.datasets import cache_directory
-from nas.errors import UserError
-from nas.files import read_toml
-from nas.machine import available_cores
+from nas.networks import scaling
+from nas.networks.scaling import EQUAL, Coefficients
 from nas.scale.halving import gap, margin, noise
 from nas.scale.question import SMALLEST
-from nas.scaling import EQUAL, Coefficients
-from nas.units import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/whole_story"

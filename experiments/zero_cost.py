@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import SqueezeExcitation
 
 from nas import Architecture
-from nas.network import Block, Network
+from nas.networks.module import Block, Network
 
 
 def madds(arch: Architecture, images: Tensor) -> float:

@@ -3,15 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nas.architecture import Architecture, Stage
-from nas.cost import Cost
-from nas.errors import UserError
-from nas.space import SearchSpace
+from nas.base.errors import UserError
+from nas.networks.architecture import Architecture, Stage
+from nas.networks.cost import Cost
+from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
-    from nas.sampler import Sampler
-    from nas.stopping import Stopper
-    from nas.trained import load
+    from nas.selection.sampler import Sampler
+    from nas.selection.stopping import Stopper
+    from nas.training.trained import load
 
 __all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "Stopper", "UserError", "load"]
 

@@ -14,9 +14,10 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nas import datasets, plots
-from nas.evaluate import Proxy
-from nas.proxy import Recipe
+from nas import datasets
+from nas.plots import figures as plots
+from nas.training.evaluate import Proxy
+from nas.training.proxy import Recipe
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other

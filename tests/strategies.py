@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from nas.architecture import Architecture, Stage
-from nas.blocks import Block
-from nas.space import SearchSpace
+from nas.networks.architecture import Architecture, Stage
+from nas.networks.blocks import Block
+from nas.spaces.space import SearchSpace
 
 
 @st.composite

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nas.architecture import ACTIVATIONS, Architecture, BlockError, Stage, family_names, parse_stage
-from nas.blocks import OPS
-from nas.errors import UserError
-from nas.files import to_toml
+from nas.base.errors import UserError
+from nas.base.files import to_toml
+from nas.networks.architecture import ACTIVATIONS, Architecture, BlockError, Stage, family_names, parse_stage
+from nas.networks.blocks import OPS
 from tests.strategies import architectures, layers_of, stages
 
 B0 = (

@@ -26,11 +26,12 @@ from filelock import FileLock
 from matplotlib.image import imread
 from PIL import Image
 
-from nas import Architecture, SearchSpace, datasets, evaluate
-from nas.latency import Table
-from nas.progressive import Schedule
-from nas.proxy import Diverged, Recipe, Stepper
-from nas.units import format_count
+from nas import Architecture, SearchSpace, datasets
+from nas.base.units import format_count
+from nas.devices.latency import Table
+from nas.training import evaluate
+from nas.training.proxy import Diverged, Recipe, Stepper
+from nas.training.schedule import Schedule
 from tests.conftest import SPACE, Command
 
 ROOT = Path(__file__).resolve().parents[1]

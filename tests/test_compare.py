@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from nas.distributions import difference, distribution, equal_cost, gap_of
+from nas.selection.distributions import difference, distribution, equal_cost, gap_of
 from tests.conftest import SPACE, Command
 from tests.test_commands import search
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas import confirm
-from nas.confirm import Noise, Repeat, Repeats, draws, next_repeats, pooled_noise, probabilities
-from nas.pareto import non_dominated
+from nas.selection import noise as confirm
+from nas.selection.noise import Noise, Repeat, Repeats, draws, next_repeats, pooled_noise, probabilities
+from nas.selection.pareto import non_dominated
 
 accuracies = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), max_size=6)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nas import Architecture
-from nas.named import default_name
+from nas.runs.lookup import default_name
 from tests.conftest import Command
 from tests.test_commands import search
 from tests.test_train import NET, RECIPE, arguments

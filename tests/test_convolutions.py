@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.convolutions import convolve, quicken
+from nas.training.convolutions import convolve, quicken
 
 
 def output_and_gradients(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> list[torch.Tensor]:

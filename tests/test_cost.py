@@ -12,8 +12,8 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
 
 from nas import Architecture, Cost, SearchSpace, UserError
-from nas.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
-from nas.cost import parts, total
+from nas.networks.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
+from nas.networks.cost import parts, total
 from tests.strategies import architectures
 
 SPACES = ("mnas", "efficientnet_v1", "efficientnet_v2")

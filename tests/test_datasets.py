@@ -23,12 +23,12 @@ from PIL import Image
 
 from experiments import embedded_data
 from nas import datasets
-from nas.architecture import Architecture
+from nas.base.errors import UserError
 from nas.datasets import cache as cache_room
 from nas.datasets import folders
-from nas.errors import UserError
-from nas.images import images_of
-from nas.proxy import Recipe, train
+from nas.datasets.batches import images_of
+from nas.networks.architecture import Architecture
+from nas.training.proxy import Recipe, train
 
 ORIGINAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "fashion_mnist"
 needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original Fashion-MNIST is not here")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nas import datasets, trained
-from nas.errors import UserError
+from nas import datasets
+from nas.base.errors import UserError
+from nas.training import trained
 
 from .conftest import Command
 

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nas.train import events, loop
+from nas.train import events
+from nas.training import loop
 from tests.conftest import Command
 
 reader: Any = pytest.importorskip(
@@ -81,7 +82,7 @@ def test_without_tensorboard_nothing_is_begun(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr("nas.errors.find_spec", lambda name: None if name == "tensorboard" else find(name))
+    monkeypatch.setattr("nas.base.errors.find_spec", lambda name: None if name == "tensorboard" else find(name))
     ended = command("train", *arguments(images, "--tensorboard"))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "pip install 'compound-nas[tensorboard]'" in ended.err

@@ -19,14 +19,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import nas
-from nas import Architecture, UserError, datasets, trained
-from nas.errors import RunFailed
+from nas import Architecture, UserError, datasets
+from nas.base.errors import RunFailed
 from nas.export import check, formats, timm
 from nas.export.files import export
 from nas.export.source import Source, open_source
-from nas.network import Network
-from nas.timm import to_arch_def
-from nas.trained import Inputs, Trained
+from nas.networks.module import Network
+from nas.networks.timm import to_arch_def
+from nas.training import trained
+from nas.training.trained import Inputs, Trained
 from tests.conftest import Command
 from tests.strategies import architectures
 
@@ -310,7 +311,7 @@ def test_a_missing_package_is_one_line(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, form: str, package: str
 ) -> None:
     saved(here / "x.safetensors")
-    monkeypatch.setattr("nas.errors.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("nas.base.errors.find_spec", lambda name: None if name == package else object())
     ended = command("export", "x.safetensors", "--to", f"safetensors,{form}")
     assert ended.code == 2
     assert (

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from nas import evaluate, latency
-from nas.errors import RunFailed, UserError
-from nas.evaluate import Failed, Job, Proxy
-from nas.proxy import Stepper, train
-from nas.study.trials import IN_A_ROW
-from nas.train.trainee import Trainee
-from nas.workers.processes import pool
+from nas.base.errors import RunFailed, UserError
+from nas.devices import latency
+from nas.runs.study.trials import IN_A_ROW
+from nas.runs.workers.processes import pool
+from nas.training import evaluate
+from nas.training.evaluate import Failed, Job, Proxy
+from nas.training.proxy import Stepper, train
+from nas.training.trainee import Trainee
 from tests.conftest import Command
 from tests.test_commands import search
 from tests.test_train import RECIPE, arguments

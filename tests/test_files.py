@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from nas import Architecture, SearchSpace, UserError
-from nas.files import read_csv, read_toml, to_csv, to_toml, write_atomic
-from nas.latency import Table
+from nas.base.files import read_csv, read_toml, to_csv, to_toml, write_atomic
+from nas.devices.latency import Table
 
 
 def test_who_reads_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 
 from nas import datasets
-from nas.files import file_lock
+from nas.base.files import file_lock
 from nas.scale.__main__ import main as scale
 from nas.search.__main__ import main as search
 from nas.train.__main__ import main as train

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from nas import Architecture, SearchSpace, UserError
-from nas.latency import Conditions, Table, cover, deployed, doubt, measure, measure_table, parts
+from nas.devices.latency import Conditions, Table, cover, deployed, doubt, measure, measure_table, parts
 from tests.strategies import architectures
 
 SPACE = SearchSpace("small", ("ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s{1|2}_e2_c{8|16}_se{0|0.25}"), 8, 16, 32)

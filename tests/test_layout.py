@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nas import datasets
-from nas.errors import UserError
+from nas.base.errors import UserError
 
 
 @pytest.fixture(autouse=True)

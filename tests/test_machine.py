@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas import machine
-from nas.machine import available_cores, available_memory
+from nas.base import machine
+from nas.base.machine import available_cores, available_memory
 
 GIB = 2**30
 LIMITS = {

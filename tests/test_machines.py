@@ -19,11 +19,11 @@ import torch
 from optuna.trial import TrialState
 
 from experiments import survival
-from nas import study
-from nas.evaluate import Job, Result, evaluate
-from nas.study import database, trials
-from nas.study.sharing import Heart
-from nas.workers import Workers, processes
+from nas.runs import study
+from nas.runs.study import database, trials
+from nas.runs.study.sharing import Heart
+from nas.runs.workers import Workers, processes
+from nas.training.evaluate import Job, Result, evaluate
 from tests.conftest import Command
 
 TRIALS = 7

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from nas import datasets
+from nas.base.errors import UserError
 from nas.datasets import folders, manifest
 from nas.datasets.manifest import UNREADABLE, digests
-from nas.errors import UserError
-from nas.evaluate import Proxy, handed_over, load_data
-from nas.proxy import Recipe
+from nas.training.evaluate import Proxy, handed_over, load_data
+from nas.training.proxy import Recipe
 
 
 @pytest.fixture(autouse=True)

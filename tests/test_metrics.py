@@ -18,19 +18,20 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 from torch import Tensor, nn
 
-from nas import Architecture, plots
-from nas.errors import UserError
-from nas.evaluate import Proxy, load_data
-from nas.images import Images
-from nas.metrics import METRICS, Score, metric_of, option_of, resolved
-from nas.pareto import reward
-from nas.proxy import Recipe, Stepper, train
+from nas import Architecture
+from nas.base.errors import UserError
+from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved
+from nas.datasets.batches import Images
+from nas.plots import figures as plots
+from nas.runs.workers import Workers
 from nas.search.front import averaged, front_of, ranked
 from nas.search.question import Search
-from nas.space import SearchSpace
-from nas.train.measure import measure
-from nas.train.ranks import Ranks
-from nas.workers import Workers
+from nas.selection.pareto import reward
+from nas.spaces.space import SearchSpace
+from nas.training.evaluate import Proxy, load_data
+from nas.training.measure import measure
+from nas.training.proxy import Recipe, Stepper, train
+from nas.training.ranks import Ranks
 from tests.conftest import Command
 
 CPU = torch.device("cpu")

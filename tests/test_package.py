@@ -17,9 +17,9 @@ def test_the_wheel_holds_all_code_and_data(tmp_path: Path) -> None:
     held = set(ZipFile(wheel).namelist())
     wanted = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("nas", "search_spaces")
+        for folder in ("nas", "nas.search_spaces")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert "nas/sampler/__init__.py" in wanted
+    assert "nas/selection/sampler/__init__.py" in wanted
     assert not wanted - held

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas.pareto import hypervolume, non_dominated, pick_baseline, reward, training_reward, undominated_boxes
+from nas.selection.pareto import hypervolume, non_dominated, pick_baseline, reward, training_reward, undominated_boxes
 
 
 @st.composite

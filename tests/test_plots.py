@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nas import plots
-from nas.train import pictures
+from nas.plots import figures as plots
+from nas.plots import training as pictures
 
 NAMES = [
     *("pay_$_or_$_", "$x^2$", r"$\frac{$", r"a\$b$c$", "_hidden", "caf\udce9", "a\nb", "\x1b[2J", "[red]x[/red]", "%s"),

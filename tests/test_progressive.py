@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from nas import datasets
-from nas.architecture import Architecture, bundled_names
+from nas.base.errors import UserError
 from nas.datasets import Dataset
-from nas.errors import UserError
-from nas.progressive import BUNDLED, Schedule, Stage
-from nas.proxy import Recipe, Stepper, train
+from nas.networks.architecture import Architecture, bundled_names
+from nas.training.proxy import Recipe, Stepper, train
+from nas.training.schedule import BUNDLED, Schedule, Stage
 
 TINY = Architecture.parse("stem16 ds_r1_k3_s1_e1_c16 ir_r1_k3_s2_e3_c24 head64")
 ALL = Schedule("all", (0.5, 1), (1, 2), (9, 15), (0.2, 0.4), (0.1, 0.3))  # everything at once

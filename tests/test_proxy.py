@@ -11,22 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from nas import datasets
-from nas.architecture import Architecture
+from nas.base.errors import UserError
+from nas.base.metrics import Score
 from nas.datasets import Dataset
-from nas.errors import UserError
-from nas.images import Images, channel_statistics, home_of, resized
-from nas.metrics import Score
-from nas.proxy import (
-    Diverged,
-    Outcome,
-    Progress,
-    Recipe,
-    Stepper,
-    calm,
-    pick_device,
-    schedule,
-    train,
-)
+from nas.datasets.batches import Images, channel_statistics, home_of, resized
+from nas.devices.device import pick_device
+from nas.networks.architecture import Architecture
+from nas.training.proxy import Diverged, Outcome, Progress, Recipe, Stepper, calm, schedule, train
 
 CPU = torch.device("cpu")
 TINY = Architecture.parse("stem16 ds_r1_k3_s1_e1_c16_se0.25 ir_r2_k5_s2_e3_c24 ir_r1_k5_s2_e3_c32 head64")

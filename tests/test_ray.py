@@ -20,13 +20,15 @@ from ray.cluster_utils import Cluster
 
 import nas
 from experiments import survival
-from nas import datasets, plots, study
-from nas.errors import RunFailed, UserError
-from nas.evaluate import Failed, Job, Proxy, Report, load_data
-from nas.proxy import Progress
-from nas.workers import Workers, hire
-from nas.workers import cluster as room
-from nas.workers.cluster import Share
+from nas import datasets
+from nas.base.errors import RunFailed, UserError
+from nas.plots import figures as plots
+from nas.runs import study
+from nas.runs.workers import Workers, hire
+from nas.runs.workers import cluster as room
+from nas.runs.workers.cluster import Share
+from nas.training.evaluate import Failed, Job, Proxy, Report, load_data
+from nas.training.proxy import Progress
 from tests.conftest import Command
 from tests.test_workers import OTHER, TINY, Die
 
@@ -245,6 +247,6 @@ def test_a_cluster_without_room_is_refused(
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("nas.base.errors.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--ray: needs ray, which is not installed; pip install 'compound-nas\[ray\]'"):
         hire("auto", None, "auto", None)

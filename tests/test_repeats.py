@@ -10,10 +10,11 @@ import optuna
 import pandas as pd
 import pytest
 
-from nas import evaluate, plots
-from nas.confirm import Noise
-from nas.pareto import non_dominated
-from nas.proxy import Diverged, Outcome, train
+from nas.plots import figures as plots
+from nas.selection.noise import Noise
+from nas.selection.pareto import non_dominated
+from nas.training import evaluate
+from nas.training.proxy import Diverged, Outcome, train
 from tests.conftest import Command
 from tests.test_commands import interrupted, search
 

@@ -26,13 +26,14 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas import Architecture, SearchSpace, scaling
-from nas.errors import UserError
-from nas.pareto import hypervolume
+from nas import Architecture, SearchSpace
+from nas.base.errors import UserError
+from nas.networks import scaling
 from nas.report.contents import contents, shares
 from nas.report.live import server
 from nas.report.page import SCRIPTS, embedded, page
 from nas.report.run import read
+from nas.selection.pareto import hypervolume
 from tests.conftest import SPACE, Command
 from tests.test_commands import search
 

@@ -19,12 +19,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from nas.errors import UserError
-from nas.pareto import hypervolume, non_dominated
-from nas.sampler import Sampler
-from nas.sampler.candidates import Candidates, Grid
-from nas.sampler.choice import TOLD, Goal, History, choose, propose
-from nas.sampler.model import Features, expected_gain, expected_hypervolume_gain, fit
+from nas.base.errors import UserError
+from nas.selection.pareto import hypervolume, non_dominated
+from nas.selection.sampler import Sampler
+from nas.selection.sampler.candidates import Candidates, Grid
+from nas.selection.sampler.choice import TOLD, Goal, History, choose, propose
+from nas.selection.sampler.model import Features, expected_gain, expected_hypervolume_gain, fit
 
 Params = dict[str, Any]
 SPACE: dict[str, BaseDistribution] = {

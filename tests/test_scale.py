@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from torch.profiler import ProfilerActivity, profile
 
-from nas import Architecture, memory, scaling
-from nas.confirm import half_intervals, t_quantile
-from nas.evaluate import Job
-from nas.progressive import Schedule
-from nas.proxy import Recipe
+from nas import Architecture
+from nas.base.statistics import half_intervals
+from nas.devices import memory
+from nas.networks import scaling
 from nas.scale import question
 from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
 from nas.scale.trainings import recipe_key
+from nas.training.evaluate import Job
+from nas.training.proxy import Recipe
+from nas.training.schedule import Schedule
 from tests.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,13 +80,6 @@ def test_halving_keeps_the_best_whatever_the_order(ladder: Ladder, random, faili
 def test_rungs_cost_alike() -> None:
     ladder = Ladder(tuple(Network(f"n{i}", 8) for i in range(28)), None, 1, 0, 3)
     assert ladder.rungs == [(28, 1), (14, 2), (7, 4)]
-
-
-def test_quantiles_of_t() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the yardstick")
-    for freedom in (1, 2, 3, 6, 20, 200):
-        for share in (0.6, 0.9, 0.975, 0.999):
-            assert t_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-5)
 
 
 @given(*[st.lists(st.integers(0, 1000), min_size=2, max_size=5)] * 2)

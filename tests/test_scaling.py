@@ -10,10 +10,11 @@ import torchvision
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nas import Architecture, UserError, scaling
-from nas.architecture import FAMILIES, bundled_path, family_names
-from nas.files import read_toml
-from nas.scaling import Coefficients
+from nas import Architecture, UserError
+from nas.base.files import read_toml
+from nas.networks import scaling
+from nas.networks.architecture import FAMILIES, bundled_path, family_names
+from nas.networks.scaling import Coefficients
 from tests.strategies import architectures
 
 B0 = Architecture.load("efficientnet_b0")

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nas
-from nas import datasets, named
-from nas.errors import UserError
+from nas import datasets
+from nas.base.errors import UserError
 from nas.report.contents import contents
 from nas.report.live import server
 from nas.report.page import page
 from nas.report.run import read
+from nas.runs import lookup as named
 from tests.conftest import Command
 from tests.test_report import Parts, asked, served, told, written
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nas import SearchSpace
-from nas.sensitivity import COLUMNS, LEAST, main_effects, mean_madds
-from nas.space import Codes
+from nas.selection.sensitivity import COLUMNS, LEAST, main_effects, mean_madds
+from nas.spaces.space import Codes
 
 SPACE = SearchSpace(
     "small",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, UserError
-from nas.architecture import bundled_names
+from nas.networks.architecture import bundled_names
 from tests.strategies import layers_of, small_spaces
 
 SMALL = SearchSpace(
@@ -301,7 +301,7 @@ def test_wrong_codes_are_refused() -> None:
 
 
 def test_bundled_spaces_load() -> None:
-    assert set(BUNDLED) <= set(bundled_names("search_spaces"))
+    assert set(BUNDLED) <= set(bundled_names("nas.search_spaces"))
     assert SearchSpace.load("mnas").size == 6687075336192
     with pytest.raises(UserError, match="nearest is 'mnas'"):
         SearchSpace.load("mnass")

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import nas
 from nas import Stopper, UserError
-from nas.stopping import best, expected, net, outranked
+from nas.selection.stopping import best, expected, net, outranked
 from tests.test_pareto import dominates, point_sets
 
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.survival import survive
-from nas import plots
+from nas.plots import figures as plots
 
 
 @pytest.mark.pictures

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nas import Architecture, SearchSpace, UserError
-from nas.blocks import OPS
-from nas.timm import from_arch_def, to_arch_def
+from nas.networks.blocks import OPS
+from nas.networks.timm import from_arch_def, to_arch_def
 from tests.strategies import architectures
 
 timm = pytest.importorskip("timm")

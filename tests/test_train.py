@@ -19,10 +19,11 @@ import torch
 from torch.nn import functional as F
 
 import nas
-from nas import Architecture, datasets, trained
-from nas.train import loop, pictures
-from nas.train.ranks import Ranks
-from nas.train.trainee import Trainee
+from nas import Architecture, datasets
+from nas.plots import training as pictures
+from nas.training import loop, trained
+from nas.training.ranks import Ranks
+from nas.training.trainee import Trainee
 from tests.conftest import Command
 
 NET = "32px stem8 ds_r1_k3_s1_c8_se0.25 ir_r2_k3_s2_e3_c16 head32"
@@ -172,7 +173,7 @@ def test_a_batch_that_memory_cannot_hold(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("nas.memory.available_memory", lambda: 1000)
+        patch.setattr("nas.devices.memory.available_memory", lambda: 1000)
         ended = command("train", NET, "--data", str(images), "--device", "cpu")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert re.search(r"need more than \S+ to train on, 1KB? are free on cpu; cut batches into pieces", ended.err)

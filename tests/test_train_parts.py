@@ -14,16 +14,18 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from nas import Architecture, plots
-from nas.architecture import bundled_names
-from nas.images import Images
-from nas.proxy import Diverged, schedule
-from nas.train import loop, pictures
-from nas.train.augment import cropped, erased, mixed
-from nas.train.measure import measure
-from nas.train.ranks import Ranks
-from nas.train.recipe import BUNDLED, Recipe
-from nas.train.trainee import Trainee
+from nas import Architecture
+from nas.datasets.batches import Images
+from nas.networks.architecture import bundled_names
+from nas.plots import figures as plots
+from nas.plots import training as pictures
+from nas.training import loop
+from nas.training.augment import cropped, erased, mixed
+from nas.training.measure import measure
+from nas.training.proxy import Diverged, schedule
+from nas.training.ranks import Ranks
+from nas.training.recipe import BUNDLED, Recipe
+from nas.training.trainee import Trainee
 
 NET = Architecture.parse("16px stem8 ds_r1_k3_s1_c8 ir_r1_k3_s2_e3_c16 head16")
 ALONE = Ranks(torch.device("cpu"))

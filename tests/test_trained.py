@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import nas
-from nas import Architecture, UserError, trained
-from nas.trained import Inputs, Trained
+from nas import Architecture, UserError
+from nas.training import trained
+from nas.training.trained import Inputs, Trained
 
 ARCH = Architecture.parse("32px stem8 ds_r1_k3_s1_e1_c8 ir_r2_k3_s2_e3_c16_se0.25 head32")
 INPUTS = Inputs(("cat", "dog"), 3, 32, (120.5, 110.25, 99.1), (60.0, 61.0, 62.0))

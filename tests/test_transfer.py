@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nas import Architecture, UserError, datasets, trained
-from nas.proxy import calm
+from nas import Architecture, UserError, datasets
 from nas.train import results
-from nas.train.grow import check_family, grown
-from nas.train.pretrained import IMAGENET, begin_with, published, read_pretrained
-from nas.trained import Inputs, Trained
+from nas.training import trained
+from nas.training.grow import check_family, grown
+from nas.training.pretrained import IMAGENET, begin_with, published, read_pretrained
+from nas.training.proxy import calm
+from nas.training.trained import Inputs, Trained
 from tests.conftest import Command
 
 SMALL = Architecture.parse("32px stem8 ds_r1_k3_s1_c8_se0.25 ir_r2_k3_s2_e3_c16_se0.25 er_r1_k3_s2_e2_c24 head32")

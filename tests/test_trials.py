@@ -12,14 +12,14 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial
 
-from nas import study
+from nas.base.metrics import Score
 from nas.datasets import Source
-from nas.evaluate import Job, Proxy
-from nas.metrics import Score
-from nas.proxy import Outcome, Recipe
+from nas.runs import study
+from nas.runs.workers import Workers
 from nas.search.question import ORDERED, Search
-from nas.space import SearchSpace
-from nas.workers import Workers
+from nas.spaces.space import SearchSpace
+from nas.training.evaluate import Job, Proxy
+from nas.training.proxy import Outcome, Recipe
 
 SLOW = 3  # the number of a trial that is in training until nothing else is
 
@@ -85,7 +85,7 @@ class Watch:
 def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: float) -> Watch:
     trainings = Trainings(workers)
     watch = Watch(trainings)
-    monkeypatch.setattr("nas.study.trials.wait", trainings.wait)
+    monkeypatch.setattr("nas.runs.study.trials.wait", trainings.wait)
     made = optuna.create_study()
 
     def ask() -> Trial | None:

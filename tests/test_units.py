@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.errors import UserError
-from nas.units import format_count, format_duration, parse_count, parse_duration, shortest_decimal
+from nas.base.errors import UserError
+from nas.base.units import format_count, format_duration, parse_count, parse_duration, shortest_decimal
 
 
 @pytest.mark.parametrize(

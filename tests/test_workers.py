@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.errors import UserError
-from nas.evaluate import Failed, Job, Proxy, Result
-from nas.machine import available_cores
-from nas.proxy import Outcome, Progress
-from nas.workers import processes
-from nas.workers.processes import pool
+from nas.base.errors import UserError
+from nas.base.machine import available_cores
+from nas.runs.workers import processes
+from nas.runs.workers.processes import pool
+from nas.training.evaluate import Failed, Job, Proxy, Result
+from nas.training.proxy import Outcome, Progress
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
 OTHER = "28px stem8 ds_r1_k5_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"

@@ -11,17 +11,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nas import cli, plots
-from nas.architecture import Architecture
-from nas.budgets import DRAWS
-from nas.cost import Part, parts, total
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.units import parse_count, shown
 from nas.cost.budget import View
 from nas.cost.families import explanation, families_table, members
-from nas.errors import UserError
-from nas.named import find_network
-from nas.space import SearchSpace
-from nas.space import budget as bounds
-from nas.units import parse_count, shown
+from nas.networks.architecture import Architecture
+from nas.networks.cost import Part, parts, total
+from nas.plots import figures as plots
+from nas.runs.lookup import find_network
+from nas.spaces.budgets import DRAWS
+from nas.spaces.space import SearchSpace
+from nas.spaces.space import budget as bounds
 
 
 def main(
@@ -142,7 +143,7 @@ def show_families() -> None:
 
 def say_latency(arch: Architecture, device: str, threads: int | None, batch: int, as_json: bool) -> None:
     """Measure a network on this device, and say under what conditions; raises UserError."""
-    from nas.latency import WARM_UP, Conditions, measure
+    from nas.devices.latency import WARM_UP, Conditions, measure
 
     conditions = Conditions.here(device, threads, batch)
     found = measure(arch, conditions)

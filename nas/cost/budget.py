@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from rich.table import Table
 
-from nas.budgets import DRAWS, Bounds
-from nas.space import SearchSpace
-from nas.trellis import COLUMNS, Ints
-from nas.units import format_count
+from nas.base.units import format_count
+from nas.spaces.budgets import DRAWS, Bounds
+from nas.spaces.counting import COLUMNS, Ints
+from nas.spaces.space import SearchSpace
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
 

@@ -8,9 +8,9 @@ from math import log
 
 from rich.table import Table
 
-from nas.architecture import FAMILIES, Architecture, bundled_path
-from nas.files import read_toml
-from nas.scaling import PAPER, Coefficients
+from nas.base.files import read_toml
+from nas.networks.architecture import FAMILIES, Architecture, bundled_path
+from nas.networks.scaling import PAPER, Coefficients
 
 RULE = Coefficients(*PAPER)
 

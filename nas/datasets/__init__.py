@@ -18,10 +18,10 @@ import torch
 import torchvision
 from torchvision.transforms.v2.functional import resize
 
+from nas.base.errors import UserError
 from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, stored
 from nas.datasets.folders import FOLDER_SIZE, folder, test_folder
 from nas.datasets.value import RESIZES, Dataset, Source, Stored, ValueRange, hold_out, split
-from nas.errors import UserError
 
 __all__ = [
     "DEFAULT",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 DEFAULT = "fashion-mnist-12k"
-EMBEDDED = Path(__file__).parents[1] / "data" / "fashion_mnist" / "fashion_mnist_12k.npz"
+EMBEDDED = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_12k.npz"
 
 
 def load(

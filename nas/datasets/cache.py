@@ -16,11 +16,11 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from nas.base.errors import UserError
+from nas.base.files import file_lock
+from nas.base.machine import available_memory
+from nas.base.units import shown
 from nas.datasets.value import PARTS, Dataset, Stored, fingerprinted
-from nas.errors import UserError
-from nas.files import file_lock
-from nas.machine import available_memory
-from nas.units import shown
 
 FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels

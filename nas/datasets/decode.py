@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from nas.base.errors import UserError
+from nas.base.machine import available_cores
 from nas.datasets.layout import readable_formats
 from nas.datasets.value import ValueRange
-from nas.errors import UserError
-from nas.machine import available_cores
 
 try:  # torchvision 0.29 says that a later one will have it no more
     from torchvision.io import ImageReadMode, decode_png

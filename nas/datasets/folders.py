@@ -13,13 +13,13 @@ from statistics import median
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from nas.base.errors import UserError
+from nas.base.machine import available_cores
 from nas.datasets.cache import SIZES, are_few, cache_directory, cached, check_memory, mapped, place_of
 from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
 from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
 from nas.datasets.parts import Parts, find, find_test
 from nas.datasets.value import Dataset, ValueRange
-from nas.errors import UserError
-from nas.machine import available_cores
 
 FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored

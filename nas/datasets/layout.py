@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from nas import units
-from nas.errors import UserError
+from nas.base import units
+from nas.base.errors import UserError
 
 # Names of split folders, as in Hugging Face's datasets
 SPLITS = {

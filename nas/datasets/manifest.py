@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from nas.machine import available_cores
+from nas.base.machine import available_cores
 
 SETTLED = 2 * 10**9  # nanoseconds since a file's last change; the coarsest clocks of file systems tick every 2 s
 UNREADABLE = bytes(32)  # decoding will count such a file as broken

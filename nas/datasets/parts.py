@@ -4,11 +4,11 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, place_of
 from nas.datasets.layout import MANY, Found, Sample, layout, listed, normal, scan, shown
 from nas.datasets.manifest import EMPTY, UNREADABLE, digests
 from nas.datasets.value import split
-from nas.errors import UserError
 
 SHARE = 1 / 6  # of a folder's images set aside when it has no val/
 

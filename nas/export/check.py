@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from nas.errors import RunFailed
+from nas.base.errors import RunFailed
 from nas.export.source import Answer, Source
 
 BATCH = 32  # images; the first is always asked alone

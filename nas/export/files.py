@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from nas.errors import RunFailed, UserError
+from nas.base.errors import RunFailed, UserError
+from nas.base.files import to_csv, write_atomic
 from nas.export.check import ENOUGH, Expected, answers, difference, expect, share
 from nas.export.formats import Format
 from nas.export.source import Source
-from nas.files import to_csv, write_atomic
 
 TABLE = "export.csv"
 

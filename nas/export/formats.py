@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.errors import UserError, check_installed
+from nas.base.errors import UserError, check_installed
+from nas.base.units import nearest
 from nas.export import int8, onnx, program, timm, weights
 from nas.export.source import Answer, Source
-from nas.units import nearest
 
 
 @dataclass(frozen=True)

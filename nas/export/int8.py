@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from nas.errors import UserError
+from nas.base.errors import UserError
 from nas.export.check import batches
 from nas.export.onnx import INPUT, graph, save, session
 from nas.export.source import Answer, Source

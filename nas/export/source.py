@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas import datasets, trained
-from nas.architecture import family_names
-from nas.errors import UserError
-from nas.named import facts_of, find_run
-from nas.network import Network
-from nas.trained import Inputs, Trained
+from nas import datasets
+from nas.base.errors import UserError
+from nas.networks.architecture import family_names
+from nas.networks.module import Network
+from nas.runs.lookup import facts_of, find_run
+from nas.training import trained
+from nas.training.trained import Inputs, Trained
 
 CALIBRATION = 256  # training images that INT8 takes its ranges from
 

@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from nas.errors import UserError
+from nas.base.errors import UserError
 from nas.export.source import Answer, Source
-from nas.timm import to_arch_def
+from nas.networks.timm import to_arch_def
 
 FILES = ("timm.safetensors", "timm.json")
 CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from nas import trained
-from nas.architecture import Architecture
 from nas.export.source import Answer, Source
+from nas.networks.architecture import Architecture
+from nas.training import trained
 
 FILES = ("model.safetensors", "model.toml")
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nas import cli
-from nas.errors import UserError
-from nas.files import write_atomic
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import write_atomic
 from nas.report import run as runs
 from nas.report.contents import contents
 from nas.report.live import ADDRESS, server

@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 from optuna.trial import TrialState
 
-from nas import pareto, plots, study
-from nas.blocks import OPS
-from nas.confirm import half_intervals
-from nas.metrics import spoken
-from nas.published import published
+from nas.base.metrics import spoken
+from nas.base.statistics import half_intervals
+from nas.networks.blocks import OPS
+from nas.networks.published import published
+from nas.plots import figures as plots
 from nas.report import sentences
 from nas.report.drawing import drawings
 from nas.report.run import Run
+from nas.runs import study
+from nas.selection import pareto
 
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
 _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from nas.architecture import Architecture
-from nas.cost import parts
-from nas.errors import UserError
+from nas.base.errors import UserError
+from nas.networks.architecture import Architecture
+from nas.networks.cost import parts
 
 
 def drawings(places: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UserError
+from nas.base.errors import UserError
 from nas.report.contents import contents
 from nas.report.page import embedded, page
 from nas.report.run import read, watched

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from nas import study
-from nas.errors import UserError
-from nas.files import read_csv, read_toml
-from nas.metrics import metric_of
-from nas.named import NETWORK, RUNS, find_run
-from nas.units import nearest
+from nas.base.errors import UserError
+from nas.base.files import read_csv, read_toml
+from nas.base.metrics import metric_of
+from nas.base.units import nearest
+from nas.runs import study
+from nas.runs.lookup import NETWORK, RUNS, find_run
 
 # The tables of a run, and the columns of each that hold numbers and must be there; those of accuracy are of the metric.
 TABLES: dict[str, Sequence[str]] = {

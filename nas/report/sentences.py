@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas import latency, plots, study
-from nas.metrics import spoken
+from nas.base.metrics import spoken
+from nas.base.units import format_count, format_duration, plural
+from nas.devices import latency
+from nas.plots import figures as plots
 from nas.report.run import Run, table_of
-from nas.sensitivity import LEAST
-from nas.units import format_count, format_duration, plural
+from nas.runs import study
+from nas.selection.sensitivity import LEAST
 
 _OBJECTIVES = ("accuracy", "madds")
 

@@ -8,21 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from nas import cli, datasets, scaling, study
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import to_toml, write_atomic
+from nas.base.metrics import option_of
+from nas.base.units import format_count, nearest, parse_count, parse_duration
 from nas.datasets import Source
-from nas.errors import UserError
-from nas.evaluate import Proxy, load_data
-from nas.files import to_toml, write_atomic
-from nas.metrics import option_of
+from nas.networks import scaling
+from nas.networks.scaling import Coefficients
+from nas.runs import study
+from nas.runs.workers import hire
 from nas.scale.baseline import find_baseline
 from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
 from nas.scale.question import MATCHES, Budget, Scaling
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
-from nas.scaling import Coefficients
-from nas.units import format_count, nearest, parse_count, parse_duration
-from nas.workers import hire
+from nas.training.evaluate import Proxy, load_data
 
 PHI = "3"
 

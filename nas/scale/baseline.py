@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nas import cli
-from nas.architecture import Architecture
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.metrics import metric_of, option_of
 from nas.datasets import Source
-from nas.errors import UserError
-from nas.metrics import metric_of, option_of
-from nas.named import (
+from nas.networks.architecture import Architecture
+from nas.runs.lookup import (
     BASELINE,
     FALLBACK,
     NETWORK,
@@ -23,9 +23,9 @@ from nas.named import (
     newest_run,
     run_path,
 )
-from nas.progressive import Schedule
-from nas.proxy import Recipe
-from nas.space import SearchSpace
+from nas.spaces.space import SearchSpace
+from nas.training.proxy import Recipe
+from nas.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,22 @@ from typing import Any
 
 import pandas as pd
 
-from nas import cli, latency, memory, plots, scaling
-from nas.confirm import half_intervals
-from nas.evaluate import Job, load_data
-from nas.files import to_csv, write_atomic
-from nas.metrics import spoken
-from nas.published import published
-from nas.scale import pictures
+from nas.base import cli
+from nas.base.files import to_csv, write_atomic
+from nas.base.metrics import spoken
+from nas.base.statistics import half_intervals
+from nas.base.units import format_count, plural, shown
+from nas.devices import latency, memory
+from nas.networks import scaling
+from nas.networks.published import published
+from nas.networks.scaling import Coefficients, Member
+from nas.plots import figures as plots
+from nas.plots import scaling as pictures
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
-from nas.scaling import Coefficients, Member
-from nas.units import format_count, plural, shown
+from nas.training.evaluate import Job, load_data
 
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
 LATENCY = ("latency_measured", "latency_measured_low", "latency_measured_high")  # columns: median and quartiles

@@ -12,17 +12,19 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from nas import cli, plots, scaling
-from nas.errors import RunFailed
-from nas.evaluate import Job, load_data
-from nas.files import to_csv, write_atomic
-from nas.metrics import METRICS, spoken
-from nas.scale import pictures
+from nas.base import cli
+from nas.base.errors import RunFailed
+from nas.base.files import to_csv, write_atomic
+from nas.base.metrics import METRICS, spoken
+from nas.base.units import plural, shown
+from nas.networks import scaling
+from nas.networks.scaling import Candidate, Coefficients
+from nas.plots import figures as plots
+from nas.plots import scaling as pictures
 from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
-from nas.scaling import Candidate, Coefficients
-from nas.units import plural, shown
+from nas.training.evaluate import Job, load_data
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]

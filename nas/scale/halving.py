@@ -11,8 +11,10 @@ from math import inf, sqrt
 from statistics import mean
 from typing import Generic, TypeVar
 
-from nas.confirm import pooled_noise, t_quantile
-from nas.evaluate import Job
+from scipy import stats
+
+from nas.selection.noise import pooled_noise
+from nas.training.evaluate import Job
 
 FINALISTS = 3  # the winner, the runner-up, and the paper's
 Name = TypeVar("Name", bound=Hashable)
@@ -114,7 +116,7 @@ def gap(scores: Mapping[Name, Sequence[float]], one: Name, other: Name) -> Gap[N
     """
     deviation, freedom = noise(scores)
     spread = deviation * sqrt(1 / len(scores[one]) + 1 / len(scores[other]))
-    margin = t_quantile(0.975, freedom) * spread if freedom else inf
+    margin = float(stats.t.ppf(0.975, freedom)) * spread if freedom else inf
     return Gap(one, other, mean(scores[one]) - mean(scores[other]), margin)
 
 
@@ -126,7 +128,7 @@ def error(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
 def margin(scores: Mapping[Name, Sequence[float]], one: Name) -> float:
     """Half the 95 % interval of one's mean accuracy, by the same noise; infinite if that is unknown."""
     _, freedom = noise(scores)
-    return t_quantile(0.975, freedom) * error(scores, one) if freedom else inf
+    return float(stats.t.ppf(0.975, freedom)) * error(scores, one) if freedom else inf
 
 
 def noise(scores: Mapping[Name, Sequence[float]]) -> tuple[float, int]:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from nas import latency, memory, scaling
-from nas.architecture import Architecture
+from nas.base.errors import UserError
+from nas.base.units import format_count
 from nas.datasets import Source
-from nas.errors import UserError
-from nas.evaluate import Proxy, load_data
+from nas.devices import latency, memory
+from nas.networks import scaling
+from nas.networks.architecture import Architecture
+from nas.networks.scaling import Candidate, Coefficients, Member
+from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
-from nas.scaling import Candidate, Coefficients, Member
-from nas.units import format_count
-from nas.workers import Workers
+from nas.training.evaluate import Proxy, load_data
 
 SMALLEST = 8  # pixels of a proxy's images
 MATCHES = ("nominal", "counted")

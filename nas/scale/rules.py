@@ -10,17 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from nas import cli, plots, scaling
-from nas.errors import RunFailed
-from nas.evaluate import Job, load_data
-from nas.files import to_csv, write_atomic
-from nas.scale import pictures
+from nas.base import cli
+from nas.base.errors import RunFailed
+from nas.base.files import to_csv, write_atomic
+from nas.base.units import format_count, plural, shown
+from nas.networks import scaling
+from nas.networks.scaling import Coefficients, Member
+from nas.plots import figures as plots
+from nas.plots import scaling as pictures
 from nas.scale.grid import MEANS, Known, Stage, means, scores_of, told
 from nas.scale.halving import Network, gap
 from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
-from nas.scaling import Coefficients, Member
-from nas.units import format_count, plural, shown
+from nas.training.evaluate import Job, load_data
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import study
-from nas.architecture import Architecture
-from nas.display import Display
-from nas.evaluate import Job, Proxy, load_data
-from nas.proxy import Recipe
-from nas.workers import Workers
+from nas.networks.architecture import Architecture
+from nas.runs import study
+from nas.runs.display import Display
+from nas.runs.workers import Workers
+from nas.training.evaluate import Job, Proxy, load_data
+from nas.training.proxy import Recipe
 
 Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed
 _JOB = "job"  # the attribute that names a trial's job, and what else has to be the same

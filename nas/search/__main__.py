@@ -10,26 +10,29 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from nas import cli, datasets, latency, study
-from nas.budgets import Bounds
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import to_csv, write_atomic
+from nas.base.metrics import metric_of, spoken
+from nas.base.units import nearest, parse_count, parse_duration
 from nas.datasets import Dataset, Source
-from nas.display import Display
-from nas.errors import UserError
-from nas.evaluate import Proxy, load_data
-from nas.files import to_csv, write_atomic
-from nas.metrics import metric_of, spoken
-from nas.named import default_name, run_path
-from nas.progressive import Schedule
-from nas.proxy import Recipe
+from nas.devices import latency
+from nas.runs import study
+from nas.runs.display import Display
+from nas.runs.lookup import default_name, run_path
+from nas.runs.workers import hire
 from nas.search import again
 from nas.search.proposals import ask, make_sampler, prepare, seconds_left
 from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
-from nas.space import SearchSpace, budget
-from nas.stopping import Stopper
-from nas.units import nearest, parse_count, parse_duration
-from nas.workers import hire
+from nas.selection.stopping import Stopper
+from nas.spaces.budgets import Bounds
+from nas.spaces.space import SearchSpace, budget
+from nas.training.evaluate import Proxy, load_data
+from nas.training.proxy import Recipe
+from nas.training.schedule import Schedule
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out

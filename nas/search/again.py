@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from nas.errors import UserError
-from nas.files import read_toml
+from nas.base.errors import UserError
+from nas.base.files import read_toml
 
 
 def defaults(context: typer.Context, file: Path | None) -> Path | None:

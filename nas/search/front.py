@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas import pareto
-from nas.confirm import NEAR, Noise, Repeats, draws, pooled_noise, probabilities
+from nas.base.metrics import resolved
+from nas.base.units import format_count
 from nas.datasets import Dataset
-from nas.metrics import resolved
 from nas.search.question import Search
-from nas.units import format_count
+from nas.selection import pareto
+from nas.selection.noise import NEAR, Noise, Repeats, draws, pooled_noise, probabilities
 
 
 def validated(images: Dataset, metric: str) -> float:

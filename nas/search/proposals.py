@@ -13,14 +13,14 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import study
-from nas.evaluate import Job, load_data
-from nas.metrics import Score
-from nas.proxy import Stop
-from nas.sampler import Sampler
+from nas.base.metrics import Score
+from nas.runs import study
 from nas.search.question import KNOWN, Search
-from nas.space import Codes
-from nas.stopping import outranked
+from nas.selection.sampler import Sampler
+from nas.selection.stopping import outranked
+from nas.spaces.space import Codes
+from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Stop
 
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 

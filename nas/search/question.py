@@ -11,14 +11,15 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from nas import latency, study
-from nas.architecture import Architecture
-from nas.budgets import Bounds
-from nas.cost import Cost
-from nas.evaluate import Proxy
-from nas.space import SearchSpace
-from nas.stopping import Stopper
-from nas.workers import Workers
+from nas.devices import latency
+from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost
+from nas.runs import study
+from nas.runs.workers import Workers
+from nas.selection.stopping import Stopper
+from nas.spaces.budgets import Bounds
+from nas.spaces.space import SearchSpace
+from nas.training.evaluate import Proxy
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training

@@ -14,13 +14,14 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import cli, study
-from nas.architecture import Architecture
-from nas.confirm import Repeat, Repeats, next_repeats
-from nas.display import Display
-from nas.evaluate import Job, load_data
+from nas.base import cli
+from nas.networks.architecture import Architecture
+from nas.runs import study
+from nas.runs.display import Display
 from nas.search.front import averaged, contenders, ranked, validated
 from nas.search.question import Search
+from nas.selection.noise import Repeat, Repeats, next_repeats
+from nas.training.evaluate import Job, load_data
 
 _OF = "repeat_of"  # the attribute that says what a trial of this study repeats: a trial, and the how manyth repeat
 

@@ -10,18 +10,22 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from nas import cli, latency, plots, sensitivity, study
-from nas.architecture import Architecture
-from nas.confirm import Noise
+from nas.base import cli
+from nas.base.errors import RunFailed
+from nas.base.files import to_csv, write_atomic
+from nas.base.metrics import spoken
+from nas.base.units import format_count, shown
 from nas.datasets import Dataset
-from nas.errors import RunFailed
-from nas.files import to_csv, write_atomic
-from nas.metrics import spoken
+from nas.devices import latency
+from nas.networks.architecture import Architecture
+from nas.plots import figures as plots
+from nas.runs import study
 from nas.search.front import averaged, formula_of, front_of, ranked, validated
 from nas.search.proposals import time_spent
 from nas.search.question import Search
 from nas.search.repeats import by_trial, table_of
-from nas.units import format_count, shown
+from nas.selection import sensitivity
+from nas.selection.noise import Noise
 
 
 @dataclass(frozen=True)

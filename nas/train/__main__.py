@@ -12,35 +12,31 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from nas import cli, datasets, study, trained
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import RunFailed, UserError, check_installed, first_line
+from nas.base.files import read_toml
+from nas.base.machine import default_threads, torch_threads
+from nas.base.metrics import metric_of, option_of
+from nas.base.units import format_count
 from nas.datasets import Dataset, Source, Stored
-from nas.errors import RunFailed, UserError, check_installed, first_line
-from nas.files import read_toml
-from nas.images import Images, images_of
-from nas.machine import default_threads, torch_threads
-from nas.metrics import metric_of, option_of
-from nas.named import default_name, find_network, run_path
-from nas.network import Network
-from nas.proxy import Diverged, calm, out_of_memory
+from nas.datasets.batches import Images, images_of
+from nas.devices.device import out_of_memory
+from nas.networks.module import Network
+from nas.runs import study
+from nas.runs.lookup import default_name, find_network, find_run, run_path
 from nas.train.display import Display
 from nas.train.events import Events, write_events
-from nas.train.loop import CHECKPOINT, Course, Row, train
-from nas.train.measure import measure
-from nas.train.pretrained import Pretrained, begin_with, read_pretrained
 from nas.train.question import Training, parse_freeze
-from nas.train.ranks import Ranks, joined
-from nas.train.recipe import DEFAULT, TUNING, Recipe
-from nas.train.results import (
-    RESULT,
-    draw_pictures,
-    sentences,
-    write_curve,
-    write_network,
-    write_results,
-    write_test,
-)
-from nas.train.trainee import Trainee
-from nas.units import format_count
+from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
+from nas.training import trained
+from nas.training.loop import CHECKPOINT, Course, Row, train
+from nas.training.measure import measure
+from nas.training.pretrained import TORCHVISION, Pretrained, begin_with, read_pretrained
+from nas.training.proxy import Diverged, calm
+from nas.training.ranks import Ranks, joined
+from nas.training.recipe import DEFAULT, TUNING, Recipe
+from nas.training.trainee import Trainee
 
 
 def main(
@@ -112,7 +108,7 @@ def main(
         chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
         chosen = chosen if unfreeze is None else replace(chosen, unfreeze=unfreeze)
         frozen = parse_freeze(freeze, found.architecture)
-        weights = read_pretrained(pretrained, found.architecture) if pretrained else None
+        weights = read_pretrained(pretrained_source(pretrained), found.architecture) if pretrained else None
         path = run_path(run) if run else None
         images = shared(
             ranks,
@@ -168,6 +164,11 @@ def main(
                 conclude(wanted, path, held, training, ranks)
         else:
             perform(wanted, course, model, ranks, path, tensorboard)
+
+
+def pretrained_source(text: str) -> str:
+    """What --pretrained names: torchvision, a run's directory, or a path."""
+    return text if text == TORCHVISION else str(find_run(text) or text)
 
 
 def shared(ranks: Ranks, source: Source, load: Callable[[Source], Dataset]) -> Dataset:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nas import proxy
-from nas.train.loop import Row
-from nas.units import format_duration
+from nas.base.units import format_duration
+from nas.training import proxy
+from nas.training.loop import Row
 
 
 class Display:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from nas import memory
-from nas.architecture import Architecture
+from nas.base.errors import UserError
+from nas.base.units import format_count
 from nas.datasets import Dataset
-from nas.errors import UserError
-from nas.proxy import mixed_dtype
-from nas.train.pretrained import Pretrained
-from nas.train.ranks import Ranks
-from nas.train.recipe import Recipe
-from nas.trained import Inputs
-from nas.units import format_count
+from nas.devices import memory
+from nas.devices.device import mixed_dtype
+from nas.networks.architecture import Architecture
+from nas.training.pretrained import Pretrained
+from nas.training.ranks import Ranks
+from nas.training.recipe import Recipe
+from nas.training.trained import Inputs
 
 LEAST = 2  # images in a piece of a batch: batch norm takes no single one
 

@@ -10,15 +10,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nas import plots, trained
-from nas.files import read_csv, read_toml, to_csv, to_toml, write_atomic
-from nas.named import NETWORK
-from nas.train import pictures
-from nas.train.loop import CHECKPOINT, Ended, Row
-from nas.train.measure import Measured
+from nas.base.files import read_csv, read_toml, to_csv, to_toml, write_atomic
+from nas.base.units import format_count, shown
+from nas.plots import figures as plots
+from nas.plots import training as pictures
+from nas.runs.lookup import NETWORK
 from nas.train.question import Training
-from nas.train.trainee import Trainee
-from nas.units import format_count, shown
+from nas.training import trained
+from nas.training.loop import CHECKPOINT, Ended, Row
+from nas.training.measure import Measured
+from nas.training.trainee import Trainee
 
 REDRAWN = 10.0  # seconds between two pictures of a curve that grows, at least
 _NAMES = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}  # figures of result.toml that have an error

@@ -1,0 +1,1 @@
+"""What every room needs: errors, files, units, and how a command ends."""

@@ -1,0 +1,108 @@
+"""Quantities as people write them (400M multiply-adds, 1.2G, ten minutes as 10m), and names as people read them."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from decimal import ROUND_FLOOR, Decimal
+from itertools import count, takewhile
+
+from nas.base.errors import UserError
+
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, format characters, surrogates, line ends
+_JOINERS = {"\u200c", "\u200d"}  # format characters that words of some languages need
+_SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_count(text: str | float, what: str) -> int:
+    """Read a positive count such as 400M, 1.2G or 5300000; `what` names its place in an error."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = f"{text:f}"
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGBT]?)", str(text).strip().upper())
+    value = round(float(match[1]) * _COUNTS[match[2]]) if match else 0
+    if value < 1:
+        raise UserError(f"{what}: {str(text)[:40]!r} is not a positive count; write it like 400M, 1.2G or 5300000")
+    return value
+
+
+def parse_duration(text: str, what: str) -> float:
+    """Read a positive duration in seconds from 90, 90s, 5ms, 10m, 1.5h or 1d."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[smhd]?)", text.strip().lower())
+    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if value <= 0:
+        raise UserError(f"{what}: {text[:40]!r} is not a positive duration; write it like 90s, 10m or 1.5h")
+    return value
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raise UserError for a number that is not from low to high; `what` names its place."""
+    if not low <= value <= high:
+        raise UserError(f"{what} must be from {low:g} to {high:g}, got {value:g}")
+
+
+def format_count(value: float, digits: int = 4) -> str:
+    """Write a count with a unit, rounded to so many digits: 385814752 -> 385.8M, 999999 -> 1M."""
+    rounded = float(f"{value:.{digits}g}")
+    unit = next((unit for unit in ("T", "G", "M", "K") if abs(rounded) >= _COUNTS[unit]), "")
+    return f"{rounded / _COUNTS[unit]:.{max(digits, 3)}g}{unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration for people, to the second below an hour and to the minute above: 75 -> 1m15s."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def shortest_decimal(number: float, near: float, same: Callable[[float], bool]) -> float:
+    """The number of fewest decimals for which `same` holds; of equally short ones the nearest to `near`.
+
+    same: holds for `number`, and for all numbers between any two for which it holds.
+    """
+    if number == near and number == int(number):
+        return number
+    given = Decimal(repr(number))
+    for digits in count():
+        unit = Decimal(1).scaleb(-digits)
+        start = given.quantize(unit, ROUND_FLOOR)
+        below = takewhile(same, (float(start - i * unit) for i in count()))
+        above = takewhile(same, (float(start + i * unit) for i in count(1)))
+        if found := [*below, *above]:
+            return min(found, key=lambda x: (abs(x - near), x))
+    raise AssertionError("the number itself is found at last")
+
+
+def shown(text: object, most: int | None = None) -> str:
+    r"""A text of a user's, such as a file's name, as one line for people, cut in the middle to at most so many letters.
+
+    What cannot be seen is escaped, as \n, \x1b or \xe9 (a byte that is not UTF-8): no terminal acts on it.
+    """
+    seen = "".join(map(_visible, str(text)))
+    if most is None or len(seen) <= most:
+        return seen
+    return f"{seen[: most // 2]}…{seen[len(seen) - (most - 1) // 2 :]}"
+
+
+def _visible(letter: str) -> str:
+    if unicodedata.category(letter) not in _UNSEEN or letter in _JOINERS:
+        return letter
+    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte of a file's name that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun: 1 epoch, 2 epochs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown word: the nearest right one, or all of them if none is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"nearest is {close[0]!r}" if close else f"known are {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""`python -m nas.compare`: error distributions of random networks of several runs."""

@@ -1,0 +1,132 @@
+"""`python -m nas.compare`: error distributions of random networks, to compare spaces or runs.
+
+The view of design spaces of Radosavovic et al. 2019 (arXiv 1905.13214) and 2020 (arXiv 2003.13678): not the best
+network that was found counts, but how errors of random ones are distributed, at equal cost too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import read_csv, read_toml
+from nas.base.metrics import metric_of, option_of
+from nas.base.units import format_count, shown
+from nas.plots import figures as plots
+from nas.runs.lookup import find_run
+from nas.selection.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
+
+LEAST = 5  # networks of a distribution
+BANDS = 5  # of equal cost
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Random networks of one run, named as typed: errors (1 - metric) and MAdds, [n] each; `facts` is its run.toml."""
+
+    name: str
+    path: Path
+    errors: Floats
+    madds: Floats
+    facts: dict[str, Any]
+    metric: str
+
+
+def main(
+    runs: Annotated[list[str], typer.Argument(help="Runs of --sampler random, by name or directory.")],
+    out: Annotated[str, typer.Option(help="Where the picture goes.")] = "compare.png",
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffles of the test.")] = 0,
+) -> None:
+    """Compare the error distributions of random networks of several runs, as drawn and at equal cost.
+
+    A run stands for its space only where its networks are uniform draws: make it with --sampler random. All must have
+    been trained alike, on the same data, by the same --metric; an error is 1 less that metric.
+    """
+    path = Path(out)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--out {out}: give a file in a folder that exists, like compare.png")
+    samples = [sample_of(name) for name in runs]
+    if len({sample.path.resolve() for sample in samples}) < len(samples):
+        raise UserError(f"name each run once, got {', '.join(runs)[:100]}")
+    for other in samples[1:]:
+        check_alike(samples[0], other)
+    weights = equal_cost([sample.madds for sample in samples], BANDS)
+    error = "error" if samples[0].metric == "accuracy" else "balanced error"
+    table = Table("run", "networks", "MAdds, median", f"least {error}", f"median {error}", "difference", "p")
+    for i, sample in enumerate(samples):
+        gap, p = difference(samples[0].errors, sample.errors, seed) if i else (0.0, 1.0)
+        table.add_row(
+            shown(sample.name),
+            str(len(sample.errors)),
+            format_count(float(np.median(sample.madds))),
+            f"{100 * sample.errors.min():.1f} %",
+            f"{100 * float(np.median(sample.errors)):.1f} %",
+            f"{gap:.2f}" if i else "",
+            f"{p:.2g}" if i else "",
+        )
+    cli.show(table)
+    cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {samples[0].name}; p: of so")
+    cli.say(f"  large a difference between two samples of one distribution, by {SHUFFLES} shuffles")
+    spaces = ", ".join(f"{shown(s.name, 40)}: {shown(s.facts['space']['name'], 40)}" for s in samples)
+    facts = samples[0].facts
+    subtitle = f"{spaces}; {shown(facts['data']['name'], 40)}, epochs: {facts['proxy']['epochs']}, one training each"
+    plain = {s.name: (*distribution(s.errors), len(s.errors)) for s in samples}
+    equal = {s.name: distribution(s.errors, w) for s, w in zip(samples, weights, strict=True) if w.any()}
+    title = f"{error} distributions of random networks"
+    plots.draw(path, plots.distributions, plain, equal, title, subtitle, error)
+    cli.say(f"picture: {path}")
+
+
+def sample_of(name: str) -> Sample:
+    """A run's networks; raises UserError for one that is no sample of a space."""
+    path = find_run(name)
+    if path is None or not (path / "run.toml").exists() or not (path / "trials.csv").exists():
+        raise UserError(f"{name[:100]!r}: no run of this name that has trials")
+    facts = read_toml(path / "run.toml")
+    sampler = facts.get("arguments", {}).get("sampler")
+    if sampler != "random":
+        raise UserError(
+            f"{path}: its networks were proposed by --sampler {sampler}, which is after good ones, so they say nothing "
+            "of the space as a whole; make a run with --sampler random"
+        )
+    try:
+        metric = metric_of(None, facts)
+        table = read_csv(path / "trials.csv", ("state", metric, "madds"))
+        done = table[table["state"] == "COMPLETE"]
+        errors, madds = 1 - done[metric].to_numpy(float), done["madds"].to_numpy(float)
+    except ValueError as error:
+        raise UserError(f"{path / 'trials.csv'}: cannot be read: {error}") from None
+    stopped = sorted(set(table["state"]) - {"COMPLETE", "FAIL"})
+    if stopped:
+        raise UserError(f"{path}: some trials are {', '.join(stopped)}: without their errors the others are no sample")
+    if len(done) < LEAST:
+        raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
+    if len(done) < len(table):
+        cli.say(f"{name}: {len(table) - len(done)} trials that failed are left out")
+    return Sample(name, path, errors, madds, facts, metric)
+
+
+def check_alike(one: Sample, other: Sample) -> None:
+    """Raise a UserError if two runs were not trained alike on the same data, or their costs count differently."""
+    if one.metric != other.metric:
+        raise UserError(
+            f"{one.name} and {other.name} cannot be compared: --metric {option_of(one.metric)} differs from "
+            f"{option_of(other.metric)}"
+        )
+    for key, what in (("data", "data set"), ("proxy", "proxy training"), ("progressive", "schedule"), ("cost", "cost")):
+        mine, theirs = one.facts.get(key), other.facts.get(key)
+        if key == "data":
+            mine, theirs = (mine or {}).get("fingerprint"), (theirs or {}).get("fingerprint")
+        if mine != theirs:
+            raise UserError(f"{one.name} and {other.name} cannot be compared: the {what} differs")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""What a network needs on a device: latency, latency tables, memory."""

@@ -1,0 +1,335 @@
+"""Latency as measured on this device, and a table of measured parts that predicts it for any network of a space.
+
+What is timed is what people deploy: eval mode, batch norm folded into the convolutions, channels-last, under
+`torch.inference_mode`, eager, with the input on the device already; 3 channels and 1000 classes. The table is that
+of MnasNet and ProxylessNAS (arXiv 1807.11626; 1812.00332, section 3.3): a network takes as long as its parts together.
+A block that runs alone again and again finds its weights in the cache, so parts are timed inside whole networks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops.misc import Conv2dNormActivation
+
+from nas.base.errors import RunFailed, UserError, first_line
+from nas.base.files import read_text, write_atomic
+from nas.base.machine import default_threads, torch_threads
+from nas.devices.device import out_of_memory, pick_device
+from nas.networks.architecture import Architecture, Stage, canonical
+from nas.networks.cost import halved
+from nas.spaces.space import SearchSpace
+
+CHANNELS = 3
+WARM_UP = 3  # untimed passes of a new network: memory is laid out and kernels are chosen
+REPEATS, ENOUGH, LEAST = 50, 10.0, 5  # passes of a network, fewer where they take more than so many seconds, and least
+TIMES, PASSES = 4, 6  # networks that a part of the table is timed in at least, and timed passes of each
+DOUBTFUL = 1.3  # times what was predicted: a quiet machine's largest error in experiments/latency_table
+LIMITS = {"batch": 65536, "threads": 1024}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a latency holds for: torch's device, the CPU threads, images in a batch, torch's number type."""
+
+    device: str
+    threads: int
+    batch: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise UserError(f"{name} must be a whole number from 1 to {limit}, got {getattr(self, name)}")
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise UserError(f"dtype must be one of torch's, like float32, got {self.dtype[:20]!r}")
+
+    @classmethod
+    def here(cls, device: str = "auto", threads: int | None = None, batch: int = 1) -> Conditions:
+        """The conditions on this machine: as many threads as torch uses by default if None. Raises UserError."""
+        return cls(str(pick_device(device)), default_threads() if threads is None else threads, batch)
+
+    def __str__(self) -> str:
+        return f"{self.device}, threads: {self.threads}, batch {self.batch}, {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a network takes for one batch, in seconds: the median of repeats, and their quartiles low and high."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+    batch: int
+    resolution: int
+    threads: int
+    device: str
+    dtype: str
+
+
+def measure(arch: Architecture, conditions: Conditions, repeats: int = REPEATS) -> Latency:
+    """Time a network at its own resolution, after a warm-up.
+
+    At most `repeats` passes (at least 1), and fewer, but 5 or more, if they take more than ten seconds. Raises
+    RunFailed if memory does not suffice.
+    """
+    times: list[float] = []
+    with prepared(arch, conditions) as run:
+        started = time.perf_counter()
+        while len(times) < repeats and (len(times) < LEAST or time.perf_counter() - started < ENOUGH):
+            times.append(sum(run()))
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+    return Latency(median, low, high, len(times), resolution=arch.resolution, **asdict(conditions))
+
+
+@contextmanager
+def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[], list[float]]]:
+    """Give a function that runs a network once and tells the seconds that each of its `parts` took; warmed up."""
+    where = torch.device(conditions.device)
+    layout = {"device": where, "dtype": getattr(torch, conditions.dtype)}
+    try:
+        gpu = where.type == "cuda"  # its events are recorded on the current one's stream
+        current = torch.cuda.device(where) if gpu else nullcontext()
+        with (
+            torch_threads(conditions.threads),
+            torch.inference_mode(),
+            current,
+            torch.random.fork_rng([where] if gpu else []),
+        ):
+            pieces = [piece.to(**layout, memory_format=torch.channels_last) for piece in deployed(arch)]
+            images = torch.randn(conditions.batch, CHANNELS, arch.resolution, arch.resolution, **layout)
+            images = images.to(memory_format=torch.channels_last)
+            for _ in range(WARM_UP):
+                timed(pieces, images)
+            yield lambda: timed(pieces, images)
+    except RuntimeError as error:
+        what = f"{arch.resolution} px, batch {conditions.batch}"
+        if out_of_memory(error):
+            raise RunFailed(f"{what}: not enough memory; lower the batch") from None
+        raise RunFailed(f"{what}: no latency on {conditions.device}: RuntimeError: {first_line(error)}") from error
+
+
+def deployed(arch: Architecture) -> list[nn.Module]:
+    """A network in eval mode as modules to run one after the other, one for each of its `parts`."""
+    network = arch.build(in_channels=CHANNELS).eval()
+    for module in network.modules():
+        if isinstance(module, Conv2dNormActivation):
+            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            del module[1]
+    stem, *stages, head = network.features.children()
+    blocks = [block for stage in stages for block in stage.children()]
+    return [stem, *blocks, nn.Sequential(head, network.avgpool, nn.Flatten(1), network.classifier)]
+
+
+def timed(pieces: Sequence[nn.Module], x: Tensor) -> list[float]:
+    """Run modules one after the other and tell the seconds between their ends, on the device's own clock."""
+    if x.device.type == "cpu":
+        moments = [time.perf_counter()]
+        for piece in pieces:
+            x = piece(x)
+            moments.append(time.perf_counter())
+        return [end - start for start, end in pairwise(moments)]
+    accelerator = torch.cuda if x.device.type == "cuda" else torch.mps
+    events = [accelerator.Event(enable_timing=True) for _ in range(len(pieces) + 1)]
+    accelerator.synchronize()
+    events[0].record()
+    for piece, event in zip(pieces, events[1:], strict=True):
+        x = piece(x)
+        event.record()
+    accelerator.synchronize()
+    return [start.elapsed_time(end) / 1000 for start, end in pairwise(events)]
+
+
+def parts(arch: Architecture) -> list[str]:
+    """The parts that a network runs one after the other: stem, each block, and head with classifier.
+
+    A part is named by all that its latency can depend on: input size and channels, block string, activation.
+    """
+    channels, size = arch.stem, halved(arch.resolution, 2)
+    found = [f"{arch.resolution}px c{CHANNELS} stem{arch.stem} {arch.activation}"]
+    for stage in arch.stages:
+        blocks, size = parts_of_stage(stage, channels, size, arch.activation)
+        found += blocks
+        channels = stage.channels
+    return [*found, last_part(channels, size, arch.head, arch.activation)]
+
+
+def last_part(channels: int, size: int, head: int, activation: str) -> str:
+    """The head and the classifier behind so many channels of this side."""
+    return f"{size}px c{channels} head{head} {activation}"
+
+
+def parts_of_stage(stage: Stage, channels: int, size: int, activation: str) -> tuple[list[str], int]:
+    """The blocks of a stage behind so many channels of this side, and the side of what it puts out."""
+
+    def named(block: Stage, channels: int, size: int) -> str:
+        return f"{size}px c{channels} {canonical(block, channels, activation)} {activation}"
+
+    out = halved(size, stage.stride)
+    first = named(replace(stage, repeats=1), channels, size)
+    later = named(replace(stage, repeats=1, stride=1), stage.channels, out)
+    return [first, *[later] * (stage.repeats - 1)], out
+
+
+@dataclass(frozen=True)
+class Table:
+    """The median seconds of each part of a space's networks, under conditions."""
+
+    conditions: Conditions
+    seconds: Mapping[str, float]
+
+    def predict(self, arch: Architecture) -> float:
+        """The latency of a network in seconds: the sum over its parts; raises UserError for a part never measured."""
+        try:
+            return sum(self.seconds[part] for part in parts(arch))
+        except KeyError as error:
+            raise UserError(f"the latency table has no part {error}: it was measured for another space") from None
+
+    def to_csv(self) -> str:
+        """The table as text: a row a part, with the conditions in each."""
+        out = io.StringIO()
+        rows = [{"part": part, "seconds": s, **asdict(self.conditions)} for part, s in self.seconds.items()]
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> Table:
+        """Read a table's file; raises UserError."""
+        try:
+            rows = list(csv.DictReader(io.StringIO(read_text(path))))
+            seconds = {row["part"]: float(row["seconds"]) for row in rows}
+            found = {(r["device"], int(r["threads"]), int(r["batch"]), r["dtype"]) for r in rows}
+            ((device, threads, batch, dtype),) = found
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from None
+        except (ValueError, KeyError, TypeError, csv.Error):
+            raise UserError(f"{path}: not a latency table; restore it from a copy") from None
+        if not all(0 < value < float("inf") for value in seconds.values()):
+            raise UserError(f"{path}: seconds must be positive; restore it from a copy")
+        return cls(Conditions(device, threads, batch, dtype), seconds)
+
+
+def measure_table(
+    space: SearchSpace,
+    conditions: Conditions,
+    times: int = TIMES,
+    passes: int = PASSES,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Table:
+    """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
+
+    All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is
+    told how many networks are done, of how many.
+    """
+    samples = defaultdict[str, list[float]](list)
+    wholes = []
+    networks = cover(space, times, seed)
+    for done, arch in enumerate(networks, 1):
+        with prepared(arch, conditions) as run:
+            runs = np.array([run() for _ in range(passes)])
+        for part, seconds in zip(parts(arch), runs.T, strict=True):
+            samples[part] += seconds.tolist()
+        wholes.append(float(np.median(runs.sum(axis=1))))
+        if progress:
+            progress(done, len(networks))
+    table = Table(conditions, {part: float(np.median(values)) for part, values in sorted(samples.items())})
+    # Delays come now here, now there: no part's median holds them, but every network's does.
+    scale = float(np.median([whole / table.predict(arch) for whole, arch in zip(wholes, networks, strict=True)]))
+    return Table(conditions, {part: scale * seconds for part, seconds in table.seconds.items()})
+
+
+def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable[[str], None]) -> Table:
+    """The table of a run: measured and kept in the file by a new run, read by one that is continued."""
+    if not begun:
+        say(f"measuring the latency of every block of {space.name}: a few minutes")
+
+        def told(done: int, total: int) -> None:
+            if done * 5 // total > (done - 1) * 5 // total:
+                say(f"  {done} of {total} networks timed")
+
+        write_atomic(file, measure_table(space, Conditions.here(device), progress=told).to_csv())
+    table = Table.load(file)
+    say(f"latency is predicted from {len(table.seconds)} measured blocks ({file}) on {table.conditions}")
+    return table
+
+
+def doubt(predicted: Sequence[float], whole: Sequence[float]) -> str:
+    """What to say of a table if networks take another time than it predicts, by their median; "" if it holds."""
+    ratio = float(np.median(np.divide(whole, predicted))) if len(whole) else 1.0
+    if 1 / DOUBTFUL < ratio < DOUBTFUL:
+        return ""
+    return (
+        f"measured whole, networks of the front take {ratio:.2g} times the latency predicted from their blocks: "
+        "other work disturbed this machine then or now, and the front by latency is in doubt; a new --run measures anew"
+    )
+
+
+Shape = tuple[int, int]  # channels and side of a feature map
+Move = tuple[Stage, Shape, frozenset[str]]  # a stage that may follow, what it puts out, and its parts
+
+
+def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
+    """Few networks of a space that hold each of its parts `times` times or more: each next one has the most missing.
+
+    The best path through the stages is found by dynamic programming; of equal ones any is taken, so that a part
+    comes in several contexts.
+    """
+    rng = np.random.default_rng(seed)
+    steps, last = moves(space)
+    missing = Counter(
+        {part: times for step in steps for found in step.values() for _, _, held in found for part in held}
+    )
+    missing.update(dict.fromkeys(last.values(), times))
+    networks = []
+    while missing.total():
+        gain = {shape: float(missing[part]) for shape, part in last.items()}
+        choices: list[dict[Shape, Move]] = []
+        for step in reversed(steps):
+            picked = {}
+            ahead = gain
+            gain = {}
+            for shape, found in step.items():
+                gains = [sum(missing[p] for p in held) + ahead[out] for _, out, held in found]
+                best = int(np.argmax(np.array(gains) + rng.uniform(0, 0.5, len(gains))))
+                picked[shape], gain[shape] = found[best], gains[best]
+            choices.insert(0, picked)
+        shape, stages = next(iter(steps[0])), []
+        for picked in choices:
+            stage, shape, held = picked[shape]
+            stages.append(stage)
+            missing -= Counter(held)
+        missing -= Counter([last[shape]])
+        networks.append(replace(space.decode([0] * len(space.choices)), stages=tuple(stages)))
+    return networks
+
+
+def moves(space: SearchSpace) -> tuple[list[dict[Shape, list[Move]]], dict[Shape, str]]:
+    """For each stage, what may follow each shape that can come before it; and the last part behind each last shape."""
+    shapes = [(space.stem, halved(space.resolution, 2))]
+    steps = []
+    for slot in space.slots:
+        step: dict[Shape, list[Move]] = {}
+        for channels, size in shapes:
+            step[channels, size] = []
+            for option in slot.options:
+                held, out = parts_of_stage(option, channels, size, space.activation)
+                step[channels, size].append((option, (option.channels, out), frozenset(held)))
+        steps.append(step)
+        shapes = list(dict.fromkeys(out for found in step.values() for _, out, _ in found))
+    return steps, {shape: last_part(*shape, space.head, space.activation) for shape in shapes}

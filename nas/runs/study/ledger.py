@@ -1,0 +1,72 @@
+"""What a study holds: the facts of each trial, which of them count, and their table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.networks.architecture import Architecture
+from nas.training.evaluate import Job
+
+COLUMNS = [
+    *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
+    *("seed", "architecture", "hash", "accuracy_error", "image_size", "step_seconds", "note"),
+    *("balanced_accuracy", "balanced_accuracy_error"),
+]
+
+MEASURED = {"train_time": "step_seconds"}  # objectives that only training tells, and their columns in trials.csv
+CURVES = {"accuracy": "curve", "balanced_accuracy": "balanced_curve"}  # a trial's attributes: a metric by epoch
+
+
+def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[str, float] | None = None) -> None:
+    """Store what is known of a trial before its training: the architecture, its costs, and others by their names."""
+    cost = arch.cost()
+    described = {
+        "architecture": str(arch),
+        "hash": arch.hash,
+        "madds": cost.madds,
+        "flops": cost.flops,
+        "params": cost.params,
+        "activations": cost.activations,
+        "resolution": arch.resolution,
+        "image_size": job.image_size,
+        "seed": job.seed,
+        **(known or {}),
+    }
+    for key, value in described.items():
+        trial.set_user_attr(key, value)
+
+
+def refused(trial: FrozenTrial) -> bool:
+    """Whether a trial ended untrained: its network was not to be trained. A trial stopped early is PRUNED as well."""
+    return trial.state == TrialState.PRUNED and "accuracy" not in trial.user_attrs
+
+
+def lost(trial: FrozenTrial) -> bool:
+    """Whether a trial was taken from a worker that was not heard of any more: another trial stands in for it.
+
+    One that failed in training has a note of the cause.
+    """
+    return trial.state == TrialState.FAIL and "note" not in trial.user_attrs
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were trained, to the end or not, or failed in training, in the order of their numbers."""
+    states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+    ended = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in ended if not (refused(trial) or lost(trial))]
+
+
+def table(study: optuna.Study, others: Sequence[str] = ()) -> pd.DataFrame:
+    """The finished trials as rows with the columns of trials.csv, and others that `describe_trial` was given.
+
+    Trials of older versions have no balanced accuracy: theirs is empty.
+    """
+    rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *(name for name in others if name not in COLUMNS)])
+    whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
+    shares = ["balanced_accuracy", "balanced_accuracy_error"]
+    return frame.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(shares, float)})

@@ -1,0 +1,211 @@
+"""The loop that trains: asks trials of a study, trains them side by side, and tells what came of each."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict
+from math import inf
+from typing import Any, Protocol
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.base.errors import RunFailed, UserError
+from nas.training.evaluate import Failed, Job, Proxy, Result, failed
+from nas.base.metrics import METRICS
+from nas.training.proxy import Progress
+from nas.selection.stopping import keep
+from nas.runs.study.ledger import CURVES
+from nas.runs.study.sharing import Heart, fail_lost, hearing, settled
+from nas.runs.workers import Submit, Workers, trained_again
+
+POLL = 3.0  # seconds between looks at what other processes have done
+IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
+
+
+class Observer(Protocol):
+    """What is told of a run while it goes on."""
+
+    def started(self, trial: Trial) -> None:
+        """A trial's training starts; its user attributes name the architecture and its costs."""
+
+    def progressed(self, number: int, progress: Progress) -> None:
+        """The training of the trial of this number has come further."""
+
+    def finished(self, trials: Sequence[FrozenTrial]) -> None:
+        """Trials are in the database with their results, and others are in training in their place."""
+
+    def waiting(self) -> None:
+        """There is nothing to train here, until other processes have finished their trials."""
+
+
+Ask = Callable[[], Trial | None]
+Prepare = Callable[[Trial], Job | None]
+Values = Callable[[Mapping[str, Any]], list[float]]
+
+
+def run_trials(
+    study: optuna.Study,
+    ask: Ask,
+    prepare: Prepare,
+    values: Values,
+    proxy: Proxy,
+    workers: Workers,
+    observer: Observer,
+    lag: float = inf,
+    patient: Callable[[], bool] = lambda: True,
+    rungs: Sequence[int] = (),
+) -> None:
+    """Train trials until `ask` gives None and all are finished; interrupted ones come first.
+
+    prepare: completes a trial's parameters and attributes and names its job, or None to refuse it untrained.
+    values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
+    ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
+    are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
+    rungs: epochs after which trials may be stopped; what they had there is kept for the sampler, as nas.Stopper has it.
+
+    A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
+    this call, by their numbers, have all failed.
+    """
+    alone = hearing(study) is None
+    interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
+    left = [Trial(study, trial._trial_id) for trial in interrupted]
+    running: dict[Future[Result], Trial] = {}
+    ended: list[FrozenTrial] = []  # not reported yet
+    outcomes: dict[int, FrozenTrial] = {}  # by number
+    numbers: dict[Job, int] = {}
+
+    def next_trial() -> Trial | None:
+        if left:
+            return left.pop(0)
+        fail_lost(study)
+        oldest = min((trial.number for trial in running.values()), default=inf)
+        ahead = lag < inf and oldest < len(study.get_trials(deepcopy=False)) - lag
+        return None if ahead else ask()
+
+    def progressed(job: Job, progress: Progress) -> None:
+        observer.progressed(numbers[job], progress)
+
+    def report() -> None:
+        if ended:
+            observer.finished(ended[:])
+            ended.clear()
+
+    with Heart(study) as heart, workers.pool(proxy, progressed) as submit:
+        while True:
+            if not running:
+                report()
+            before = None if alone or running else settled(study)
+            if len(running) < workers.count and (trial := next_trial()) is not None:
+                heart.begin(trial)
+                if job := _prepared(study, trial, prepare):
+                    numbers[job] = trial.number
+                    observer.started(trial)
+                    running[_submitted(submit, job)] = trial
+                else:
+                    heart.end(trial)
+                continue
+            report()  # what is written of a run can wait until everyone is at work
+            if not running:
+                # Nothing to do is the end only if it is not for trials that others began or ended meanwhile.
+                if alone or not patient() or (before is not None and before == settled(study)):
+                    return
+                observer.waiting()
+                time.sleep(POLL)
+            done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
+            for future in done:
+                trial = running.pop(future)
+                ended.append(_tell(study, trial, future, values, rungs))
+                outcomes[trial.number] = ended[-1]
+                heart.end(trial)
+            if cause := _cause_in_common(outcomes):
+                report()
+                raise RunFailed(f"{cause}; finished trials are kept, the same command continues the run")
+
+
+def _submitted(submit: Submit, job: Job) -> Future[Result]:
+    """The future of a job's result, which is Failed where the training, or the start of a worker for it, raised."""
+    try:
+        return submit(job)
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:
+        future: Future[Result] = Future()
+        future.set_result(failed(error))
+        return future
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:  # what came of the job could not be sent, or the job itself
+        return failed(error)
+
+
+def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
+    """What the last IN_A_ROW trials by number have in common, if all of them failed; else ""."""
+    last = [outcomes[number] for number in sorted(outcomes)[-IN_A_ROW:]]
+    if len(last) < IN_A_ROW or any(trial.state != TrialState.FAIL for trial in last):
+        return ""
+    notes = [str(trial.user_attrs.get("note", "unknown cause")) for trial in last]
+    said = f"the last {IN_A_ROW} trainings failed"
+    if len({re.sub(r"[\d.]+", "0", note) for note in notes}) == 1:
+        return f"{said} in the same way: {notes[-1]}"
+    kinds = {note.partition(":")[0]: note for note in notes}
+    if len(kinds) == 1:
+        return f"{said} with {next(iter(kinds))}, the last one: {notes[-1]}"
+    return f"{said}, for different causes: {' | '.join(kinds.values())}"
+
+
+def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None:
+    """The job of a trial, or None if it is refused or was taken from this process meanwhile."""
+    try:
+        job = prepare(trial)
+        if job is None:
+            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        elif _retried(trial):  # said beforehand: if it is lost again, nobody is there to say it
+            trial.set_user_attr("note", "its worker was lost twice: out of memory, a crash, or a machine that is gone")
+        return job
+    except UpdateFinishedTrialError:
+        return None
+
+
+def _retried(trial: Trial) -> bool:
+    """Whether a trial stands in for one that was lost."""
+    return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
+
+
+def _tell(
+    study: optuna.Study, trial: Trial, future: Future[Result], values: Values, rungs: Sequence[int]
+) -> FrozenTrial:
+    try:
+        result = _result(future)
+        if _retried(trial):
+            result = trained_again(result, "its worker was lost")
+        if isinstance(result, Failed):
+            trial.set_user_attr("note", result.cause)
+            return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        found = {
+            **asdict(result.score),
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+            "step_seconds": result.step_seconds,
+            **{CURVES[metric]: [getattr(score, metric) for score in result.scores] for metric in METRICS.values()},
+            "note": result.note,
+        }
+        for key, value in found.items():
+            trial.set_user_attr(key, value)
+        for epoch in (epoch for epoch in rungs if epoch <= len(result.scores)):
+            keep(trial, epoch, epoch, values({**trial.user_attrs, **asdict(result.scores[epoch - 1])}))
+        # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
+        if result.stopped:
+            return study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        return study.tell(trial, values(trial.user_attrs), skip_if_finished=True)
+    except UpdateFinishedTrialError:  # it was taken from this process, which was not heard of for long
+        return study._storage.get_trial(trial._trial_id)

@@ -1,0 +1,1 @@
+"""A search space: its file, exact counting, uniform sampling under budgets."""

@@ -1,0 +1,426 @@
+"""The search space: stages with choices, read from TOML; sized, sampled, enumerated, encoded, mutated, counted.
+
+A choice is a brace group in a block string, `ir_r{1|2}_k{3|5}_s2_e6_c24`. A code is one index per choice. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nas.base.errors import UserError
+from nas.base.files import read_toml
+from nas.base.units import parse_count
+from nas.networks.architecture import (
+    KEYS,
+    Architecture,
+    BlockError,
+    Stage,
+    bundled_path,
+    canonical,
+    check_keys,
+    parse_stage,
+    strings,
+)
+from nas.spaces import budgets
+from nas.spaces import counting as trellis
+from nas.spaces.budgets import Bounds
+from nas.spaces.counting import CHUNK, COLUMNS, Ints, Trellis
+
+BUNDLED = "nas.search_spaces"
+MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
+Codes = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One brace group: its name, such as stage3.kernel, and its alternatives as written."""
+
+    name: str
+    texts: tuple[str, ...]
+
+    @cached_property
+    def values(self) -> tuple[int | float | str, ...]:
+        """The alternatives, numbers as numbers."""
+        return tuple(_value(text) for text in self.texts)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One stage with choices: `options` are all its combinations, the last choice running fastest."""
+
+    choices: tuple[Choice, ...]
+    options: tuple[Stage, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of alternatives of each choice."""
+        return tuple(len(choice.texts) for choice in self.choices)
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The code of each option, [options, choices]."""
+        return np.indices(self.shape, np.int16).reshape(len(self.shape), len(self.options)).T.copy()
+
+    def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
+        """The first option that gives this stage, in its canonical form, behind so many channels."""
+        behind = (in_channels, activation)
+        if behind not in self._forms:
+            forms = [canonical(option, *behind) for option in self.options]
+            self._forms[behind] = {form: i for i, form in reversed(list(enumerate(forms)))}
+        return self._forms[behind].get(stage)
+
+    @cached_property
+    def _forms(self) -> dict[tuple[int, str], dict[Stage, int]]:
+        """The options by their canonical forms, as far as they were asked for."""
+        return {}
+
+
+def _value(text: str) -> int | float | str:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def parse_slot(template: str, stage: int) -> Slot:
+    """Read a block string with choices; raises BlockError with the column in the template."""
+    pieces = _pieces(template)
+    groups = [(texts, at) for texts, at in pieces if template[at - 1 : at] == "{"]
+    combinations = 1
+    for texts, at in groups:
+        _check_group(texts, at)
+        combinations *= len(texts)
+        if combinations > MAX_OPTIONS:
+            raise BlockError(at, f"more than {MAX_OPTIONS} combinations in one stage; use fewer alternatives")
+    options = []
+    for picked in itertools.product(*(texts for texts, _ in pieces)):
+        try:
+            options.append(parse_stage("".join(picked)))
+        except BlockError as error:
+            raise BlockError(_column(picked, pieces, error.column), error.what) from None
+    names = _names(template, groups)
+    choices = (Choice(f"stage{stage}.{name}", tuple(texts)) for name, (texts, _) in zip(names, groups, strict=True))
+    return Slot(tuple(choices), tuple(options))
+
+
+def _pieces(template: str) -> list[tuple[list[str], int]]:
+    """Split a template into literals (one text) and brace groups (their alternatives), with their offsets."""
+    pieces: list[tuple[list[str], int]] = []
+    for match in re.finditer(r"\{([^{}]*)\}|[^{}]+|[{}]", template):
+        if match[0] in ("{", "}"):
+            raise BlockError(match.start() + 1, f"unbalanced {match[0]}; choices are written like k{{3|5}}")
+        if match[1] is None:
+            pieces.append(([match[0]], match.start()))
+        else:
+            pieces.append(([text.strip() for text in match[1].split("|")], match.start() + 1))
+    return pieces
+
+
+def _check_group(texts: list[str], at: int) -> None:
+    seen: set[int | float | str] = set()
+    for text in texts:
+        if not text:
+            raise BlockError(at, "empty choice; write at least one alternative between braces, like k{3|5}")
+        if _value(text) in seen:
+            raise BlockError(at, f"duplicate choice {text[:20]!r}; name each alternative once")
+        seen.add(_value(text))
+
+
+def _column(picked: tuple[str, ...], pieces: list[tuple[list[str], int]], column: int) -> int:
+    """The column in the template of a column in one of its combinations."""
+    for text, (_, at) in zip(picked, pieces, strict=True):
+        if column <= len(text):
+            return at + column
+        column -= len(text)
+    return pieces[-1][1] + 1
+
+
+def _names(template: str, groups: list[tuple[list[str], int]]) -> list[str]:
+    """Name each group by the letters before it: k{3|5} is the kernel."""
+    names: list[str] = []
+    for _, at in groups:
+        letters = template[: at - 1].rpartition("_")[2]
+        name = KEYS.get(letters, "op" if at == 1 else "variant")
+        names.append(name if name not in names else f"{name}{at}")
+    return names
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Stages with choices, and the stem, head, resolution (pixels) and activation that all networks share.
+
+    templates: block strings with choices. target_madds: the default T of the baseline's reward.
+    """
+
+    name: str
+    templates: tuple[str, ...]
+    stem: int = 32
+    head: int = 1280
+    resolution: int = 224
+    activation: str = "silu"
+    target_madds: int | None = None
+
+    def __post_init__(self) -> None:
+        slots = []
+        for number, template in enumerate(self.templates, 1):
+            try:
+                slots.append(parse_slot(template, number))
+            except BlockError as error:
+                raise UserError(f"stage {number}, {error} (in {template[:80]!r})") from None
+        self.__dict__["slots"] = tuple(slots)
+        Architecture(tuple(slot.options[0] for slot in slots), **self._frame())  # checks the shared settings
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The stages, parsed."""
+        raise AssertionError("set when the space is made")
+
+    @classmethod
+    def load(cls, name: str | Path) -> SearchSpace:
+        """Load a bundled space by name, or a .toml file by path; raises UserError."""
+        path = bundled_path(str(name), BUNDLED, "search space")
+        where = path.name if path.stem == str(name) else str(path)
+        table = read_toml(path)
+        known = {f.name for f in fields(cls)} - {"templates"} | {"stages", "about"}
+        check_keys(table, known, {"stages"}, where)
+        stages = strings(table["stages"], where, "ir_k{3|5}_s2_e6_c24")
+        values: dict[str, Any] = {k: v for k, v in table.items() if k in known - {"stages", "about"}}
+        values["name"] = values.get("name", path.stem)
+        if not isinstance(values["name"], str) or not re.fullmatch(r"[\w.-]{1,64}", values["name"]):
+            raise UserError(f"{where}: name must be a word of letters, digits, '_', '-' and '.'")
+        if "target_madds" in values:
+            values["target_madds"] = parse_count(values["target_madds"], f"{where}: target_madds")
+        try:
+            return cls(templates=tuple(stages), **values)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+
+    def _frame(self) -> dict[str, Any]:
+        """What all networks of the space share."""
+        keys = ("stem", "head", "resolution", "activation")
+        return {key: getattr(self, key) for key in keys}
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """All choices, in the order of a code."""
+        return tuple(choice for slot in self.slots for choice in slot.choices)
+
+    @cached_property
+    def size(self) -> int:
+        """The exact number of distinct networks: those of equal layers count once, however they are spelled."""
+        return trellis.size(self._trellis())
+
+    def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:
+        return _trellis(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
+
+    # Codes
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name what the space holds, whatever its name and target."""
+        said = repr((self.templates, sorted(self._frame().items())))
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+    def options_of(self, codes: ArrayLike) -> Ints:
+        """Codes [n, choices] as one option per stage, [n, stages]; raises UserError for a code outside."""
+        array = np.asarray(codes)
+        if array.ndim != 2 or array.shape[1] != len(self.choices) or array.dtype.kind not in "iu":
+            raise UserError(f"codes must be whole numbers of shape [n, {len(self.choices)}], got {array.shape}")
+        sizes = [len(choice.texts) for choice in self.choices]
+        outside = (array.min(axis=0, initial=0) < 0) | (array.max(axis=0, initial=0) >= sizes)
+        for column in np.flatnonzero(outside):
+            raise UserError(f"{self.choices[column].name} has alternatives 0 to {sizes[column] - 1}, the code another")
+        out = np.empty((len(array), len(self.slots)), np.int64)
+        for at in range(0, len(array), CHUNK):
+            # Single floats are exact here: an option is below MAX_OPTIONS.
+            out[at : at + CHUNK] = array[at : at + CHUNK].astype(np.float32) @ self._places
+        return out
+
+    @cached_property
+    def _places(self) -> NDArray[np.float32]:
+        """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
+        places = np.zeros((len(self.choices), len(self.slots)), np.float32)
+        row = 0
+        for i, slot in enumerate(self.slots):
+            for j in range(len(slot.shape)):
+                places[row, i] = math.prod(slot.shape[j + 1 :])
+                row += 1
+        return places
+
+    def codes_of(self, options: Ints) -> Codes:
+        """One option per stage, [n, stages], as codes [n, choices]."""
+        codes = np.empty((len(options), len(self.choices)), np.int16)
+        for at in range(0, len(options), CHUNK):
+            row = options[at : at + CHUNK].T
+            parts = [slot.codes.take(chosen, axis=0) for slot, chosen in zip(self.slots, row, strict=True)]
+            np.concatenate(parts, axis=1, out=codes[at : at + CHUNK])
+        return codes
+
+    def decode(self, code: ArrayLike) -> Architecture:
+        """The architecture of one code [choices]."""
+        (options,) = self.options_of(np.asarray(code, None if self.choices else np.int16)[None]).tolist()
+        stages = tuple(slot.options[o] for slot, o in zip(self.slots, options, strict=True))
+        return Architecture(stages, **self._frame())
+
+    def encode(self, arch: Architecture) -> Codes:
+        """The code of an architecture, the first of those that give it; raises UserError if it is not in the space."""
+        options, channels = [], self.stem
+        frame = {"stem": arch.stem, "head": arch.head, "activation": arch.activation}
+        if len(arch.stages) != len(self.slots) or any(getattr(self, k) != v for k, v in frame.items()):
+            raise UserError(f"not in the space {self.name}: it has other stem, head, activation or number of stages")
+        for number, (slot, stage) in enumerate(zip(self.slots, arch.stages, strict=True), 1):
+            option = slot.option(stage, channels, self.activation)
+            if option is None:
+                raise UserError(f"not in the space {self.name}: stage {number} has no choice that gives {stage}")
+            options.append(option)
+            channels = stage.channels
+        code: Codes = self.codes_of(np.array([options]))[0]
+        return code
+
+    def params(self, code: ArrayLike) -> dict[str, int | float | str]:
+        """A code as named values, as Optuna keeps them."""
+        indices = np.asarray(code).tolist()
+        return {c.name: c.values[i] for c, i in zip(self.choices, indices, strict=True)}
+
+    def code(self, params: dict[str, Any]) -> Codes:
+        """The code of named values; raises UserError for a value that is no choice."""
+        try:
+            return np.array([c.values.index(params[c.name]) for c in self.choices], np.int16)
+        except (KeyError, ValueError):
+            raise UserError(f"these parameters are not of the space {self.name}: {str(params)[:120]}") from None
+
+    # Networks
+
+    def sample_codes(
+        self,
+        n: int,
+        seed: int | np.random.Generator = 0,
+        *,
+        max_madds: float | None = None,
+        min_madds: float | None = None,
+        max_params: float | None = None,
+        resolution: int | None = None,
+    ) -> Codes:
+        """Draw n codes [n, choices] uniformly from the distinct networks within the budget.
+
+        The budget counts at `resolution` (pixels, the space's own if None), 3 channels and 1000 classes. Raises
+        UserError if no network keeps it, with what the space can do.
+        """
+        return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params), resolution)
+
+    def draw_codes(
+        self, n: int, seed: int | np.random.Generator, bounds: Bounds, resolution: int | None = None
+    ) -> Codes:
+        """The same for bounds on any column of a cost."""
+        return self.codes_of(budgets.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
+
+    def count_within(self, bounds: Bounds, resolution: int | None = None) -> tuple[float, float | None]:
+        """How many networks are within bounds, and the standard error of that: None if the number is exact.
+
+        Raises UserError if there are none.
+        """
+        return budgets.count(self._trellis(resolution), bounds)
+
+    def sample(
+        self,
+        seed: int = 0,
+        max_madds: float | None = None,
+        min_madds: float | None = None,
+        max_params: float | None = None,
+        resolution: int | None = None,
+    ) -> Architecture:
+        """Draw one architecture uniformly from the networks within the budget, at `resolution` if one is given."""
+        bounds = budget(max_madds, min_madds, max_params)
+        arch = self.decode(self.draw_codes(1, seed, bounds, resolution)[0])
+        return arch if resolution is None else arch.at(resolution)
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """All distinct networks, one after the other."""
+        table = self._trellis()
+
+        def walk(chosen: tuple[Stage, ...], state: int) -> Iterator[Architecture]:
+            if len(chosen) == len(self.slots):
+                yield Architecture(chosen, **self._frame())
+                return
+            step = table.steps[len(chosen)]
+            for option in np.flatnonzero(step.distinct[state]):
+                stage = self.slots[len(chosen)].options[option]
+                yield from walk((*chosen, stage), int(step.next[state, option]))
+
+        return walk((), 0)
+
+    def neighbours(self, code: ArrayLike) -> Codes:
+        """All codes [m, choices] that differ from one code in one choice."""
+        origin = np.asarray(code, np.int16)
+        rows = []
+        for column, choice in enumerate(self.choices):
+            for value in range(len(choice.texts)):
+                if value != origin[column]:
+                    rows.append(origin.copy())
+                    rows[-1][column] = value
+        return np.array(rows, np.int16).reshape(-1, len(self.choices))
+
+    def mutate(self, arch: Architecture, seed: int | np.random.Generator = 0) -> Architecture:
+        """Another network of the space that one choice makes of this one; raises UserError if there is none."""
+        others = [a for a in map(self.decode, self.neighbours(self.encode(arch))) if a.stages != arch.stages]
+        if not others:
+            raise UserError(f"the space {self.name} has no other network one choice away")
+        found = others[np.random.default_rng(seed).integers(len(others))]
+        return found.at(arch.resolution)
+
+    def costs(
+        self, codes: ArrayLike, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
+    ) -> dict[str, Ints]:
+        """Count codes [n, choices] at once: madds, flops, params and activations, int64 [n] each."""
+        figures = trellis.costs(self._trellis(resolution, num_classes, in_channels), self.options_of(codes))
+        return {name: figures[:, i] for i, name in enumerate(COLUMNS)}
+
+    def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
+        """Each cost expected, exactly, of a network whose choices are drawn independently and uniformly.
+
+        choice, value: a choice, and its alternative that all these networks have.
+        """
+        first = 0
+        weights = []
+        for slot in self.slots:
+            kept = np.ones(len(slot.options))
+            if choice is not None and first <= choice < first + len(slot.choices):
+                kept = (slot.codes[:, choice - first] == value).astype(float)
+            weights.append(kept / kept.sum())
+            first += len(slot.choices)
+        return dict(zip(COLUMNS, trellis.mean_costs(self._trellis(), weights).tolist(), strict=True))
+
+    def extremes(self, resolution: int | None = None) -> dict[str, tuple[int, int]]:
+        """The least and the most of each cost."""
+        least, most = trellis.extremes(self._trellis(resolution))
+        return {name: (int(least[i]), int(most[i])) for i, name in enumerate(COLUMNS)}
+
+
+@lru_cache(maxsize=64)
+def _trellis(space: SearchSpace, resolution: int, num_classes: int, in_channels: int) -> Trellis:
+    options = [slot.options for slot in space.slots]
+    return trellis.build(options, space.stem, space.head, space.activation, resolution, num_classes, in_channels)
+
+
+def budget(max_madds: float | None, min_madds: float | None, max_params: float | None) -> Bounds:
+    """The options of a budget as bounds on the columns of a cost."""
+    bounds: dict[str, tuple[float, float]] = {}
+    if max_madds is not None or min_madds is not None:
+        bounds["madds"] = (min_madds or 0, float("inf") if max_madds is None else max_madds)
+    if max_params is not None:
+        bounds["params"] = (0, max_params)
+    return bounds

@@ -1,0 +1,1 @@
+"""One network trained and measured: recipe, trainer, augmentation, torch devices."""

@@ -1,0 +1,91 @@
+"""The processes that train one network together, one a GPU, as torchrun starts them; or this one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from nas.base.errors import UserError
+from nas.devices.device import pick_device
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process, number `rank` of `world`, and the device that is its own."""
+
+    where: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that speaks and writes."""
+        return self.rank == 0
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def told(self, message: bytes) -> bytes:
+        """What the first process has, in all of them."""
+        if self.world == 1:
+            return message
+        size = self.summed(torch.tensor(len(message) if self.first else 0, device=self.where))
+        content = torch.zeros(int(size), dtype=torch.uint8, device=self.where)
+        if self.first and message:
+            content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
+        if len(content):
+            dist.broadcast(content, 0)
+        return content.cpu().numpy().tobytes()
+
+    def handed(self, name: str, message: str) -> str:
+        """What the first process has under a name, in all of them, however long the others wait for it.
+
+        It goes by the store by which processes find each other: what they compute together has a time limit.
+        """
+        if self.world == 1:
+            return message
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            address, port, is_master=False, timeout=timedelta(days=7)
+        )
+        key = f"{name}, start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if self.first:
+            store.set(key, message)
+        return store.get(key).decode()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the other processes if torchrun started several: NCCL on GPUs, one each, gloo on CPUs.
+
+    Raises UserError where the device is not there.
+    """
+    world, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+    if world < 2:
+        yield Ranks(pick_device(device))
+        return
+    where = pick_device(device)
+    if where.type == "cuda":
+        if device not in ("auto", "cuda"):
+            raise UserError(
+                f"--device {device}: with torchrun each process has a GPU of its own; say cuda, cpu or auto"
+            )
+        where = pick_device(f"cuda:{local}")
+        torch.cuda.set_device(where)
+    if where.type == "mps":
+        raise UserError("--device mps: torchrun trains on GPUs of NVIDIA or on CPUs; say --device cpu")
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield Ranks(where, rank, world)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,155 @@
+"""A trained network in one file: its weights, and with them all that is needed to use it.
+
+The file is safetensors; its metadata holds the network as TOML, so weights and description cannot part.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from nas.base.errors import UserError
+from nas.base.files import from_toml, write_atomic
+from nas.networks.architecture import Architecture
+from nas.networks.module import Network
+
+WEIGHTS = "weights.safetensors"  # in a training's run directory
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network was trained to take and to tell apart.
+
+    Images [n, channels, image_size, image_size] of pixel values 0 to 255, less mean, by std (one number per channel).
+    resize: how images became square: crop, pad (with black) or stretch. value_range: the values of images with more
+    than 8 bits that became 0 and 255; None if there were none.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "crop"
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """How image files become what it takes, for the reader."""
+        how = {
+            "crop": "cropped to their centre square",
+            "pad": "padded with black to squares",
+            "stretch": "stretched to squares",
+        }
+        said = f"images are {how[self.resize]}, resized to {self.image_size} px"
+        if self.value_range is None:
+            return said
+        low, high = self.value_range
+        return f"{said}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixel values [n, c, h, w], 0 to 255, as the network takes them."""
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
+        return (pixels.float() - mean) / std
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained. measured: its accuracy and on what, for the reader."""
+
+    architecture: Architecture
+    inputs: Inputs
+    measured: Mapping[str, str | float]
+
+    def to_toml(self) -> str:
+        """As a file that `Architecture.load` reads too."""
+        inputs = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.inputs).items()}
+        return self.architecture.to_toml(self.measured, inputs)
+
+
+def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a network's state dict, and what it is the state of, to one file, at once or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomic(path, to_bytes(tensors, {"network": trained.to_toml()}))
+
+
+def read(path: str | Path) -> Trained:
+    """What the file, or the training in this run directory, says of its network; raises UserError."""
+    return _described(find(path))
+
+
+def load(path: str | Path) -> Network:
+    """The trained network in a .safetensors file or in a training's run directory, in eval mode; raises UserError.
+
+    It takes images as `read(path).inputs` says.
+    """
+    file = find(path)
+    trained = _described(file)
+    model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
+    try:
+        with safe_open(file, "pt") as opened:
+            model.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
+    return model.eval()
+
+
+def find(path: str | Path) -> Path:
+    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise UserError(f"{path}: holds no trained network ({WEIGHTS}); python -m nas.train makes one")
+    raise UserError(f"{path}: is neither a training's run directory nor a .safetensors file")
+
+
+def _described(file: Path) -> Trained:
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get("network")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a safetensors file ({str(error).splitlines()[0]})") from None
+    if text is None:
+        raise UserError(f"{file}: does not say which network it holds; {__name__}.save writes files that do")
+    try:
+        table: dict[str, Any] = from_toml(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: its network is not valid TOML: {error}") from None
+    try:
+        inputs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table["inputs"].items()}
+        found = Inputs(**inputs)
+        _check(found)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        raise UserError(f"{file}: does not say what its network takes (table inputs)") from None
+    return Trained(Architecture.from_table(table, str(file)), found, table.get("about", {}))
+
+
+def _check(inputs: Inputs) -> None:
+    """Refuse what cannot be; raises ValueError or TypeError."""
+    numbers = (*inputs.mean, *inputs.std)
+    if (
+        not inputs.classes
+        or not all(isinstance(name, str) for name in inputs.classes)
+        or not len(inputs.mean) == len(inputs.std) == inputs.channels
+        or not all(isinstance(value, float) for value in numbers)
+        or not isinstance(inputs.image_size, int)
+        or inputs.resize not in ("crop", "pad", "stretch")
+        or not (inputs.value_range is None or _is_range(inputs.value_range))
+        or inputs.image_size < 1
+        or min(inputs.std) <= 0
+    ):
+        raise ValueError
+
+
+def _is_range(values: Any) -> bool:
+    return len(values) == 2 and all(isinstance(value, float) and isfinite(value) for value in values)
