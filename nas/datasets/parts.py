@@ -44,6 +44,7 @@ def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Par
         train, val, contents, note = _split(root, found, where.train, recheck)
         left_out = list(found.left_out)
     note = f"{len(found.classes):,} classes, {listed(found.classes)}; {note}"
+    note += f"; the images of {shown(where.test.name)}/ are kept for nas.train --test" if where.test else ""
     note += _seen(contents[len(train) :], contents[: len(train)], "validation images equal training images")
     note += _contradictions(root, train + val, contents)
     note += _left_out(left_out)
