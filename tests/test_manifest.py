@@ -388,7 +388,7 @@ def test_a_cache_from_before_images_were_kept_one_by_one_is_built_anew(
     data = datasets.load(str(pets))
     assert data.stored
     with np.load(data.stored.path) as file:
-        arrays = {name: file[name] for name in file if name != "rest"}
+        arrays = {name: file[name] for name in file if name != "extra"}
     np.savez(data.stored.path, **arrays)
     decoded.clear()
     assert datasets.load(str(pets)).fingerprint == data.fingerprint

@@ -26,7 +26,7 @@ FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
 SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
 
-Built = tuple[Dataset, bytes]  # and what else is to be kept of its images, for the next build
+Built = tuple[Dataset, bytes]  # and what the next build needs to know of its images
 
 
 def are_few(count: int, channels: int, size: int) -> bool:
@@ -68,9 +68,9 @@ def cached(path: Path, key: str, build: Callable[[], Built], recheck: bool = Fal
     """
 
     def made() -> Dataset:
-        data, rest = build()
+        data, extra = build()
         with suppress(OSError):  # the cache only saves time; a full disk must not end a run
-            save(data, path, key, rest=rest)
+            save(data, path, key, extra=extra)
             return _kept_at(path, key, data)
         return data
 
@@ -90,10 +90,10 @@ def _kept(path: Path, key: str, recheck: bool) -> Dataset:
     return _undamaged(data) if recheck else data
 
 
-def earlier(path: Path) -> Built:
-    """What was saved at `path`, whatever the key. Raises many an error if it is not there or damaged."""
-    data, rest = _read(path, None)
-    return _undamaged(data), rest
+def read_old(path: Path) -> Built:
+    """What was saved at `path`, whatever its key. Raises errors of many classes if it is missing or damaged."""
+    data, extra = _read(path, None)
+    return _undamaged(data), extra
 
 
 def _undamaged(data: Dataset) -> Dataset:
@@ -148,7 +148,7 @@ def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w+b") as file:
-            data, rest = build(in_file(file, count, size))
+            data, extra = build(in_file(file, count, size))
             os.fsync(file.fileno())
         known = data.fingerprint
         index = replace(
@@ -158,7 +158,7 @@ def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.
         for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
             stale.unlink()
         os.replace(temporary, pixels)
-        save(fingerprinted(index, known), path, key, rest=rest)
+        save(fingerprinted(index, known), path, key, extra=extra)
         return read(path, key)
     except OSError as error:
         need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
@@ -196,17 +196,17 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
-def save(data: Dataset, path: Path, key: str = "", compress: bool = False, rest: bytes = b"") -> None:
+def save(data: Dataset, path: Path, key: str = "", compress: bool = False, extra: bytes = b"") -> None:
     """Write an .npz without pickle, at once or not at all; equal data gives equal bytes. Raises OSError.
 
-    With a key it is a cache: it then holds the fingerprint too. rest: what else it is to keep.
+    With a key it is a cache: it then holds the fingerprint too. extra: kept with it, for `read_old`.
     """
     arrays = {part: getattr(data, part).numpy() for part in PARTS}
     heading: list[Any] = [key, data.name, data.classes, data.flip, data.note]
     if key:
         more = {"resize": data.resize, "value_range": data.value_range, "mapped": data.mapped}
         heading.append({**more, "fingerprint": data.fingerprint})
-        arrays["rest"] = np.frombuffer(rest, np.uint8)
+        arrays["extra"] = np.frombuffer(extra, np.uint8)
     about = np.array(json.dumps(heading))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid4().hex}")
@@ -224,16 +224,16 @@ def read(path: Path, key: str = "") -> Dataset:
 
 
 def _read(path: Path, key: str | None) -> Built:
-    """What was saved under the key; whatever the key and all of it for None."""
+    """What was saved; without `extra` under a key, with it where the key does not matter (None)."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         saved_key, name, classes, flip, note, *more = json.loads(str(file["about"]))
-        rest = file["rest"].tobytes() if key is None else b""
+        extra = file["extra"].tobytes() if key is None else b""
         if key not in (saved_key, None):
             raise ValueError(f"{path}: saved under another key")
         images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
     data = Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)
     if not more:  # the embedded set, and caches from before there was more to say
-        return data, rest
+        return data, extra
     known = more[0]
     values = known["value_range"]
     data = replace(
@@ -241,4 +241,4 @@ def _read(path: Path, key: str | None) -> Built:
     )
     if data.mapped:
         data = _attached(data, _pixels_file(path, saved_key))
-    return _kept_at(path, saved_key, fingerprinted(data, known["fingerprint"])), rest
+    return _kept_at(path, saved_key, fingerprinted(data, known["fingerprint"])), extra

@@ -21,7 +21,7 @@ try:  # torchvision 0.29 says that a later one will have it no more
 except ImportError:
     decode_png = None
 
-DECODING = "2"  # part of a cache's key; raise it when the same file gives other pixels
+DECODING = "2"  # part of what is cached; raise it when the same file gives other pixels, traits or extremes
 SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
 ORIENTATION = 0x0112  # the EXIF tag
 MUCH = 1 / 4  # of an image's pixels

@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from nas.datasets.cache import SIZES, Built, are_few, cache_directory, cached, check_memory, earlier, mapped, place_of
+from nas.datasets.cache import SIZES, Built, are_few, cache_directory, cached, check_memory, mapped, place_of, read_old
 from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
 from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
 from nas.datasets.manifest import Content
@@ -115,18 +115,18 @@ def _decoded(
 ) -> Built:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
-    Those that are in the cache at `path` are not decoded again. With it comes what `_earlier` needs to know of them.
+    Those that are in the cache at `path` are not decoded again. With it comes what `_already_decoded` will need.
     Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
     samples = parts.train + parts.val
     ranged = how
     if how.value_range is None:
-        values = zip(parts.train, parts.contents, strict=False)  # of validation images it is not asked
+        values = zip(parts.train, parts.contents, strict=False)  # the contents of validation images come last
         ranged = replace(how, value_range=find_range(root, [(file, held.extremes) for (file, _), held in values]))
     good: list[int] = []
     traits: list[Traits] = []
     broken: dict[Path, str] = {}
-    for i, found in _pixels(samples, ranged, _earlier(path, ranged, parts.contents)):
+    for i, found in _pixels(samples, ranged, _already_decoded(path, ranged, parts.contents)):
         if isinstance(found, str):
             broken[samples[i][0]] = found
         else:
@@ -153,12 +153,12 @@ def _decoded(
     return data, json.dumps([DECODING, rows]).encode()
 
 
-def _earlier(path: Path, how: Decoding, contents: Sequence[Content]) -> list[Decoded | None]:
-    """Pixels and traits of these files as the cache at `path` has them; None where it has not, or is damaged."""
+def _already_decoded(path: Path, how: Decoding, contents: Sequence[Content]) -> list[Decoded | None]:
+    """Pixels and traits of files with these contents, where the cache at `path` has them; None where it has not."""
     known: dict[bytes | None, Decoded] = {}
-    with suppress(Exception):
-        data, rest = earlier(path)
-        decoding, rows = json.loads(rest)
+    with suppress(Exception):  # it is missing, damaged or from before it had these
+        data, extra = read_old(path)
+        decoding, rows = json.loads(extra)
         if (decoding, Decoding(data.image_size, data.resize, data.value_range)) == (DECODING, how):
             images = chain(data.train_images, data.val_images)
             known = {bytes.fromhex(row[0]): (image, Traits(*row[1:])) for image, row in zip(images, rows, strict=True)}

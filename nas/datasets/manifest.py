@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from uuid import uuid4
 
 from nas.datasets.decode import DECODING, Extremes, extremes
@@ -23,7 +23,8 @@ SETTLED = 2 * 10**9  # nanoseconds since a file's last change; the coarsest cloc
 EMPTY = hashlib.sha256().digest()
 
 
-class Content(NamedTuple):
+@dataclass(frozen=True)
+class Content:
     """What a file holds.
 
     digest: the sha256 of its bytes; None of one that is empty or cannot be read, which is no copy of another.

@@ -122,9 +122,9 @@ def _contradictions(root: Path, samples: Sequence[Sample], contents: Sequence[Co
     """How many images are in another class, too, as a part of a note."""
     first: dict[bytes, Sample] = {}
     found = []
-    for (path, label), (digest, _) in zip(samples, contents, strict=True):
-        if digest and first.setdefault(digest, (path, label))[1] != label:
-            found.append((first[digest][0], path))
+    for (path, label), content in zip(samples, contents, strict=True):
+        if content.digest and first.setdefault(content.digest, (path, label))[1] != label:
+            found.append((first[content.digest][0], path))
     if not found:
         return ""
     one, other = (shown(path.relative_to(root)) for path in found[0])
