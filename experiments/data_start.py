@@ -125,7 +125,8 @@ A folder of {count:,} PNG files of {SIDE} px, just written and so in the system'
 
 `{BEFORE}` reads and hashes all files at every start, and all decoded pixels once more; each worker does so but for the
 pixels. Now the command compares the size and times of files with a manifest, reads what has changed, and hands workers
-the place of the decoded images in the cache. Where a file has changed all are decoded again, then as now.
+the place of the decoded images in the cache. Where a file has changed, it alone is read and decoded again; before, all
+were.
 
 {machine}, Python {platform.python_version()}, torch {torch.__version__}.
 """

@@ -251,8 +251,7 @@ def test_an_unknown_resize(tmp_path: Path) -> None:
         datasets.load(resize="squash")
 
 
-@pytest.mark.parametrize("resize", ["pad", "stretch"])
-def test_resize_goes_with_a_run_from_search_to_export(here: Path, command: Command, resize: str) -> None:
+def test_resize_goes_with_a_run_from_search_to_export(here: Path, command: Command) -> None:
     root = wide(here / "wide")
     (root / "test").mkdir()
     for name in ("left", "right"):
@@ -260,21 +259,21 @@ def test_resize_goes_with_a_run_from_search_to_export(here: Path, command: Comma
     (root / "val").rmdir()
     options = ["--data", str(root), "--trials", "2", "--epochs", "1", "--workers", "1", "--run", "r", "--seed", "1"]
     search = ["search", "--space", "small.toml", *options, "--device", "cpu"]
-    ended = command(*search, "--resize", resize)
+    ended = command(*search, "--resize", "pad")
     assert ended.code == 0
-    assert {"pad": "padded with black", "stretch": "stretched to"}[resize] in ended.out
+    assert "padded with black" in ended.out
     ended = command(*search)
     assert ended.code == 2
-    assert f"--resize {resize}, now it is crop" in ended.err
+    assert "--resize pad, now it is crop" in ended.err
     ended = command("scale", "--phi", "1", "--coefficients", "1.2,1.1,1.1", "--train", "--seeds", "1", "--no-measure")
     assert ended.code == 0
-    assert {"pad": "padded with black", "stretch": "stretched to"}[resize] in ended.out
+    assert "padded with black" in ended.out
     ended = command("train", "r", "--epochs", "1", "--run", "t", "--test", "--device", "cpu")
     assert ended.code == 0
-    assert trained.read("runs/t").inputs.resize == resize
+    assert trained.read("runs/t").inputs.resize == "pad"
     ended = command("export", "t")
     assert ended.code == 0
-    assert {"pad": "padded with black", "stretch": "stretched"}[resize] in ended.out
+    assert "padded with black" in ended.out
 
 
 def test_weights_from_before_there_was_a_choice_are_of_crops() -> None:

@@ -156,7 +156,7 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
             return hold_out(name, images, labels, raw.classes, share, flip=True)
         return Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
 
-    return cached(path, FORMAT, build)
+    return cached(path, FORMAT, lambda: (build(), b""))
 
 
 def _digits() -> Dataset:

@@ -26,6 +26,8 @@ FORMAT = "1"  # of cached files; raise it when decoding changes
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
 SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
 
+Built = tuple[Dataset, bytes]  # and what the next build needs to know of its images
+
 
 def are_few(count: int, channels: int, size: int) -> bool:
     """Whether so many decoded images may be in the memory of several processes; else these share a file."""
@@ -59,16 +61,16 @@ def place_of(root: Path) -> str:
     return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
-def cached(path: Path, key: str, build: Callable[[], Dataset], recheck: bool = False) -> Dataset:
+def cached(path: Path, key: str, build: Callable[[], Built], recheck: bool = False) -> Dataset:
     """What was saved at `path` under `key`, else what `build` makes, saved there.
 
     recheck: whether to compare what was saved with its fingerprint.
     """
 
     def made() -> Dataset:
-        data = build()
+        data, extra = build()
         with suppress(OSError):  # the cache only saves time; a full disk must not end a run
-            save(data, path, key)
+            save(data, path, key, extra=extra)
             return _kept_at(path, key, data)
         return data
 
@@ -85,8 +87,18 @@ def stored(place: Stored) -> Dataset:
 
 def _kept(path: Path, key: str, recheck: bool) -> Dataset:
     data = read(path, key)
-    if recheck and replace(data).fingerprint != data.fingerprint:  # a copy knows no fingerprint and computes it
-        raise ValueError(f"{path}: damaged")
+    return _undamaged(data) if recheck else data
+
+
+def read_old(path: Path) -> Built:
+    """What was saved at `path`, whatever its key. Raises errors of many classes if it is missing or damaged."""
+    data, extra = _read(path, None)
+    return _undamaged(data), extra
+
+
+def _undamaged(data: Dataset) -> Dataset:
+    if replace(data).fingerprint != data.fingerprint:  # a copy knows no fingerprint and computes it
+        raise ValueError(f"data {data.name}: damaged in the cache")
     return data
 
 
@@ -114,13 +126,13 @@ def mapped(
     key: str,
     count: int,
     size: int,
-    build: Callable[[torch.Tensor], Dataset],
+    build: Callable[[torch.Tensor], Built],
     recheck: bool = False,
 ) -> Dataset:
     """As `cached`, but the images stay in a file beside `path`, from which they are read as needed.
 
     build: fills the first of `count` RGB images, uint8 [count, 3, size, size] in that file, training images first, and
-    gives the Dataset of them. Raises UserError when the disk has no room.
+    gives what is to be kept. Raises UserError when the disk has no room.
     """
     return _once(path, partial(_kept, path, key, recheck), partial(_mapped, path, key, count, size, build))
 
@@ -130,13 +142,13 @@ def _pixels_file(path: Path, key: str) -> Path:
     return path.with_name(f"{path.stem}.{key[:16]}.pixels")
 
 
-def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Dataset]) -> Dataset:
+def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Built]) -> Dataset:
     pixels = _pixels_file(path, key)
     temporary = pixels.with_name(f"{pixels.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w+b") as file:
-            data = build(in_file(file, count, size))
+            data, extra = build(in_file(file, count, size))
             os.fsync(file.fileno())
         known = data.fingerprint
         index = replace(
@@ -146,7 +158,7 @@ def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.
         for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
             stale.unlink()
         os.replace(temporary, pixels)
-        save(fingerprinted(index, known), path, key)
+        save(fingerprinted(index, known), path, key, extra=extra)
         return read(path, key)
     except OSError as error:
         need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
@@ -184,16 +196,17 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
-def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> None:
+def save(data: Dataset, path: Path, key: str = "", compress: bool = False, extra: bytes = b"") -> None:
     """Write an .npz without pickle, at once or not at all; equal data gives equal bytes. Raises OSError.
 
-    With a key it is a cache: it then holds the fingerprint too.
+    With a key it is a cache: it then holds the fingerprint too. extra: kept with it, for `read_old`.
     """
     arrays = {part: getattr(data, part).numpy() for part in PARTS}
     heading: list[Any] = [key, data.name, data.classes, data.flip, data.note]
     if key:
         more = {"resize": data.resize, "value_range": data.value_range, "mapped": data.mapped}
         heading.append({**more, "fingerprint": data.fingerprint})
+        arrays["extra"] = np.frombuffer(extra, np.uint8)
     about = np.array(json.dumps(heading))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid4().hex}")
@@ -207,19 +220,25 @@ def save(data: Dataset, path: Path, key: str = "", compress: bool = False) -> No
 
 def read(path: Path, key: str = "") -> Dataset:
     """The inverse of `save`. Raises ValueError for another key, and many an error for a damaged file."""
+    return _read(path, key)[0]
+
+
+def _read(path: Path, key: str | None) -> Built:
+    """What was saved; without `extra` under a key, with it where the key does not matter (None)."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         saved_key, name, classes, flip, note, *more = json.loads(str(file["about"]))
-        if saved_key != key:
+        extra = file["extra"].tobytes() if key is None else b""
+        if key not in (saved_key, None):
             raise ValueError(f"{path}: saved under another key")
         images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
     data = Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)
     if not more:  # the embedded set, and caches from before there was more to say
-        return data
+        return data, extra
     known = more[0]
     values = known["value_range"]
     data = replace(
         data, resize=known["resize"], mapped=known["mapped"], value_range=None if values is None else tuple(values)
     )
     if data.mapped:
-        data = _attached(data, _pixels_file(path, key))
-    return _kept_at(path, key, fingerprinted(data, known["fingerprint"]))
+        data = _attached(data, _pixels_file(path, saved_key))
+    return _kept_at(path, saved_key, fingerprinted(data, known["fingerprint"])), extra

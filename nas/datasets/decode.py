@@ -4,7 +4,6 @@ Images with more than 8 bits keep their grey levels: the range of values that th
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nas.base.errors import UserError
-from nas.base.machine import available_cores
 from nas.datasets.layout import readable_formats
 from nas.datasets.value import ValueRange
 
@@ -23,12 +21,14 @@ try:  # torchvision 0.29 says that a later one will have it no more
 except ImportError:
     decode_png = None
 
-DECODING = "2"  # part of a cache's key; raise it when the same file gives other pixels
+DECODING = "2"  # part of what is cached; raise it when the same file gives other pixels, traits or extremes
 SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
 ORIENTATION = 0x0112  # the EXIF tag
 MUCH = 1 / 4  # of an image's pixels
 MOST = (0.5, 99.5)  # percentiles that 99 % of an image's values lie between
 NARROW = 64  # of 256 levels
+
+Extremes = tuple[str, float, float]  # i: integers, f: floating-point numbers; the lowest and the highest finite one
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,12 @@ def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
     return pil_to_tensor(_square(rgb, how)), Traits(cut, odd, coloured and values is None, levels)
 
 
-def find_range(root: Path, files: Sequence[Path]) -> ValueRange | None:
+def find_range(root: Path, images: Sequence[tuple[Path, Extremes | None]]) -> ValueRange | None:
     """The lowest and the highest finite value of all images with more than 8 bits; None if there are none.
 
     Raises UserError where some have integers and others floating-point numbers.
     """
-    with ThreadPoolExecutor(available_cores() + 4) as pool:
-        found = [(file, values) for file, values in zip(files, pool.map(_extremes, files), strict=True) if values]
+    found = [(file, values) for file, values in images if values]
     if not found:
         return None
     kinds = {kind: file.relative_to(root) for file, (kind, _, _) in found}
@@ -163,12 +162,17 @@ def _has_16_bit_colours(image: Image.Image) -> bool:
     return not image.mode.startswith("I") and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
-def _extremes(file: Path) -> tuple[str, float, float] | None:
-    """The kind (i: integers, f: floating-point numbers), the lowest and the highest finite value of a deep image."""
+def extremes(file: Path) -> Extremes | None:
+    """Those of an image with more than 8 bits; None of another one, and of a broken one.
+
+    Raises OSError and MemoryError where the machine was at fault: these say nothing of the file.
+    """
     try:
         with Image.open(file, formats=readable_formats()) as image:
             values = _deep_values(image, file)
-    except Exception:  # a broken one is counted when it is decoded
+    except Exception as error:  # a broken one is counted when it is decoded
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise
         return None
     if values is None:
         return None

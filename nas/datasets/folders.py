@@ -1,12 +1,14 @@
 """Folders of images, one subfolder a class: decoded, kept in the cache, and refused where too many are broken."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -15,9 +17,10 @@ from PIL import Image, UnidentifiedImageError
 
 from nas.base.errors import UserError
 from nas.base.machine import available_cores
-from nas.datasets.cache import SIZES, are_few, cache_directory, cached, check_memory, mapped, place_of
+from nas.datasets.cache import SIZES, Built, are_few, cache_directory, cached, check_memory, mapped, place_of, read_old
 from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
 from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
+from nas.datasets.manifest import Content
 from nas.datasets.parts import Parts, find, find_test
 from nas.datasets.value import Dataset, ValueRange
 
@@ -36,7 +39,7 @@ def folder(
     recheck: bool = False,
     value_range: ValueRange | None = None,
 ) -> Dataset:
-    """The images below a directory in RGB, from the cache when none of them has changed.
+    """The images below a directory in RGB, those that have not changed from the cache.
 
     value_range: None for that of the training images. The other arguments are those of `load`.
     Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
@@ -47,28 +50,28 @@ def folder(
     count = len(parts.train) + len(parts.val)
     few = are_few(count, 3, how.size)
     note = f"; {how}" if few else f"; {how}; many, so read from a file while training"
-    path = _cache_file(root, how)
+    path = _cache_file(root, how, "" if few else "-mapped")
     key = _key(f"{DECODING} {how} {value_range} {skip_broken} {parts.note}{note}", root, parts)
-    build = partial(_decoded, root, parts, skip_broken, how, note)
+    build = partial(_decoded, root, parts, skip_broken, how, note, path)
     if few:
         room = partial(torch.empty, count, 3, how.size, how.size, dtype=torch.uint8)
         return cached(path, key, lambda: build(room()), recheck)
-    return mapped(path.with_name(f"{path.stem}-mapped.npz"), key, count, how.size, build, recheck)
+    return mapped(path, key, count, how.size, build, recheck)
 
 
-def _cache_file(root: Path, how: Decoding) -> Path:
+def _cache_file(root: Path, how: Decoding, ending: str) -> Path:
     """One file for each way to decode a folder, no more."""
     words = [place_of(root), str(how.size)]
     words += [how.resize] if how.resize != "crop" else []
     words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
-    return cache_directory() / f"{'-'.join(words)}.npz"
+    return cache_directory() / f"{'-'.join(words)}{ending}.npz"
 
 
 def _key(heading: str, root: Path, parts: Parts) -> str:
     """A sha256 over a heading and the names and contents of files."""
     digest = hashlib.sha256(os.fsencode(heading))
-    for (path, _), content in zip(parts.train + parts.val, parts.digests, strict=True):
-        digest.update(os.fsencode(str(path).removeprefix(str(root))) + b"\0" + (content or bytes(32)))
+    for (path, _), content in zip(parts.train + parts.val, parts.contents, strict=True):
+        digest.update(os.fsencode(str(path).removeprefix(str(root))) + b"\0" + (content.digest or bytes(32)))
     return digest.hexdigest()
 
 
@@ -81,7 +84,7 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
     check_memory(len(samples), 3, data.image_size)
     how = Decoding(data.image_size, data.resize, data.value_range)
     good, broken = [], {}
-    for i, found in _pixels(samples, how):
+    for i, found in _pixels(samples, how, [None] * len(samples)):
         if isinstance(found, str):
             broken[samples[i][0]] = found
         else:
@@ -107,19 +110,23 @@ def _usual_size(samples: Sequence[Sample], largest: int, resize: str) -> int:
     return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
 
 
-def _decoded(root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: str, images: torch.Tensor) -> Dataset:
+def _decoded(
+    root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Path, images: torch.Tensor
+) -> Built:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
+    Those that are in the cache at `path` are not decoded again. With it comes what `_already_decoded` will need.
     Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
     samples = parts.train + parts.val
     ranged = how
     if how.value_range is None:
-        ranged = replace(how, value_range=find_range(root, [path for path, _ in parts.train]))
+        values = zip(parts.train, parts.contents, strict=False)  # the contents of validation images come last
+        ranged = replace(how, value_range=find_range(root, [(file, held.extremes) for (file, _), held in values]))
     good: list[int] = []
     traits: list[Traits] = []
     broken: dict[Path, str] = {}
-    for i, found in _pixels(samples, ranged):
+    for i, found in _pixels(samples, ranged, _already_decoded(path, ranged, parts.contents)):
         if isinstance(found, str):
             broken[samples[i][0]] = found
         else:
@@ -132,7 +139,7 @@ def _decoded(root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: s
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
         if missing := set(range(len(parts.classes))) - set(present.tolist()):
             if broken and parts.split_here:  # among the images that are left there may be some for it
-                return _decoded(root, find(root, broken), skip_broken, how, note + skipped, images)
+                return _decoded(root, find(root, broken), skip_broken, how, note + skipped, path, images)
             name = shown(parts.classes[min(missing)])
             raise UserError(
                 f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
@@ -141,7 +148,21 @@ def _decoded(root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: s
     said = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
     tensors = images[:border], labels[:border], images[border:end], labels[border:]
     kept = {"resize": ranged.resize, "value_range": ranged.value_range}
-    return Dataset(class_name(root.name), *tensors, parts.classes, True, said, **kept)  # type: ignore[arg-type]
+    rows = [((parts.contents[i].digest or b"").hex(), *astuple(each)) for i, each in zip(good, traits, strict=True)]
+    data = Dataset(class_name(root.name), *tensors, parts.classes, True, said, **kept)  # type: ignore[arg-type]
+    return data, json.dumps([DECODING, rows]).encode()
+
+
+def _already_decoded(path: Path, how: Decoding, contents: Sequence[Content]) -> list[Decoded | None]:
+    """Pixels and traits of files with these contents, where the cache at `path` has them; None where it has not."""
+    known: dict[bytes | None, Decoded] = {}
+    with suppress(Exception):  # it is missing, damaged or from before it had these
+        data, extra = read_old(path)
+        decoding, rows = json.loads(extra)
+        if (decoding, Decoding(data.image_size, data.resize, data.value_range)) == (DECODING, how):
+            images = chain(data.train_images, data.val_images)
+            known = {bytes.fromhex(row[0]): (image, Traits(*row[1:])) for image, row in zip(images, rows, strict=True)}
+    return [known.get(content.digest) for content in contents]
 
 
 def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
@@ -158,16 +179,19 @@ def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bo
     return f"; {len(broken)} broken images skipped: {', '.join(causes)}"
 
 
-def _pixels(samples: list[Sample], how: Decoding) -> Iterator[tuple[int, Decoded | str]]:
-    """Number, pixels and traits of each image, or why it is broken, in order.
+def _pixels(
+    samples: Sequence[Sample], how: Decoding, known: Sequence[Decoded | None]
+) -> Iterator[tuple[int, Decoded | str]]:
+    """Number, pixels and traits of each image, or why it is broken, in order; those not known yet are decoded.
 
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
     ahead = max(16, AHEAD // (3 * how.size**2))
     with ThreadPoolExecutor(available_cores() + 4) as pool:
         for start in range(0, len(samples), ahead):
-            part = samples[start : start + ahead]
-            yield from enumerate(pool.map(lambda sample: _decode(sample[0], how), part), start)
+            part = range(len(samples))[start : start + ahead]
+            new = pool.map(lambda i: _decode(samples[i][0], how), [i for i in part if not known[i]])
+            yield from ((i, known[i] or next(new)) for i in part)
 
 
 def _decode(path: Path, how: Decoding) -> Decoded | str:

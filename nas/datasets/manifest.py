@@ -12,23 +12,37 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from nas.base.machine import available_cores
+from nas.datasets.decode import DECODING, Extremes, extremes
 
 SETTLED = 2 * 10**9  # nanoseconds since a file's last change; the coarsest clocks of file systems tick every 2 s
-UNREADABLE = bytes(32)  # decoding will count such a file as broken
 EMPTY = hashlib.sha256().digest()
 
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds.
+
+    digest: the sha256 of its bytes; None of one that is empty or cannot be read, which is no copy of another.
+    extremes: those of its values, where it is an image with more than 8 bits.
+    """
+
+    digest: bytes | None
+    extremes: Extremes | None
+
+
 Stamp = tuple[int, int, int]  # size in bytes; times of the last change of content and of inode, in nanoseconds
-Known = Mapping[str, tuple[Stamp, bytes]]  # stamp and sha256 of each file, by its name below the root
+Known = Mapping[str, tuple[Stamp, Content]]  # by the file's name below the root
 
 
-def digests(root: Path, files: Sequence[Path], manifest: Path, recheck: bool = False) -> list[bytes]:
-    """The sha256 of each file's content, 32 bytes, in the order of `files`; UNREADABLE where it cannot be read.
+def contents_of(root: Path, files: Sequence[Path], manifest: Path, recheck: bool = False) -> list[Content]:
+    """What each file holds, in the order of `files`.
 
-    files: some below `root`. manifest: where digests are kept from one call to the next; one that is missing, damaged
+    files: some below `root`. manifest: where contents are kept from one call to the next; one that is missing, damaged
     or cannot be written costs only time. recheck: read all files, whatever the manifest says.
     """
     names = [str(file).removeprefix(f"{root}{os.sep}") for file in files]
@@ -43,16 +57,18 @@ def digests(root: Path, files: Sequence[Path], manifest: Path, recheck: bool = F
             new[name] = found
         else:
             changed.append((name, file))
-    contents: dict[str, bytes] = {}
+    seen = {content.digest: content for _, content in kept.values()}
+    read: dict[str, Content] = {}
     with ThreadPoolExecutor(available_cores() + 4) as pool:
         started = time.time_ns()
-        for (name, _), (stamp, digest) in zip(changed, pool.map(_content, [file for _, file in changed]), strict=True):
-            contents[name] = digest
+        found_now = pool.map(lambda entry: _content(entry[1], seen), changed)
+        for (name, _), (stamp, content) in zip(changed, found_now, strict=True):
+            read[name] = content
             if stamp and max(stamp[1:]) + SETTLED < started:
-                new[name] = stamp, digest
+                new[name] = stamp, content
     if new != kept:
         _write(manifest, new)
-    return [contents[name] if name in contents else new[name][1] for name in names]
+    return [read[name] if name in read else new[name][1] for name in names]
 
 
 def _stamp(file: Path) -> Stamp | None:
@@ -62,26 +78,34 @@ def _stamp(file: Path) -> Stamp | None:
     return None
 
 
-def _content(file: Path) -> tuple[Stamp | None, bytes]:
-    """Its stamp as it was before it was read, and its sha256."""
+def _content(file: Path, seen: Mapping[bytes | None, Content]) -> tuple[Stamp | None, Content]:
+    """Its stamp as it was before it was read, and what it holds; the image is opened unless equal bytes were seen."""
     stamp = _stamp(file)
-    with suppress(OSError), open(file, "rb") as opened:
-        return stamp, hashlib.file_digest(opened, "sha256").digest()
-    return None, UNREADABLE
+    with suppress(OSError, MemoryError), open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").digest()
+        if digest == EMPTY:
+            return stamp, Content(None, None)
+        return stamp, seen.get(digest) or Content(digest, extremes(file))
+    return None, Content(None, None)
 
 
 def _read(manifest: Path) -> Known:
     """What a manifest says; nothing if it is not there, or not as it was written."""
     with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
         checksum, _, body = manifest.read_bytes().partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() == checksum:
-            return {name: ((a, b, c), bytes.fromhex(digest)) for name, (a, b, c, digest) in json.loads(body).items()}
+        decoding, known = json.loads(body)
+        if (hashlib.sha256(body).hexdigest().encode(), decoding) == (checksum, DECODING):
+            return {
+                name: (tuple(stamp), Content(bytes.fromhex(digest) or None, values and tuple(values)))
+                for name, (stamp, digest, values) in known.items()
+            }
     return {}
 
 
 def _write(manifest: Path, known: Known) -> None:
     """Replace a manifest, at once or not at all."""
-    body = json.dumps({name: [*stamp, digest.hex()] for name, (stamp, digest) in known.items()}).encode()
+    rows = {name: (stamp, (found.digest or b"").hex(), found.extremes) for name, (stamp, found) in known.items()}
+    body = json.dumps([DECODING, rows]).encode()
     temporary = manifest.with_name(f"{manifest.name}.{uuid4().hex}")
     with suppress(OSError):
         manifest.parent.mkdir(parents=True, exist_ok=True)

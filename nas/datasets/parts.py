@@ -7,7 +7,7 @@ from pathlib import Path
 from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, place_of
 from nas.datasets.layout import MANY, Found, Sample, layout, listed, normal, scan, shown
-from nas.datasets.manifest import EMPTY, UNREADABLE, digests
+from nas.datasets.manifest import Content, contents_of
 from nas.datasets.value import split
 
 SHARE = 1 / 6  # of a folder's images set aside when it has no val/
@@ -15,12 +15,12 @@ SHARE = 1 / 6  # of a folder's images set aside when it has no val/
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Image files to train and to validate with, and the digests of all of them in that order."""
+    """Image files to train and to validate with, and what all of them hold, in that order."""
 
     classes: tuple[str, ...]
     train: list[Sample]
     val: list[Sample]
-    digests: list[bytes | None]
+    contents: list[Content]
     split_here: bool  # whether validation images are set aside from the training images
     note: str  # one line: the classes, where validation images come from, what is wrong, what was left out
 
@@ -37,19 +37,22 @@ def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Par
         held = scan(root, where.val)
         _check_alike(root, where.train, found.classes, where.val, held.classes)
         train, val = found.samples, held.samples
-        contents = content_digests(root, [path for path, _ in train + val], recheck)
+        contents = _contents(root, train + val, recheck)
         note = f"validation: the {len(val):,} images of {shown(where.val.name)}/"
         left_out = [*found.left_out, *((n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out)]
     else:
         train, val, contents, note = _split(root, found, where.train, recheck)
         left_out = list(found.left_out)
     note = f"{len(found.classes):,} classes, {listed(found.classes)}; {note}"
+    note += f"; the images of {shown(where.test.name)}/ are kept for nas.train --test" if where.test else ""
     note += _seen(contents[len(train) :], contents[: len(train)], "validation images equal training images")
     note += _contradictions(root, train + val, contents)
     note += _left_out(left_out)
     if where.left_out:
         note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
-    return Parts(classes=found.classes, train=train, val=val, digests=contents, split_here=where.val is None, note=note)
+    return Parts(
+        classes=found.classes, train=train, val=val, contents=contents, split_here=where.val is None, note=note
+    )
 
 
 def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
@@ -59,29 +62,27 @@ def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
         raise UserError(f"data {shown(root)}: has no test images; they would be in test/CLASS/*")
     found = scan(root, where.test)
     _check_alike(root, where.train, classes, where.test, found.classes)
-    others = [path for top in (where.train, where.val) if top for path, _ in scan(root, top).samples]
-    contents = content_digests(root, [path for path, _ in found.samples] + others)
+    others = [sample for top in (where.train, where.val) if top for sample in scan(root, top).samples]
+    contents = _contents(root, found.samples + others)
     held, known = contents[: len(found.samples)], contents[len(found.samples) :]
     note = f"the {len(found.samples):,} images of {shown(where.test.name)}/"
     note += _seen(held, known, "test images equal images for training or validation")
     return found.samples, note + _left_out(found.left_out)
 
 
-def content_digests(root: Path, paths: Sequence[Path], recheck: bool = False) -> list[bytes | None]:
-    """A sha256 of the bytes of each file; None of one that is empty or cannot be read, which is no copy of another."""
+def _contents(root: Path, samples: Sequence[Sample], recheck: bool = False) -> list[Content]:
     manifest = cache_directory() / f".{place_of(root)}.manifest"
-    return [None if found in (UNREADABLE, EMPTY) else found for found in digests(root, paths, manifest, recheck)]
+    return contents_of(root, [path for path, _ in samples], manifest, recheck)
 
 
-def _split(
-    root: Path, found: Found, top: Path, recheck: bool
-) -> tuple[list[Sample], list[Sample], list[bytes | None], str]:
-    """Training images, a part set aside to validate with, the digests of both, and a note."""
+def _split(root: Path, found: Found, top: Path, recheck: bool) -> tuple[list[Sample], list[Sample], list[Content], str]:
+    """Training images, a part set aside to validate with, what both hold, and a note."""
     names = [normal(path.relative_to(top).as_posix()) for path, _ in found.samples]
-    contents = content_digests(root, [path for path, _ in found.samples], recheck)
-    kept, aside = split(names, [label for _, label in found.samples], SHARE, contents)
+    contents = _contents(root, found.samples, recheck)
+    digests = [content.digest for content in contents]
+    kept, aside = split(names, [label for _, label in found.samples], SHARE, digests)
     note = f"validation: {len(aside):,} of the {len(names):,} images, set aside class by class, by file name"
-    copies = len(contents) - len({content or i for i, content in enumerate(contents)})
+    copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
     if copies:
         note += f"; {copies:,} images are copies, on the side of their original where a class has other images"
     train, val = ([found.samples[i] for i in part] for part in (kept, aside))
@@ -110,20 +111,20 @@ def _left_out(files: Sequence[tuple[int, str]]) -> str:
     return f"; {total:,} files left out: {', '.join(places)}"
 
 
-def _seen(held: Sequence[bytes | None], others: Sequence[bytes | None], which: str) -> str:
+def _seen(held: Sequence[Content], others: Sequence[Content], which: str) -> str:
     """How many of the images held back are among the others, as a part of a note."""
-    known = set(others) - {None}
-    same = sum(digest in known for digest in held)
+    known = {content.digest for content in others} - {None}
+    same = sum(content.digest in known for content in held)
     return f"; warning: {same:,} of the {len(held):,} {which}" if same else ""
 
 
-def _contradictions(root: Path, samples: Sequence[Sample], digests: Sequence[bytes | None]) -> str:
+def _contradictions(root: Path, samples: Sequence[Sample], contents: Sequence[Content]) -> str:
     """How many images are in another class, too, as a part of a note."""
     first: dict[bytes, Sample] = {}
     found = []
-    for (path, label), digest in zip(samples, digests, strict=True):
-        if digest and first.setdefault(digest, (path, label))[1] != label:
-            found.append((first[digest][0], path))
+    for (path, label), content in zip(samples, contents, strict=True):
+        if content.digest and first.setdefault(content.digest, (path, label))[1] != label:
+            found.append((first[content.digest][0], path))
     if not found:
         return ""
     one, other = (shown(path.relative_to(root)) for path in found[0])
