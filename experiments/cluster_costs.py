@@ -156,7 +156,6 @@ class Instant:
                     ),
                 ),
                 epochs=1,
-                stopped=False,
                 seconds=MEDIAN,
                 steps=1,
                 step_seconds=0.01,

@@ -62,7 +62,6 @@ MUTANTS = (
     ),
     Mutant("evaluate.py", "except Diverged as error:", "except KeyError as error:", "commands"),
     Mutant("workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
-    Mutant("stopping.py", "len(points) // eta)", "len(points) - 1)", "stopping"),
     Mutant("sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant("sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),
     Mutant("sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),

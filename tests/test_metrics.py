@@ -337,22 +337,6 @@ def test_trainings_without_the_metric_are_made_again(command: Command, here: Pat
         assert pd.read_csv(here / "runs/g/scale/family.csv")["balanced_accuracy"].notna().all()
 
 
-def test_early_stopping_follows_the_metric(command: Command, here: Path, uneven: Path) -> None:
-    arguments = (*SEARCH[:4], "--trials", "6", "--confirm", "0", "--epochs", "4", "--workers", "1")
-    ended = command("search", *arguments, "--data", str(uneven), "--early-stopping", "--metric", "balanced")
-    assert ended.code == 0, ended.err
-    assert "with their balanced accuracy so far" in ended.out
-    with sqlite3.connect(here / "runs/r/study.db") as database:
-        found = database.execute(
-            "select trial_id, key, value_json from trial_user_attributes where key in ('nas:rung:1', 'balanced_curve')"
-        ).fetchall()
-    values: dict[int, dict[str, list[float]]] = {}
-    for trial, key, value in found:
-        values.setdefault(trial, {})[key] = json.loads(value)
-    assert len(values) == 6
-    assert all(of["nas:rung:1"][1] == of["balanced_curve"][0] for of in values.values())
-
-
 def test_comparisons_go_by_the_metric_of_the_runs(command: Command, here: Path, uneven: Path) -> None:
     arguments = ("--space", "small.toml", "--data", str(uneven), "--sampler", "random", "--trials", "5")
     more = ("--epochs", "1", "--workers", "1", "--confirm", "0")

@@ -262,27 +262,6 @@ def test_failed_and_pruned_trials_are_not_proposed_again() -> None:
     assert {t.state for t in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_it_learns_from_trials_that_were_stopped(told: bool) -> None:
-    """Whatever has the op er was bad when it was stopped: it is not tried again, unless nobody told how bad it was."""
-    study = study_of(Sampler(0, known={1: cost}, search_space=SPACE))
-    grid = [dict(zip(SPACE, values, strict=True)) for values in product((3, 5), ("ir", "er"), (1, 2, 3, 4), (8, 24))]
-    for params in grid:
-        stopped = params["op"] == "er"
-        early = accuracy(params) / 2 - 3 * stopped
-        study.add_trial(
-            create_trial(
-                state=TrialState.PRUNED if stopped else TrialState.COMPLETE,
-                params=params,
-                distributions=SPACE,
-                values=None if stopped else [accuracy(params), cost(params)],
-                user_attrs={"nas:rung:1": [1, early, cost(params)]} if told or not stopped else {},
-            )
-        )
-    proposed = [study.ask(SPACE).params["op"] for _ in range(10)]
-    assert ("er" in proposed) != told
-
-
 def test_all_failed_trials_do_not_stop_it() -> None:
     study = study_of(Sampler(0, search_space=SPACE), "max")
     study.optimize(lambda trial: suggest(trial) and math.nan, n_trials=20)

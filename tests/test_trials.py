@@ -48,7 +48,6 @@ class Trainings:
             Outcome(
                 scores=(Score.of([5], [10]),),
                 epochs=1,
-                stopped=False,
                 seconds=1.0,
                 step_seconds=1,
                 steps=1,

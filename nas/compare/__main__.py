@@ -103,9 +103,8 @@ def sample_of(name: str) -> Sample:
         errors, madds = 1 - done[metric].to_numpy(float), done["madds"].to_numpy(float)
     except ValueError as error:
         raise UserError(f"{path / 'trials.csv'}: cannot be read: {error}") from None
-    stopped = sorted(set(table["state"]) - {"COMPLETE", "FAIL"})
-    if stopped:
-        raise UserError(f"{path}: some trials are {', '.join(stopped)}: without their errors the others are no sample")
+    if others := sorted(set(table["state"]) - {"COMPLETE", "FAIL"}):
+        raise UserError(f"{path}: some trials are {', '.join(others)}: without their errors the others are no sample")
     if len(done) < LEAST:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from nas.training import proxy
 from nas.base.metrics import spoken
-from nas.runs.study import lost
 from nas.base.units import format_count, format_duration, shown
+from nas.runs.study import lost
+from nas.training import proxy
 
 
 class Display:
@@ -112,8 +112,6 @@ class Display:
         known = trial.user_attrs
         if trial.state == TrialState.COMPLETE:
             what = f"{spoken(self.metric)} {100 * known[self.metric]:5.1f} %"
-        elif trial.state == TrialState.PRUNED:
-            what = f"stopped at {100 * known[self.metric]:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {shown(known.get('note') or 'unknown cause')}"
         return (

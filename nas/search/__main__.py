@@ -14,7 +14,7 @@ from nas import datasets
 from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
-from nas.base.metrics import metric_of, spoken
+from nas.base.metrics import metric_of
 from nas.base.units import nearest, parse_count, parse_duration
 from nas.datasets import Dataset, Source
 from nas.devices import latency
@@ -27,12 +27,10 @@ from nas.search.proposals import ask, make_sampler, prepare, seconds_left
 from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
-from nas.selection.stopping import Stopper
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
 from nas.training.evaluate import Proxy, load_data
 from nas.training.proxy import Recipe
-from nas.training.schedule import Schedule
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
@@ -53,12 +51,6 @@ def main(
         str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
-    progressive: Annotated[
-        str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
-    ] = None,
-    early_stopping: Annotated[
-        bool, typer.Option(help="Stop the training of networks that others outrank after 1, 3, 9, … epochs.")
-    ] = False,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -99,7 +91,7 @@ def main(
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
     found = SearchSpace.load(space)
-    recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
+    recipe = Recipe(epochs or Recipe.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -128,7 +120,6 @@ def main(
         seed,
         Proxy(source, recipe, hired.device),
         hired,
-        _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
@@ -141,8 +132,6 @@ def main(
         "time_budget": time_budget,
         "confirm": wanted.confirm,
         "epochs": recipe.epochs,
-        "progressive": progressive,
-        "early_stopping": early_stopping or None,
         "objectives": list(wanted.objectives),
         "metric": metric,
         "max_madds": most,
@@ -176,11 +165,10 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         "data": images.table(),
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {
-            **asdict(replace(recipe, progressive=None)),
+            **asdict(recipe),
             "image_size": images.image_size,
             "classes": images.num_classes,
         },
-        "progressive": recipe.progressive.table() if recipe.progressive else None,
         "latency": asdict(latency.Conditions.here(wanted.proxy.device)) if "latency" in wanted.objectives else None,
         "ray": wanted.workers.table(),
         **study.environment(wanted.proxy.device),
@@ -215,13 +203,6 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
             f"{wanted.workers}"
         )
-        if schedule := wanted.proxy.recipe.progressive:
-            cli.say(schedule.sentence(images.image_size))
-        if wanted.stopper:
-            cli.say(
-                f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "
-                f"in trials.csv, with their {spoken(wanted.metric)} so far, and are not on the front"
-            )
         if "train_time" in wanted.objectives:
             cli.say(
                 f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
@@ -250,7 +231,6 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 display,
                 wanted.pace,
                 patient,
-                wanted.stopper.rungs if wanted.stopper else (),
             )
         if wanted.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
             make(wanted, study.table(trials, wanted.columns), repeats, after)
@@ -277,14 +257,6 @@ def _objectives(text: str) -> tuple[str, ...]:
             f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
         )
     return names
-
-
-def _stopper(epochs: int, objectives: tuple[str, ...]) -> Stopper:
-    if epochs < 2:
-        raise UserError("--early-stopping compares networks between epochs: give --epochs 2 or more")
-    if unknown := set(objectives) & set(study.MEASURED):
-        raise UserError(f"--early-stopping needs costs that are known before training: leave out {min(unknown)}")
-    return Stopper(epochs)
 
 
 def _default_target(space: SearchSpace, bounds: Bounds) -> int:

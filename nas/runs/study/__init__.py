@@ -7,8 +7,16 @@ several processes out of each other's way, `trials` the loop that trains.
 """
 
 from nas.runs.study.database import open_study, read_study, shown_url
-from nas.runs.study.directory import Direction, check_arguments, environment, extend_run, locked, write_run
-from nas.runs.study.ledger import CURVES, MEASURED, describe_trial, finished, lost, refused, table
+from nas.runs.study.directory import (
+    Direction,
+    check_arguments,
+    environment,
+    extend_run,
+    locked,
+    removed_option,
+    write_run,
+)
+from nas.runs.study.ledger import CURVES, MEASURED, describe_trial, finished, lost, table
 from nas.runs.study.sharing import claim, earlier, underway
 from nas.runs.study.trials import Observer, run_trials
 
@@ -28,7 +36,7 @@ __all__ = [
     "lost",
     "open_study",
     "read_study",
-    "refused",
+    "removed_option",
     "run_trials",
     "shown_url",
     "table",

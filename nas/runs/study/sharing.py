@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed
 from nas.runs.study import database
-from nas.runs.study.ledger import lost, refused
+from nas.runs.study.ledger import lost
 
 _SOON = 0.1  # seconds until those who are naming their trials are looked at again
 
@@ -62,7 +62,7 @@ def earlier(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
         before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         nameless = [t for t in before if t.state == TrialState.RUNNING and key not in t.user_attrs]
         if not nameless or storage is None:
-            return [t for t in before if not (refused(t) or lost(t))]
+            return [t for t in before if t.state != TrialState.PRUNED and not lost(t)]
         time.sleep(_SOON)
         for other in nameless:
             if other.number not in seen:

@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.base.errors import UserError
 from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Ints, Params, choices
 from nas.selection.sampler.choice import Goal, History, propose
-from nas.selection.stopping import expected
 
 __all__ = ["Sampler"]
 
@@ -58,8 +57,7 @@ class Sampler(BaseSampler):
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
-    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model, and
-    what is expected of those that `nas.Stopper` stopped (`nas.selection.stopping.expected`).
+    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model.
     Enqueue a trial to have a failed one again. Once nothing feasible is left, every candidate is open again, for
     repeats tell noise. Several workers on one storage see each other's running trials; safe with threads as well.
 
@@ -167,13 +165,12 @@ def _rows(candidates: Candidates, trials: Sequence[FrozenTrial]) -> Ints:
 def _history(candidates: Candidates, goal: Goal, trials: Sequence[FrozenTrial], rows: Ints, heeded: int) -> History:
     """What trials tell of the candidates; those without a row are left out.
 
-    Trials from number `heeded` on count as running, whatever they have told. Stopped ones tell what is expected.
+    Trials from number `heeded` on count as running, whatever they have told.
     """
     placed = [(trial, row) for trial, row in zip(trials, rows.tolist(), strict=True) if row >= 0]
     known = [trial for trial, _ in placed if trial.number < heeded]
     complete = [t for t in known if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
     values = {t.number: t.values for t in complete}
-    values |= expected((t for t in known if t.state == TrialState.PRUNED), complete)
     feasible = candidates.feasible
     told, running = [], []
     for trial, row in placed:
