@@ -35,7 +35,8 @@ from nas import search_spaces
 from nas.base import cli
 from nas.base.errors import RunFailed, UserError
 from nas.cost.__main__ import main as cost
-from nas.networks.architecture import Architecture, parse_stage
+from nas.networks.architecture import Architecture
+from nas.networks.stages import parse_stage
 from nas.report import run as runs
 from nas.report.contents import contents
 from nas.runs import study

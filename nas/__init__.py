@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nas.base.errors import UserError
-from nas.networks.architecture import Architecture, Stage
+from nas.networks.architecture import Architecture
 from nas.networks.cost import Cost
+from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:

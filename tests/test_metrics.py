@@ -24,8 +24,8 @@ from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
 from nas.runs.workers import Workers
+from nas.search.config import Search
 from nas.search.front import averaged, front_of, ranked
-from nas.search.question import Search
 from nas.selection.pareto import reward
 from nas.spaces.space import SearchSpace
 from nas.training.evaluate import Proxy, load_data
@@ -142,9 +142,9 @@ def test_a_constant_network_does_not_win(by_balanced: Search) -> None:
     ]
 
     def picked(metric: str) -> tuple[list[int], float]:
-        wanted = replace(by_balanced, metric=metric)
+        config = replace(by_balanced, metric=metric)
         means, noise = averaged(pd.DataFrame(rows), {}, 100, metric)
-        front = front_of(ranked(means, noise, wanted))
+        front = front_of(ranked(means, noise, config))
         return front["trial"].tolist(), float(front["reward"].max())
 
     assert picked("accuracy") == ([0], pytest.approx(0.95))

@@ -15,13 +15,14 @@ import typer
 from rich.table import Table
 
 from nas.base import cli
+from nas.base.arrays import Floats
 from nas.base.errors import UserError
 from nas.base.files import read_csv, read_toml
 from nas.base.metrics import metric_of, option_of
 from nas.base.units import format_count, shown
 from nas.plots import figures as plots
 from nas.runs.lookup import find_run
-from nas.selection.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
+from nas.selection.distributions import SHUFFLES, difference, distribution, equal_cost
 
 LEAST = 5  # networks of a distribution
 BANDS = 5  # of equal cost

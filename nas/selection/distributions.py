@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import permutation_test
 
-Floats = NDArray[np.float64]
+from nas.base.arrays import Floats
 
 SHUFFLES = 9999
 

@@ -20,7 +20,7 @@ from nas.base.errors import UserError
 from nas.base.units import shown
 from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
 
-BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
+HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
 _BROKEN = (  # what a storage raises that is damaged or out of reach
     *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError),
@@ -121,7 +121,7 @@ def _shared(url: str) -> RDBStorage:
             return RDBStorage(
                 url,
                 engine,
-                heartbeat_interval=BEAT,
+                heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
                 heartbeat_stale_trial_callback=_again,
             )

@@ -1,4 +1,4 @@
-"""The loop that trains: asks trials of a study, trains them side by side, and tells what came of each."""
+"""The loop that trains: asks a study for trials, trains them side by side, and tells the study each result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed, UserError
 from nas.base.metrics import METRICS
-from nas.runs.study.ledger import CURVES
-from nas.runs.study.sharing import Heart, fail_lost, hearing, settled
+from nas.runs.study.records import CURVES
+from nas.runs.study.sharing import Heartbeat, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
 from nas.training.evaluate import Failed, Job, Proxy, Result, failed
 from nas.training.proxy import Progress
@@ -27,7 +27,7 @@ IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itse
 
 
 class Observer(Protocol):
-    """What is told of a run while it goes on."""
+    """What listens to a run."""
 
     def started(self, trial: Trial) -> None:
         """A trial's training starts; its user attributes name the architecture and its costs."""
@@ -68,7 +68,7 @@ def run_trials(
     A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
     this call, by their numbers, have all failed.
     """
-    alone = hearing(study) is None
+    alone = heartbeat_storage(study) is None
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
     left = [Trial(study, trial._trial_id) for trial in interrupted]
     running: dict[Future[Result], Trial] = {}
@@ -92,19 +92,19 @@ def run_trials(
             observer.finished(ended[:])
             ended.clear()
 
-    with Heart(study) as heart, workers.pool(proxy, progressed) as submit:
+    with Heartbeat(study) as heartbeat, workers.pool(proxy, progressed) as submit:
         while True:
             if not running:
                 report()
             before = None if alone or running else settled(study)
             if len(running) < workers.count and (trial := next_trial()) is not None:
-                heart.begin(trial)
+                heartbeat.begin(trial)
                 if job := _prepared(study, trial, prepare):
                     numbers[job] = trial.number
                     observer.started(trial)
                     running[_submitted(submit, job)] = trial
                 else:
-                    heart.end(trial)
+                    heartbeat.end(trial)
                 continue
             report()  # what is written of a run can wait until everyone is at work
             if not running:
@@ -118,7 +118,7 @@ def run_trials(
                 trial = running.pop(future)
                 ended.append(_tell(study, trial, future, values))
                 outcomes[trial.number] = ended[-1]
-                heart.end(trial)
+                heartbeat.end(trial)
             if cause := _cause_in_common(outcomes):
                 report()
                 raise RunFailed(f"{cause}; finished trials are kept, the same command continues the run")

@@ -43,7 +43,7 @@ def default_workers(device: str) -> int:
 
 
 def shared_device(name: str) -> str:
-    """The device that workers are told of: auto and cuda mean every GPU there is. Raises UserError as `pick_device`."""
+    """The device as workers get it: auto and cuda mean every GPU there is. Raises UserError as `pick_device`."""
     picked = pick_device(name)
     return picked.type if name in ("auto", "cuda") else str(picked)
 

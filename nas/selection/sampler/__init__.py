@@ -20,8 +20,9 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.base.arrays import Ints
 from nas.base.errors import UserError
-from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Ints, Params, choices
+from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Params, choices
 from nas.selection.sampler.choice import Goal, History, propose
 
 __all__ = ["Sampler"]
@@ -163,26 +164,26 @@ def _rows(candidates: Candidates, trials: Sequence[FrozenTrial]) -> Ints:
 
 
 def _history(candidates: Candidates, goal: Goal, trials: Sequence[FrozenTrial], rows: Ints, heeded: int) -> History:
-    """What trials tell of the candidates; those without a row are left out.
+    """The trials as a history of the candidates; those without a row are left out.
 
-    Trials from number `heeded` on count as running, whatever they have told.
+    Trials from number `heeded` on count as running, even if they have ended.
     """
     placed = [(trial, row) for trial, row in zip(trials, rows.tolist(), strict=True) if row >= 0]
     known = [trial for trial, _ in placed if trial.number < heeded]
     complete = [t for t in known if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
     values = {t.number: t.values for t in complete}
     feasible = candidates.feasible
-    told, running = [], []
+    observed, running = [], []
     for trial, row in placed:
         if not feasible[row]:
             continue
         if trial.number in values:
-            told.append((row, values[trial.number]))
+            observed.append((row, values[trial.number]))
         elif trial.number >= heeded or trial.state == TrialState.RUNNING:
             running.append(row)
-    signed = np.array([value for _, value in told], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
-    told_rows = np.array([row for row, _ in told], dtype=np.int64)
-    return History(told_rows, signed, np.array(running, dtype=np.int64), rows[rows >= 0])
+    signed = np.array([value for _, value in observed], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
+    observed_rows = np.array([row for row, _ in observed], dtype=np.int64)
+    return History(observed_rows, signed, np.array(running, dtype=np.int64), rows[rows >= 0])
 
 
 def _code(grid: Grid, trial: FrozenTrial) -> tuple[int, ...] | None:

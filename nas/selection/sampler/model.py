@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from nas.base.arrays import Floats, Ints
 from nas.selection.pareto import undominated_boxes
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
