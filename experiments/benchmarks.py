@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from nas.base.arrays import Floats, Ints
 from nas.selection.pareto import non_dominated
 from nas.selection.sampler.candidates import neighbours
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "benchmarks"
 
 Code = tuple[int, ...]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ from nas.datasets import Source
 from nas.runs import study
 from nas.runs.study import database
 from nas.runs.workers import Workers
+from nas.search.config import Search
 from nas.search.proposals import ask, make_sampler, prepare
-from nas.search.question import Search
-from nas.search.results import publish
+from nas.search.results import write_results
 from nas.training.evaluate import Job, Proxy, load_data
 from nas.training.proxy import Outcome, Progress, Recipe
 
@@ -56,7 +56,7 @@ MEDIAN = 60.0  # seconds of a training
 SPACE = SearchSpace.load("mnas")
 
 
-def question(workers: int = 1, shared: bool = True) -> Search:
+def make_config(workers: int = 1, shared: bool = True) -> Search:
     """A search of mnas as `python -m nas.search --sampler auto` makes it."""
     return Search(
         space=SPACE,
@@ -156,7 +156,6 @@ class Instant:
                     ),
                 ),
                 epochs=1,
-                stopped=False,
                 seconds=MEDIAN,
                 steps=1,
                 step_seconds=0.01,
@@ -172,7 +171,7 @@ class Cycles:
     """Sees the trials of a run, and keeps what each cost: from the start of one training to the start of the next."""
 
     clock: Clock
-    publish: Callable[[], object]
+    write_results: Callable[[], object]
     rows: list[dict[str, float]] = field(default_factory=list)
     since: float = field(default_factory=time.perf_counter)
 
@@ -187,7 +186,7 @@ class Cycles:
 
     def finished(self, trials: Sequence[FrozenTrial]) -> None:
         with self.clock.of("publishing"):
-            self.publish()
+            self.write_results()
 
     def waiting(self) -> None:
         raise AssertionError
@@ -195,18 +194,18 @@ class Cycles:
 
 def shared_cycles(url: str, name: str, folder: Path) -> list[dict[str, float]]:
     """What trials cost a process that shares a study with others."""
-    wanted, images = question(), load_data(Source(name="fashion-mnist-12k"))
-    cycles = Cycles(Clock(), lambda: publish(wanted, folder, images, trials, None))
+    config, images = make_config(), load_data(Source(name="fashion-mnist-12k"))
+    cycles = Cycles(Clock(), lambda: write_results(config, folder, images, trials, None))
     storage = database._shared(url)
-    trials = optuna.load_study(study_name=name, storage=storage, sampler=make_sampler(wanted, 0))
+    trials = optuna.load_study(study_name=name, storage=storage, sampler=make_sampler(config, 0))
     cycles.clock.watch(trials._storage)
-    wanted = replace(wanted, trials=len(trials.get_trials(deepcopy=False)) + CYCLES)
+    config = replace(config, trials=len(trials.get_trials(deepcopy=False)) + CYCLES)
     study.run_trials(
         trials,
-        lambda: ask(wanted, trials),
-        lambda trial: prepare(wanted, trials, trial),
-        lambda attrs: [float(attrs[column]) for column in wanted.columns],
-        wanted.proxy,
+        lambda: ask(config, trials),
+        lambda trial: prepare(config, trials, trial),
+        lambda attrs: [float(attrs[column]) for column in config.columns],
+        config.proxy,
         Instant(),  # type: ignore[arg-type]
         cycles,
         patient=lambda: False,
@@ -216,15 +215,15 @@ def shared_cycles(url: str, name: str, folder: Path) -> list[dict[str, float]]:
 
 def proxied_cycles(port: int, name: str) -> list[dict[str, float]]:
     """What trials cost a study of one's own with `nas.Sampler`; `nas.search` takes no proxy: it has no heartbeats."""
-    wanted, clock = question(), Clock()
-    sampler = make_sampler(wanted, 0)
+    config, clock = make_config(), Clock()
+    sampler = make_sampler(config, 0)
     trials = optuna.load_study(study_name=name, storage=GrpcStorageProxy(port=port), sampler=sampler)
     clock.watch(trials._storage)
     cycles = Cycles(clock, lambda: None)
     for _ in range(CYCLES):
-        trial = trials.ask(dict(wanted.distributions))
+        trial = trials.ask(dict(config.distributions))
         cycles.started(trial)
-        arch = wanted.network(trial.params)
+        arch = config.network(trial.params)
         trials.tell(trial, [accuracy(arch), float(arch.cost().madds)])
     return cycles.rows
 
@@ -235,7 +234,7 @@ def fill(url: str, name: str, told: int, running: int) -> None:
     Written at once, as Optuna's tables have them: one trial after the other would take longer than all the rest.
     """
     storage = database._shared(url)
-    made = optuna.create_study(study_name=name, storage=storage, directions=question().directions)
+    made = optuna.create_study(study_name=name, storage=storage, directions=make_config().directions)
     codes = SPACE.draw_codes(2 * (told + running) + 100, 0, {})
     networks = list({(arch := SPACE.decode(code)).hash: (code, arch) for code in codes}.values())[: told + running]
     rng, now = np.random.default_rng(0), datetime.now(UTC).replace(tzinfo=None)
@@ -259,7 +258,7 @@ def fill(url: str, name: str, told: int, running: int) -> None:
                 head |= {"state": TrialState.RUNNING, "_datetime_complete_utc": None}
                 tables[models.TrialHeartbeatModel].append({**key, "heartbeat": now + timedelta(days=1)})
             tables[models.TrialModel].append({**key, **head})
-            for param, dist in question().distributions.items():
+            for param, dist in make_config().distributions.items():
                 cell = {"param_name": param, "param_value": dist.to_internal_repr(params[param])}
                 tables[models.TrialParamModel].append({**key, **cell, "distribution_json": distribution_to_json(dist)})
             texts = [{**key, "key": attr, "value_json": json.dumps(value)} for attr, value in attrs.items()]

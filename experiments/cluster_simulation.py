@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
-from benchmarks import Floats
-from cluster_costs import CYCLES, MEDIAN, PARTS, TOLD, WORKERS, measure, question, quiet
+from cluster_costs import CYCLES, MEDIAN, PARTS, TOLD, WORKERS, make_config, measure, quiet
 from matplotlib.figure import Figure
 from optuna.trial import Trial
 from rows import append
 from search_efficiency import Problem, Trainer, curve, ours
 from threadpoolctl import threadpool_limits
 
+from nas.base.arrays import Floats
 from nas.base.machine import available_cores
 
 OUT = Path(__file__).resolve().parent / "cluster_simulation"
@@ -136,7 +136,7 @@ def in_order(durations: Floats, spent: Floats, opening: Floats, workers: int) ->
 
 def as_it_is(durations: Floats, spent: Floats, opening: Floats, workers: int) -> float:
     """One process as `python -m nas.search --workers N` is."""
-    return one_process(durations, spent, opening, workers, question(workers, shared=False).pace)
+    return one_process(durations, spent, opening, workers, make_config(workers, shared=False).pace)
 
 
 CLUSTERS = {

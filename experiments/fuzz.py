@@ -35,7 +35,8 @@ from nas import search_spaces
 from nas.base import cli
 from nas.base.errors import RunFailed, UserError
 from nas.cost.__main__ import main as cost
-from nas.networks.architecture import Architecture, parse_stage
+from nas.networks.architecture import Architecture
+from nas.networks.stages import parse_stage
 from nas.report import run as runs
 from nas.report.contents import contents
 from nas.runs import study
@@ -192,7 +193,7 @@ def kinds(folder: Path) -> dict[str, tuple[list[str], Callable[[str], object], f
             "--time-budget\x1f1h\x1f--workers\x1f2\x1f--confirm\x1f3",
             "--sampler\x1ftpe\x1f--reward\x1fv2\x1f--seed\x1f3",
         ),
-        *("--early-stopping\x1f--epochs\x1f4\x1f--device\x1fcpu", "--run\x1fa-name\x1f--storage\x1fsqlite:///a.db"),
+        *("--metric\x1fbalanced\x1f--epochs\x1f4\x1f--device\x1fcpu", "--run\x1fa-name\x1f--storage\x1fsqlite:///a.db"),
     ]
     scales = [
         *(

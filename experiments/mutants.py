@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant("blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
     Mutant("cost/__init__.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
     Mutant("architecture.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
-    Mutant("trellis.py", "if new)", "if new or True)", "space"),
-    Mutant("budgets.py", "good = options[within(costs(trellis, options), bounds)]", "good = options", "space"),
+    Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
+    Mutant("budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
     Mutant(
         "network.py", "result = self.stochastic_depth(result) + x", "result = self.stochastic_depth(result)", "network"
     ),
@@ -62,7 +62,6 @@ MUTANTS = (
     ),
     Mutant("evaluate.py", "except Diverged as error:", "except KeyError as error:", "commands"),
     Mutant("workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
-    Mutant("stopping.py", "len(points) // eta)", "len(points) - 1)", "stopping"),
     Mutant("sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant("sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),
     Mutant("sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
@@ -71,7 +70,7 @@ MUTANTS = (
     Mutant(
         "search/front.py", "pareto.pick_baseline(rewards, madds)", "pareto.pick_baseline(-rewards, madds)", "commands"
     ),
-    Mutant("search/proposals.py", "if not wanted.feasible(params):", "if False:", "commands"),
+    Mutant("search/proposals.py", "if not config.feasible(params):", "if False:", "commands"),
     Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("units.py", '"m": 60', '"m": 1', "units"),
@@ -83,7 +82,7 @@ MUTANTS = (
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
     Mutant("memory.py", "_saved_bytes(arch) // TRACED", "_saved_bytes(arch)", "scale"),
-    Mutant("distributions.py", "np.diff(both[order]) > 0", "np.diff(both[order]) >= 0", "compare"),
+    Mutant("distributions.py", "append=np.inf) > 0", "append=np.inf) >= 0", "compare"),
 )
 
 
@@ -106,7 +105,7 @@ def caught_by(mutant: Mutant) -> str:
     """The first test that fails with a mutant; "" if none does."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place, "copy")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", ".*_cache"))
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache"))
         broken = copy / "nas" / mutant.file
         text = broken.read_text()
         if text.count(mutant.line) != 1:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from benchmarks import BENCHMARKS, Benchmark, Code, Floats, fidelity
+from benchmarks import BENCHMARKS, Benchmark, Code, fidelity
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -37,6 +37,7 @@ from rows import append
 from threadpoolctl import threadpool_limits
 
 from nas import Sampler, SearchSpace
+from nas.base.arrays import Floats
 from nas.base.machine import available_cores
 from nas.selection.pareto import hypervolume, non_dominated
 from nas.selection.sampler.candidates import neighbours

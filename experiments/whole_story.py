@@ -48,8 +48,8 @@ from nas.base.units import format_count
 from nas.datasets import cache_directory
 from nas.networks import scaling
 from nas.networks.scaling import EQUAL, Coefficients
+from nas.scale.config import SMALLEST
 from nas.scale.halving import gap, margin, noise
-from nas.scale.question import SMALLEST
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/whole_story"

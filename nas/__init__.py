@@ -4,22 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nas.base.errors import UserError
-from nas.networks.architecture import Architecture, Stage
+from nas.networks.architecture import Architecture
 from nas.networks.cost import Cost
+from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from nas.selection.sampler import Sampler
-    from nas.selection.stopping import Stopper
     from nas.training.trained import load
 
-__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "Stopper", "UserError", "load"]
+__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "UserError", "load"]
 
-_LATE = {"Sampler": "sampler", "Stopper": "stopping", "load": "trained"}  # what needs torch or Optuna, and its room
+_LATE = {"Sampler": "nas.selection.sampler", "load": "nas.training.trained"}  # what needs torch or Optuna: its module
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch or Optuna only when it is asked for: architectures and costs load in a moment."""
     if name in _LATE:
-        return getattr(import_module(f"nas.{_LATE[name]}"), name)
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,9 @@
 
 from hypothesis import strategies as st
 
-from nas.networks.architecture import Architecture, Stage
+from nas.networks.architecture import Architecture
 from nas.networks.blocks import Block
+from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from nas.base.errors import UserError
 from nas.base.files import to_toml
-from nas.networks.architecture import ACTIVATIONS, Architecture, BlockError, Stage, family_names, parse_stage
+from nas.networks.architecture import Architecture, family_names
 from nas.networks.blocks import OPS
+from nas.networks.stages import ACTIVATIONS, BlockError, Stage, parse_stage
 from tests.strategies import architectures, layers_of, stages
 
 B0 = (

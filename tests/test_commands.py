@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 import torch
@@ -26,12 +25,10 @@ from filelock import FileLock
 from matplotlib.image import imread
 from PIL import Image
 
-from nas import Architecture, SearchSpace, datasets
+from nas import Architecture, SearchSpace
 from nas.base.units import format_count
 from nas.devices.latency import Table
-from nas.training import evaluate
-from nas.training.proxy import Diverged, Recipe, Stepper
-from nas.training.schedule import Schedule
+from nas.training.proxy import Stepper
 from tests.conftest import SPACE, Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,37 +169,6 @@ def test_a_training_aware_search(command: Command, here: Path, images: Path) -> 
     assert "started with --reward v2, now it is v1" in command("search", *arguments[:-1], "v1").err
 
 
-def test_progressive_learning_stays_with_a_run_and_its_scaling(
-    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    schedule = "until = [0.5, 1]\nsize = [1, 2]\nrandaugment = [3, 6]\nmixup = [0, 0.2]\ndropout = [0, 0.1]\n"
-    (here / "grow.toml").write_text(schedule)
-    arguments = search(images, "--trials", "2", "--epochs", "2", "--progressive", "grow.toml")
-    ended = command("search", *arguments)
-    assert ended.code == 0, ended.err
-    assert "progressive grow: training images of 14, 28 px by turns" in ended.out
-    facts = tomllib.loads((here / "runs/r/run.toml").read_text())
-    assert facts["progressive"] == {"name": "grow", **tomllib.loads(schedule)}
-    whole = command("search", *search(images, "--trials", "2", "--epochs", "2", "--run", "plain"))
-    assert whole.code == 0, whole.err
-    grown, plain = (pd.read_csv(here / f"runs/{name}/trials.csv") for name in ("r", "plain"))
-    assert not grown["accuracy"].equals(plain["accuracy"])
-    assert command("search", *arguments).code == 0
-    (here / "grow.toml").write_text(schedule.replace("[3, 6]", "[3, 7]"))
-    assert "the schedule of --progressive has changed" in command("search", *arguments).err
-
-    recipes = []
-
-    def refuse(arch: Architecture, data: datasets.Dataset, recipe: Recipe, *_: object) -> None:
-        recipes.append(recipe)
-        raise Diverged("a test")
-
-    monkeypatch.setattr(evaluate, "train", refuse)
-    assert command("scale", "--phi", "1", "--baseline", "r", "--step", "0.4", "--workers", "1").code == 1
-    schedule_of_run = Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1))
-    assert {(recipe.progressive, recipe.epochs) for recipe in recipes} == {(schedule_of_run, 2)}
-
-
 def test_a_failed_training_is_a_failed_trial_with_its_cause(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +240,7 @@ def interrupted(here: Path, arguments: list[str], blow: signal.Signals, finished
         try:
             with sqlite3.connect(f"file:{here / 'runs/r/study.db'}?mode=ro", uri=True) as database:
                 states = [state for (state,) in database.execute("select state from trials")]
-            if states.count("COMPLETE") + states.count("PRUNED") >= finished and "RUNNING" in states:
+            if states.count("COMPLETE") >= finished and "RUNNING" in states:
                 break
         except sqlite3.Error:
             pass
@@ -288,7 +254,7 @@ def interrupted(here: Path, arguments: list[str], blow: signal.Signals, finished
 
 def test_an_interrupted_search_ends_like_one_that_was_not(command: Command, here: Path, images: Path) -> None:
     """With two workers, killed and then ended by Ctrl-C; a search with one is killed in test_survival."""
-    arguments = search(images, "--epochs", "10", "--workers", "2", "--early-stopping")
+    arguments = search(images, "--epochs", "10", "--workers", "2")
     befores = []
     for blow, finished in ((signal.SIGKILL, 2), (signal.SIGINT, 4)):
         code, err = interrupted(here, arguments, blow, finished)
@@ -344,44 +310,6 @@ def test_a_run_is_repeated_from_its_run_toml(command: Command, here: Path, image
     ended = command("search", "--from", str(file))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "is no run.toml of a search" in ended.err
-
-
-def test_early_stopping_leaves_the_front_to_full_trainings(command: Command, here: Path, images: Path) -> None:
-    ended = command("search", *search(images, "--trials", "16", "--epochs", "4", "--early-stopping"))
-    assert ended.code == 0, ended.err
-    assert "early stopping after epochs 1, 3" in ended.out
-    run = here / "runs/r"
-    trials = pd.read_csv(run / "trials.csv")
-    assert len(trials) == trials["architecture"].nunique() == 16
-    states = dict(zip(trials["trial"], trials["state"], strict=True))
-    assert set(states.values()) == {"COMPLETE", "PRUNED"}
-    assert (trials["epochs"] == 4).equals(trials["state"] == "COMPLETE")
-    assert trials["accuracy"].between(0, 1).all()
-    assert trials[trials["state"] == "PRUNED"]["note"].str.fullmatch("stopped after epoch [13] of 4").all()
-    assert ended.out.count("stopped at") == list(states.values()).count("PRUNED")
-
-    front = pd.read_csv(run / "pareto.csv")
-    assert (front["state"] == "COMPLETE").all()
-    trained = {str(Architecture.parse(text)) for text in trials[trials["state"] == "COMPLETE"]["architecture"]}
-    assert str(Architecture.load(run / "baseline.toml")) in trained
-
-    study = optuna.load_study(study_name="r", storage=f"sqlite:///{run / 'study.db'}")
-    points = {t.number: [(a, -t.user_attrs["madds"]) for a in t.user_attrs["curve"]] for t in study.trials}
-    for number, mine in points.items():
-        for epoch in (1, 3):
-            before = [points[n][epoch - 1] for n in range(number) if len(points[n]) >= epoch]
-            if len(mine) < epoch:
-                break
-            accuracy, less_madds = mine[epoch - 1]
-            assert study.trials[number].user_attrs[f"nas:rung:{epoch}"] == [epoch, accuracy, -less_madds]
-            dominated = any(a >= accuracy and b >= less_madds for a, b in before)
-            assert dominated or len(mine) > epoch
-            assert (len(mine) == epoch) <= (states[number] == "PRUNED")
-
-    again = command("search", *search(images, "--trials", "16", "--epochs", "4", "--early-stopping"))
-    assert "16 of 16 trials done" in again.out
-    assert pd.read_csv(run / "trials.csv").equals(trials)
-    assert command("search", *search(images, "--trials", "16", "--epochs", "4")).code == 2
 
 
 def test_every_command_says_first_what_misleads(command: Command, here: Path) -> None:
@@ -509,11 +437,6 @@ BAD = [
     ("search --space bad.toml", "unknown op 'xx'", 'stages = ["xx_r1_k3_s1_e2_c8"]'),
     # options
     ("search --trials 0", "--trials"),
-    (
-        "search --early-stopping --epochs 1",
-        "--early-stopping compares networks between epochs: give --epochs 2 or more",
-    ),
-    ("search --early-stopping --epochs 4 --objectives accuracy,train_time", "leave out train_time"),
     ("search --trials many", "--trials"),
     ("search --trails 3", "--trails"),
     ("search --max-madds huge", "--max-madds: 'huge' is not a positive count"),
@@ -521,8 +444,6 @@ BAD = [
     ("search --max-madds 200K --min-madds 300K", "min_madds is above max_madds"),
     ("search --objectives speed,accuracy", "--objectives: unknown 'speed'"),
     ("search --sampler best", "--sampler 'best'"),
-    ("search --progressive fast", "unknown schedule 'fast'; "),
-    ("search --progressive bad.toml", "bad.toml: key 'dropout' is missing", "until = [1]"),
     ("search --reward v3", "--reward 'v3': nearest is 'v"),
     ("search --time-budget soon", "--time-budget: 'soon' is not a positive duration"),
     ("search --device cuda:77", "device 'cuda:77' is not here"),
@@ -622,14 +543,36 @@ def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Pa
     refused("the search space has changed")
 
 
+def test_a_run_with_options_that_are_gone(command: Command, here: Path, images: Path) -> None:
+    """Early stopping and progressive learning: its tables can be read, it cannot be continued or repeated."""
+    assert command("search", *search(images)).code == 0
+    run = here / "runs/r"
+    written = (run / "run.toml").read_text()
+    with sqlite3.connect(run / "study.db") as database:  # a trial that was stopped
+        database.execute("update trials set state = 'PRUNED' where number = 1")
+        database.execute("delete from trial_values where trial_id = (select trial_id from trials where number = 1)")
+    database.close()
+    trials = pd.read_csv(run / "trials.csv")
+    trials.loc[1, ["state", "mean_accuracy"]] = ["PRUNED", None]
+    trials.to_csv(run / "trials.csv", index=False)
+    for line, option in (("early_stopping = true", "--early-stopping"), ('progressive = "default"', "--progressive")):
+        (run / "run.toml").write_text(written.replace("[arguments]", f"[arguments]\n{line}"))
+        for arguments in (search(images), ["--from", "runs/r/run.toml"]):
+            ended = command("search", *arguments)
+            assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+            assert f"{option}, which nas.search no longer has" in ended.err
+        assert command("report", "r").code == 0
+    ended = command("scale", "--baseline", "r", "--phi", "1")
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert "--progressive, which nas.search no longer has" in ended.err
+
+
 def test_help_names_every_option_of_the_contract(command: Command) -> None:
     ended = command("search", "--help")
     assert ended.code == 0
     contract = "space data run trials time-budget epochs objectives max-madds min-madds max-params target-madds sampler"
     for option in [
         *contract.split(),
-        "progressive",
-        "early-stopping",
         "confirm",
         "reward",
         "workers",

@@ -21,13 +21,13 @@ from optuna.trial import TrialState
 from experiments import survival
 from nas.runs import study
 from nas.runs.study import database, trials
-from nas.runs.study.sharing import Heart
+from nas.runs.study.sharing import Heartbeat
 from nas.runs.workers import Workers, processes
 from nas.training.evaluate import Job, Result, evaluate
 from tests.conftest import Command
 
 TRIALS = 7
-IMPATIENT = ((database, "BEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
+IMPATIENT = ((database, "HEARTBEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
 forked = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="forks machines")
 
 
@@ -152,9 +152,9 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
 def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) -> None:
     given = optuna.create_study(study_name="taken", storage=database._shared(server))
     taken, kept = given.ask(), given.ask()
-    with suppress(KeyboardInterrupt), Heart(given) as heart:
-        heart.begin(taken)
-        heart.begin(kept)
+    with suppress(KeyboardInterrupt), Heartbeat(given) as heartbeat:
+        heartbeat.begin(taken)
+        heartbeat.begin(kept)
         given.tell(taken, state=TrialState.FAIL)
         raise KeyboardInterrupt
     assert [t.state for t in given.get_trials()] == [TrialState.FAIL, TrialState.WAITING]

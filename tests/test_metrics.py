@@ -24,8 +24,8 @@ from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
 from nas.runs.workers import Workers
+from nas.search.config import Search
 from nas.search.front import averaged, front_of, ranked
-from nas.search.question import Search
 from nas.selection.pareto import reward
 from nas.spaces.space import SearchSpace
 from nas.training.evaluate import Proxy, load_data
@@ -142,9 +142,9 @@ def test_a_constant_network_does_not_win(by_balanced: Search) -> None:
     ]
 
     def picked(metric: str) -> tuple[list[int], float]:
-        wanted = replace(by_balanced, metric=metric)
+        config = replace(by_balanced, metric=metric)
         means, noise = averaged(pd.DataFrame(rows), {}, 100, metric)
-        front = front_of(ranked(means, noise, wanted))
+        front = front_of(ranked(means, noise, config))
         return front["trial"].tolist(), float(front["reward"].max())
 
     assert picked("accuracy") == ([0], pytest.approx(0.95))
@@ -335,22 +335,6 @@ def test_trainings_without_the_metric_are_made_again(command: Command, here: Pat
         assert ended.code == 0, ended.err
         assert sum(line.startswith("trial ") for line in ended.out.splitlines()) == trained
         assert pd.read_csv(here / "runs/g/scale/family.csv")["balanced_accuracy"].notna().all()
-
-
-def test_early_stopping_follows_the_metric(command: Command, here: Path, uneven: Path) -> None:
-    arguments = (*SEARCH[:4], "--trials", "6", "--confirm", "0", "--epochs", "4", "--workers", "1")
-    ended = command("search", *arguments, "--data", str(uneven), "--early-stopping", "--metric", "balanced")
-    assert ended.code == 0, ended.err
-    assert "with their balanced accuracy so far" in ended.out
-    with sqlite3.connect(here / "runs/r/study.db") as database:
-        found = database.execute(
-            "select trial_id, key, value_json from trial_user_attributes where key in ('nas:rung:1', 'balanced_curve')"
-        ).fetchall()
-    values: dict[int, dict[str, list[float]]] = {}
-    for trial, key, value in found:
-        values.setdefault(trial, {})[key] = json.loads(value)
-    assert len(values) == 6
-    assert all(of["nas:rung:1"][1] == of["balanced_curve"][0] for of in values.values())
 
 
 def test_comparisons_go_by_the_metric_of_the_runs(command: Command, here: Path, uneven: Path) -> None:

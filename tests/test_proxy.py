@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from nas import datasets
 from nas.base.errors import UserError
-from nas.base.metrics import Score
 from nas.datasets import Dataset
 from nas.datasets.batches import Images, channel_statistics, home_of, resized
 from nas.devices.device import pick_device
@@ -67,26 +66,6 @@ def test_the_same_seed_gives_the_same_bits(few: Dataset) -> None:
     ]
     assert curves[0] == curves[1]
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_a_stopped_training_is_the_beginning_of_a_whole_one(few: Dataset) -> None:
-    recipe = replace(BRIEF, epochs=4)
-    seen: list[tuple[int, Score]] = []
-
-    def stop(epoch: int, score: Score) -> bool:
-        seen.append((epoch, score))
-        return epoch == 2
-
-    part = train(TINY, few, recipe, seed=0, device="cpu", stop=stop)
-    whole = train(TINY, few, recipe, seed=0, device="cpu", stop=lambda epoch, score: False)
-    assert part.stopped
-    assert not whole.stopped
-    assert part.curve == whole.curve[:2]
-    assert part.accuracy == part.curve[-1]
-    assert seen == list(enumerate(part.scores, 1))
-    assert (part.epochs, whole.epochs, 2 * part.steps) == (2, 4, whole.steps)
-    assert part.note == "stopped after epoch 2 of 4"
-    assert whole.note == ""
 
 
 def test_the_callers_generator_is_left_alone(few: Dataset) -> None:

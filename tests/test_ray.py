@@ -24,7 +24,7 @@ from nas import datasets
 from nas.base.errors import RunFailed, UserError
 from nas.plots import figures as plots
 from nas.runs import study
-from nas.runs.workers import Workers, hire
+from nas.runs.workers import Workers, make_workers
 from nas.runs.workers import cluster as room
 from nas.runs.workers.cluster import Share
 from nas.training.evaluate import Failed, Job, Proxy, Report, load_data
@@ -111,7 +111,7 @@ def test_a_search_loses_a_node(nodes: Nodes, here: Path, command: Command, monke
 
 def test_a_killed_search_leaves_nothing_in_training_and_goes_on(nodes: Nodes, here: Path, command: Command) -> None:
     nodes.be(1)
-    hire("cpu", None, nodes.address, None)
+    make_workers("cpu", None, nodes.address, None)
     until(lambda: ray.available_resources().get("CPU") == 1)
     options = [*survival.prepare(here), "--trials", "1", "--confirm", "0", "--run", "killed", "--ray", nodes.address]
     killed = subprocess.Popen([sys.executable, "-m", "nas.search", *options], stdout=subprocess.DEVNULL)
@@ -145,7 +145,7 @@ def test_an_idle_process_that_is_lost_costs_nothing_and_a_job_that_loses_two_fai
     """Here each trial has half of a GPU, for all that Ray knows."""
     nodes.be(1)
     share = Share(nodes.address, 1, 0.5)
-    assert hire("auto", None, nodes.address, 0.5) == Workers(1, "cuda", share)
+    assert make_workers("auto", None, nodes.address, 0.5) == Workers(1, "cuda", share)
     told: list[Job] = []
     with room.pool(proxy, 1, lambda job, progress: told.append(job), share) as submit:
         assert submit(Job(OTHER, 0)).result(120).note == ""
@@ -160,23 +160,23 @@ def test_an_idle_process_that_is_lost_costs_nothing_and_a_job_that_loses_two_fai
 def test_what_a_cluster_cannot_do_ends_the_run(nodes: Nodes, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes.be(1)
     monkeypatch.setattr(room, "PATIENCE", 1.0)
-    hired = hire("cpu", None, nodes.address, None)
+    workers = make_workers("cpu", None, nodes.address, None)
     load_data(proxy.data)
     next((Path(proxy.data.name) / "dark").iterdir()).unlink()  # now a node has other images than this process,
     shutil.rmtree(datasets.cache_directory())  # and cannot read those of this process
     with (
-        hired.pool(proxy, lambda job, progress: None) as submit,
+        workers.pool(proxy, lambda job, progress: None) as submit,
         pytest.raises(UserError, match=r"^on the Ray node .*: data .* is not what it is where the command was started"),
     ):
         submit(Job(TINY, 0)).result(60)
     nodes.be(0)
     with (
-        hired.pool(proxy, lambda job, progress: None) as submit,
+        workers.pool(proxy, lambda job, progress: None) as submit,
         pytest.raises(RunFailed, match="no node of the Ray cluster has room"),
     ):
         submit(Job(TINY, 0)).result(60)
     with pytest.raises(UserError, match=r"^--ray: 0 trials, each with 1 CPU .* have room"):
-        hire("cpu", None, nodes.address, None)
+        make_workers("cpu", None, nodes.address, None)
 
 
 BIG, SMALL = {"CPU": 16.0, "GPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}
@@ -243,10 +243,10 @@ def test_a_cluster_without_room_is_refused(
     monkeypatch.setattr(room, "_connected", lambda address: address)
     monkeypatch.setattr(room, "_nodes", lambda: [{"CPU": 8.0}])
     with pytest.raises(UserError, match=message):
-        hire(device, workers, "auto", gpus)
+        make_workers(device, workers, "auto", gpus)
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.base.errors.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--ray: needs ray, which is not installed; pip install 'compound-nas\[ray\]'"):
-        hire("auto", None, "auto", None)
+        make_workers("auto", None, "auto", None)

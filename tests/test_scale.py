@@ -24,7 +24,7 @@ from nas import Architecture
 from nas.base.statistics import half_intervals
 from nas.devices import memory
 from nas.networks import scaling
-from nas.scale import question
+from nas.scale import config
 from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
 from nas.scale.trainings import recipe_key
 from nas.training.evaluate import Job
@@ -309,7 +309,7 @@ def test_scaling_to_a_latency(
         measured.append(arch)
         return type("Measured", (), {"median": arch.cost().madds * 1e-9})
 
-    monkeypatch.setattr(question.latency, "measure", measure)
+    monkeypatch.setattr(config.latency, "measure", measure)
     ended = command("scale", *OPTIONS, "--rule", "width", "--latency", "5ms")
     assert ended.code == 0, ended.err
     family = pd.read_csv(here / "runs/tiny/scale/family.csv")

@@ -5,7 +5,7 @@ import pytest
 
 from nas import SearchSpace
 from nas.selection.sensitivity import COLUMNS, LEAST, main_effects, mean_madds
-from nas.spaces.space import Codes
+from nas.spaces.slots import Codes
 
 SPACE = SearchSpace(
     "small",

@@ -16,7 +16,7 @@ from nas.base.metrics import Score
 from nas.datasets import Source
 from nas.runs import study
 from nas.runs.workers import Workers
-from nas.search.question import ORDERED, Search
+from nas.search.config import ORDERED, Search
 from nas.spaces.space import SearchSpace
 from nas.training.evaluate import Job, Proxy
 from nas.training.proxy import Outcome, Recipe
@@ -48,7 +48,6 @@ class Trainings:
             Outcome(
                 scores=(Score.of([5], [10]),),
                 epochs=1,
-                stopped=False,
                 seconds=1.0,
                 step_seconds=1,
                 steps=1,
@@ -97,7 +96,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: flo
     return watch
 
 
-def question(workers: int) -> Search:
+def make_config(workers: int) -> Search:
     space = SearchSpace.load("mnas")
     proxy = Proxy(Source(name="digits"), Recipe(), "cpu")
     return Search(space, {}, ("accuracy", "madds"), "v1", 4e8, "auto", 99, None, 0, proxy, Workers(workers, "cpu"))
@@ -116,12 +115,12 @@ def test_one_worker_publishes_before_the_next_training(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("workers", [2, ORDERED])
 def test_few_workers_wait_for_the_slowest(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """So that the sampler, which heeds what ended so many trials ago, proposes the same whoever is first."""
-    wanted = question(workers)
-    assert wanted.lag == wanted.pace == 2 * (workers - 1)
-    assert watched(monkeypatch, workers, 60, wanted.pace).ahead == wanted.lag
+    config = make_config(workers)
+    assert config.lag == config.pace == 2 * (workers - 1)
+    assert watched(monkeypatch, workers, 60, config.pace).ahead == config.lag
 
 
 def test_many_workers_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = question(ORDERED + 1)
-    assert wanted.lag == 0
-    assert watched(monkeypatch, ORDERED + 1, 60, wanted.pace).ahead == 59 - SLOW
+    config = make_config(ORDERED + 1)
+    assert config.lag == 0
+    assert watched(monkeypatch, ORDERED + 1, 60, config.pace).ahead == 59 - SLOW

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
+
+from nas.base.arrays import Floats
 
 NORMAL = 1.96  # half the 95 % interval of the normal distribution, in standard errors
 
 
-def half_intervals(error: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
+def half_intervals(error: ArrayLike, freedom: ArrayLike) -> Floats:
     """Half the 95 % intervals of values with these standard errors, of one shape.
 
     freedom: the degrees of freedom that an error is known with; by Student's t. 0 stands for an error that follows from

@@ -15,13 +15,14 @@ import typer
 from rich.table import Table
 
 from nas.base import cli
+from nas.base.arrays import Floats
 from nas.base.errors import UserError
 from nas.base.files import read_csv, read_toml
 from nas.base.metrics import metric_of, option_of
 from nas.base.units import format_count, shown
 from nas.plots import figures as plots
 from nas.runs.lookup import find_run
-from nas.selection.distributions import SHUFFLES, Floats, difference, distribution, equal_cost
+from nas.selection.distributions import SHUFFLES, difference, distribution, equal_cost
 
 LEAST = 5  # networks of a distribution
 BANDS = 5  # of equal cost
@@ -103,9 +104,8 @@ def sample_of(name: str) -> Sample:
         errors, madds = 1 - done[metric].to_numpy(float), done["madds"].to_numpy(float)
     except ValueError as error:
         raise UserError(f"{path / 'trials.csv'}: cannot be read: {error}") from None
-    stopped = sorted(set(table["state"]) - {"COMPLETE", "FAIL"})
-    if stopped:
-        raise UserError(f"{path}: some trials are {', '.join(stopped)}: without their errors the others are no sample")
+    if others := sorted(set(table["state"]) - {"COMPLETE", "FAIL"}):
+        raise UserError(f"{path}: some trials are {', '.join(others)}: without their errors the others are no sample")
     if len(done) < LEAST:
         raise UserError(f"{path}: {len(done)} trained networks; a distribution needs {LEAST}, better 50 or more")
     if len(done) < len(table):

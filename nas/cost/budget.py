@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 from rich.table import Table
 
+from nas.base.arrays import Ints
 from nas.base.units import format_count
 from nas.spaces.budgets import DRAWS, Bounds
-from nas.spaces.counting import COLUMNS, Ints
+from nas.spaces.counting import COLUMNS
 from nas.spaces.space import SearchSpace
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent

@@ -28,8 +28,9 @@ from nas.base.errors import RunFailed, UserError, first_line
 from nas.base.files import read_text, write_atomic
 from nas.base.machine import default_threads, torch_threads
 from nas.devices.device import out_of_memory, pick_device
-from nas.networks.architecture import Architecture, Stage, canonical
+from nas.networks.architecture import Architecture
 from nas.networks.cost import halved
+from nas.networks.stages import Stage, canonical
 from nas.spaces.space import SearchSpace
 
 CHANNELS = 3
@@ -235,7 +236,7 @@ def measure_table(
     """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
 
     All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is
-    told how many networks are done, of how many.
+    called with the number of networks done and of all.
     """
     samples = defaultdict[str, list[float]](list)
     wholes = []
@@ -259,11 +260,11 @@ def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable
     if not begun:
         say(f"measuring the latency of every block of {space.name}: a few minutes")
 
-        def told(done: int, total: int) -> None:
+        def timed(done: int, total: int) -> None:
             if done * 5 // total > (done - 1) * 5 // total:
                 say(f"  {done} of {total} networks timed")
 
-        write_atomic(file, measure_table(space, Conditions.here(device), progress=told).to_csv())
+        write_atomic(file, measure_table(space, Conditions.here(device), progress=timed).to_csv())
     table = Table.load(file)
     say(f"latency is predicted from {len(table.seconds)} measured blocks ({file}) on {table.conditions}")
     return table

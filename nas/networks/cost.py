@@ -13,7 +13,8 @@ from nas.base.errors import UserError
 from nas.networks.blocks import MAX_RESOLUTION, Conv, Layer, Linear, SqueezeExcitation, head, stem
 
 if TYPE_CHECKING:
-    from nas.networks.architecture import Architecture, Stage
+    from nas.networks.architecture import Architecture
+    from nas.networks.stages import Stage
 
 
 @dataclass(frozen=True)

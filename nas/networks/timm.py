@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from nas.base.errors import UserError
-from nas.networks.architecture import EXPANDING, Architecture, Stage, parse_stage
+from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS, SqueezeExcitation
+from nas.networks.stages import EXPANDING, Stage, parse_stage
 
 THEIRS = ("cn", "ds", "ir", "er")
 

@@ -144,18 +144,13 @@ def pareto(
     trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
     trainings, bars are two standard errors of theirs, networks trained once are pale, the first training of the others
     is a small ring, and numbers are the probabilities of being non-dominated. Without, all are single trainings: bars
-    are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed. Trials
-    stopped early are crosses: their accuracy is a partial one.
+    are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed.
     """
     mean = f"mean_{metric}"
     figure, axes = _figure(title if noise else f"{title} (single trainings, unconfirmed)", subtitle)
     done = trials[trials["state"] == "COMPLETE"]
     near = done["runs"].gt(1) & ~done["trial"].isin(front["trial"])
     rest = done[~near & ~done["trial"].isin(front["trial"])]
-    stopped = trials[trials["state"] == "PRUNED"]
-    if len(stopped):
-        label = f"stopped early ({len(stopped)}), as they were then"
-        axes.scatter(stopped[cost], 100 * stopped[metric], 20, PALE, marker="x", label=label, zorder=1)
     if len(rest):
         label = f"trained once ({len(rest)})" if noise else f"trials ({len(done)})"
         axes.scatter(rest[cost], 100 * rest[mean], s=26, color=PALE, label=label, zorder=2)
@@ -190,7 +185,7 @@ def pareto(
     for _, row in picked.iterrows():
         label = f"baseline: trial {row['trial']}, {100 * row[mean]:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row[mean], marker="*", s=230, color=PICK, label=label, zorder=5)
-    log_counts(axes, "x", pd.concat([done, stopped])[cost].astype(float).tolist())
+    log_counts(axes, "x", done[cost].astype(float).tolist())
     axes.set_xlabel(f"{LABELS[cost]} (log scale)")
     axes.set_ylabel(LABELS[metric] + ("\nmean over trainings" if noise else "\none training each"))
     if len(done):

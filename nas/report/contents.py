@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from optuna.trial import TrialState
 
+from nas.base.arrays import Floats
 from nas.base.metrics import spoken
 from nas.base.statistics import half_intervals
 from nas.networks.blocks import OPS
@@ -128,7 +129,7 @@ def _history(run: Run) -> dict[str, list[Any]]:
     return {"trial": _numbers(numbers), "share": shares((points - low) / (high - low))}
 
 
-def shares(points: pareto.Floats) -> list[float]:
+def shares(points: Floats) -> list[float]:
     """The hypervolume of the first one, two, … of points [n, m] in the unit cube, up to its far corner."""
     corner = np.ones(points.shape[1])
     front = points[:0]

@@ -54,7 +54,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 def server(path: Path, port: int) -> ThreadingHTTPServer:
     """A server of a run's page on this machine only; port 0 takes any free one. Raises UserError for a taken one."""
     source = Source(path)
-    source.now()  # a damaged run is told before anything is served
+    source.now()  # a damaged run is reported before anything is served
     try:
         return ThreadingHTTPServer((ADDRESS, port), _handler(source))
     except OSError as error:
@@ -103,6 +103,6 @@ def _handler(source: Source) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Requests are not told."""
+            """Do not log requests."""
 
     return Handler

@@ -124,6 +124,7 @@ def read(path: Path) -> Run:
     except UserError as error:  # the tables say nearly all of it
         unread = str(error)
     trials, front, effects, grid, rules, family = tables
+    trials = trials[trials["state"] != "PRUNED"]  # older versions stopped some trainings early
     if "latency_measured" in front:
         whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
         trials = trials.assign(latency_measured=trials["trial"].map(whole))

@@ -53,9 +53,8 @@ def status(run: Run) -> str:
     wanted, space = run.fact("arguments", "trials", "?"), run.fact("space", "name", "?")
     spent = format_duration(float(run.trials["seconds"].fillna(0).sum()))
     tried = f"{ended} of {wanted} networks" if ended != wanted else f"{ended} networks"
-    words = {"PRUNED": "stopped early", "FAIL": "failed"}
-    among = ", ".join(f"{states[state]} {word}" for state, word in words.items() if state in states)
-    trained = f"trained on {run.fact('data', 'name', '?')}" + (f" ({among})" if among else "")
+    failed = f" ({states['FAIL']} failed)" if "FAIL" in states else ""
+    trained = f"trained on {run.fact('data', 'name', '?')}{failed}"
     return f"{tried} of the space {space} {trained}, {spent} of training"
 
 
@@ -136,11 +135,6 @@ def notes(run: Run) -> list[str]:
             f"The front is that of {spoken(run.metric)}, {_costs(run)}: against one cost alone some members lie below "
             "others."
         )
-    if stopped := int(states.get("PRUNED", 0)):
-        said.append(
-            f"{plural(stopped, 'trial')} stopped early: a partial {spoken(run.metric)}, on no front; a click on their "
-            "name in the legend draws them."
-        )
     if failed := int(states.get("FAIL", 0)):
         causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
         why_not = f": {'; '.join(sorted(set(causes)))[:300]}" if len(causes) else ""
@@ -152,8 +146,6 @@ def notes(run: Run) -> list[str]:
         both = run.front[["latency", "latency_measured"]].dropna()
         if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
             said.append(f"{doubt[0].upper()}{doubt[1:]}.")
-    if table_of(run.facts, "progressive"):
-        said.append("Training images grew while a network trained (--progressive).")
     if run.unread:
         said.append(f"The study was not read, so learning curves are missing: {run.unread}")
     return said

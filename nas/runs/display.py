@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from nas.training import proxy
 from nas.base.metrics import spoken
-from nas.runs.study import lost
 from nas.base.units import format_count, format_duration, shown
+from nas.runs.study import lost
+from nas.training import proxy
 
 
 class Display:
@@ -59,8 +59,8 @@ class Display:
 
     def _picture(self) -> Group:
         """The bar, and below it the trials in training."""
-        told = " · ".join(text for text in (f"{self.left()} left", self.state) if text)
-        self.bar.update(self.task, completed=self.done, description=told)
+        line = " · ".join(text for text in (f"{self.left()} left", self.state) if text)
+        self.bar.update(self.task, completed=self.done, description=line)
         return Group(self.bar, *(Text("\n".join(lines)) for lines in list(self.trials.values())))
 
     def left(self) -> str:
@@ -97,23 +97,21 @@ class Display:
 
     def finished(self, trials: Sequence[FrozenTrial]) -> None:
         """Say one line about each of these finished trials."""
-        told = [trial for trial in trials if not lost(trial)]
-        self.done += len(told)
-        self.state = self.after() if told else self.state
+        ended = [trial for trial in trials if not lost(trial)]
+        self.done += len(ended)
+        self.state = self.after() if ended else self.state
         self.end = time.monotonic() + self.limit()
         for trial in trials:
             self.trials.pop(trial.number, None)
             if lost(trial):
                 self.console.print(f"{self.name(trial)}  was given to another worker: this one was not heard of")
-        for more, trial in zip(reversed(range(len(told))), told, strict=True):
+        for more, trial in zip(reversed(range(len(ended))), ended, strict=True):
             self.console.print(self._line(trial, self.done - more))
 
     def _line(self, trial: FrozenTrial, done: int) -> str:
         known = trial.user_attrs
         if trial.state == TrialState.COMPLETE:
             what = f"{spoken(self.metric)} {100 * known[self.metric]:5.1f} %"
-        elif trial.state == TrialState.PRUNED:
-            what = f"stopped at {100 * known[self.metric]:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {shown(known.get('note') or 'unknown cause')}"
         return (

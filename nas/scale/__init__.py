@@ -1,1 +1,1 @@
-"""`python -m nas.scale`: the question, the choice of α, β, γ by trainings, the family; command in `__main__`."""
+"""`python -m nas.scale`: the config, the choice of α, β, γ by training, the family; the command is in `__main__`."""

@@ -18,11 +18,11 @@ from nas.datasets import Source
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients
 from nas.runs import study
-from nas.runs.workers import hire
+from nas.runs.workers import make_workers
 from nas.scale.baseline import find_baseline
+from nas.scale.config import MATCHES, Budget, Scaling
 from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
-from nas.scale.question import MATCHES, Budget, Scaling
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
 from nas.training.evaluate import Proxy, load_data
@@ -84,12 +84,12 @@ def main(
         return Source.of(arguments, datasets.DEFAULT, data, resize, skip_broken, recheck)
 
     found = find_baseline(baseline, run, source, epochs, seed, metric)
-    hired = hire(device, workers, ray, gpus_per_trial)
+    all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if latency is not None:
-        hired.check_here("--latency")
+        all_workers.check_here("--latency")
     elif measure:
-        hired.check_here("--measure (--no-measure leaves it out)")
-    wanted = Scaling(
+        all_workers.check_here("--measure (--no-measure leaves it out)")
+    config = Scaling(
         found,
         rule,
         given,
@@ -100,10 +100,10 @@ def main(
         () if budget else tuple(scaling.parse_phis(PHI if phi is None else phi)),
         budget,
         seeds,
-        Proxy(found.data, found.recipe, hired.device),
-        hired,
+        Proxy(found.data, found.recipe, all_workers.device),
+        all_workers,
     )
-    wanted.check()
+    config.check()
     arguments = {
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
@@ -112,39 +112,39 @@ def main(
         **{"epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
         **{"run": run, "no_measure": not measure},
     }
-    scale(wanted, arguments, train, measure, storage)
+    scale(config, arguments, train, measure, storage)
 
 
-def scale(wanted: Scaling, arguments: dict[str, object], train: bool, measure: bool, storage: str | None) -> None:
+def scale(config: Scaling, arguments: dict[str, object], train: bool, measure: bool, storage: str | None) -> None:
     """Find the coefficients if need be, write the family, and say how it went; what was trained before is kept."""
-    found = wanted.found
+    found = config.found
     cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
     cli.say(f"  {found.architecture}")
     folder = found.path / "scale"
     with study.locked(found.path, cli.say, shared=storage is not None):
         folder.mkdir(exist_ok=True)
         trainings = None
-        if train or wanted.rule == "auto" or wanted.given is None:
-            for line in load_data(wanted.proxy.data).lines:
+        if train or config.rule == "auto" or config.given is None:
+            for line in load_data(config.proxy.data).lines:
                 cli.say(line)
             trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
-            trainings = Trainings(trials, wanted.proxy, wanted.workers, wanted.metric)
-        chosen, rule = wanted.given, wanted.rule
+            trainings = Trainings(trials, config.proxy, config.workers, config.metric)
+        chosen, rule = config.given, config.rule
         if chosen is None:
             assert trainings is not None
-            chosen = best_of_grid(wanted, trainings, folder)
+            chosen = best_of_grid(config, trainings, folder)
         if rule == "auto":
             assert trainings is not None
-            epochs = found.recipe.epochs if wanted.given else Contest(wanted).ladder.final_epochs
-            comparison = Comparison(wanted, chosen, epochs)
+            epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
+            comparison = Comparison(config, chosen, epochs)
             rule = best_rule(comparison, trainings, folder)
             chosen = comparison.coefficients[rule]
         facts = {
             **{"arguments": arguments, "baseline": found.origin, "rule": rule, "coefficients": asdict(chosen)},
-            "ray": wanted.workers.table(),
+            "ray": config.workers.table(),
         }
-        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(wanted.proxy.device)}))
-        family = Family(wanted, chosen, rule, wanted.members(chosen))
+        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(config.proxy.device)}))
+        family = Family(config, chosen, rule, config.members(chosen))
         write_family(family, trainings if train else None, measure, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")
 

@@ -25,7 +25,6 @@ from nas.runs.lookup import (
 )
 from nas.spaces.space import SearchSpace
 from nas.training.proxy import Recipe
-from nas.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,14 @@ def find_baseline(
             "leave it out, or choose another --run"
         )
     arguments = saved.get("arguments", {})
+    if arguments.get("progressive"):
+        raise UserError(
+            f"{found.origin}: its networks were trained with --progressive, which nas.search no longer has; "
+            "copy its baseline.toml and give --baseline COPY.toml"
+        )
     recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
     if epochs is not None:
         recipe["epochs"] = epochs
-    if "progressive" in saved:
-        recipe["progressive"] = Schedule.of(saved["progressive"], f"{path / 'run.toml'}, progressive")
     return Baseline(
         arch,
         name or found.label,

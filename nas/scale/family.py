@@ -20,9 +20,9 @@ from nas.networks.published import published
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
+from nas.scale.config import Scaling, image_sizes
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
-from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.training.evaluate import Job, load_data
 
@@ -36,7 +36,7 @@ LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass w
 class Family:
     """The members by some coefficients, and what their rule is called."""
 
-    wanted: Scaling
+    config: Scaling
     coefficients: Coefficients
     rule: str
     members: Sequence[Member]
@@ -45,12 +45,12 @@ class Family:
     def networks(self) -> list[Network]:
         """The members as they are trained by proxy."""
         archs = [member.architecture for member in self.members]
-        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
         return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
 
     def table(self) -> pd.DataFrame:
         """The rows of family.csv that need no measurement."""
-        base = self.wanted.found.architecture.cost().madds
+        base = self.config.found.architecture.cost().madds
         rows = []
         for member in self.members:
             cost, arch = member.cost, member.architecture
@@ -77,7 +77,7 @@ class Family:
 
     def latencies(self) -> pd.DataFrame:
         """Median latency in seconds of one image on this device, with quartiles; empty where it would take too long."""
-        conditions = latency.Conditions.here(self.wanted.proxy.device)
+        conditions = latency.Conditions.here(self.config.proxy.device)
         rows: list[dict[str, Any]] = []
         for member in self.members:
             row = dict.fromkeys(LATENCY)
@@ -92,7 +92,7 @@ class Family:
         known = trainings.known()
         done: Stage = {}
         for network, jobs in self.jobs().items():
-            if trials := [known[job] for job in jobs if job in known and self.wanted.metric in known[job].user_attrs]:
+            if trials := [known[job] for job in jobs if job in known and self.config.metric in known[job].user_attrs]:
                 done[network] = trials
         rows: list[dict[str, Any]] = []
         for network in self.networks:
@@ -110,13 +110,13 @@ class Family:
 
     def jobs(self) -> dict[Network, list[Job]]:
         """The trainings of each member: one a seed."""
-        first, epochs = self.wanted.found.seed, self.wanted.proxy.recipe.epochs
-        seeds = range(first, first + self.wanted.seeds)
+        first, epochs = self.config.found.seed, self.config.proxy.recipe.epochs
+        seeds = range(first, first + self.config.seeds)
         return {network: [network.job(epochs, seed) for seed in seeds] for network in self.networks}
 
     def write(self, table: pd.DataFrame, folder: Path) -> None:
         """Write family.csv, family.png and one TOML a member; other members of earlier families stay."""
-        found = self.wanted.found
+        found = self.config.found
         last = [name for name in ("hash", "architecture") if name in table]
         ordered = table[[name for name in table if name not in last] + last]
         for member, row in zip(self.members, ordered.to_dict("records"), strict=True):
@@ -145,14 +145,14 @@ def write_family(found: Family, trainings: Trainings | None, measure: bool, fold
     table = found.table()
     found.write(table, folder)
     if measure:
-        cli.say(f"measuring the latency of {plural(len(found.members), 'member')} on {found.wanted.proxy.device}")
+        cli.say(f"measuring the latency of {plural(len(found.members), 'member')} on {found.config.proxy.device}")
         table = pd.concat([table, found.latencies()], axis=1)
         found.write(table, folder)
     if trainings:
         train(found, trainings, table, folder)
     for _, row in table.iterrows():
         cli.say(_line(row))
-    for note in scaling.notes(found.wanted.found.architecture, found.members, found.coefficients):
+    for note in scaling.notes(found.config.found.architecture, found.members, found.coefficients):
         cli.say(f"  {note}")
     if others := found.others(folder):
         cli.say(f"of earlier families, kept: {', '.join(others)}")
@@ -160,17 +160,17 @@ def write_family(found: Family, trainings: Trainings | None, measure: bool, fold
 
 def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path) -> None:
     """Train the members by proxy, each from several seeds, and draw their accuracy; continues what was begun."""
-    images = load_data(found.wanted.proxy.data)
-    metric = found.wanted.metric
-    name = shown(found.wanted.found.path.name, 40)
+    images = load_data(found.config.proxy.data)
+    metric = found.config.metric
+    name = shown(found.config.found.path.name, 40)
     title = f"{name}: proxy {spoken(metric)} of the family of {found.coefficients}"
 
     def after() -> str:
         whole = pd.concat([table, found.accuracies(trainings)], axis=1)
         found.write(whole, folder)
         subtitle = (
-            f"baseline {shown(found.wanted.found.origin, 40)}; {plural(found.wanted.seeds, 'training')} each of "
-            f"{plural(found.wanted.proxy.recipe.epochs, 'epoch')} on {shown(images.name, 40)}"
+            f"baseline {shown(found.config.found.origin, 40)}; {plural(found.config.seeds, 'training')} each of "
+            f"{plural(found.config.proxy.recipe.epochs, 'epoch')} on {shown(images.name, 40)}"
         )
         plots.draw(folder / "accuracy.png", pictures.trained, whole, title, subtitle, metric)
         return f"family {int(whole['trainings'].sum())}"

@@ -21,8 +21,8 @@ from nas.networks import scaling
 from nas.networks.scaling import Candidate, Coefficients
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
+from nas.scale.config import Scaling, image_sizes
 from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
-from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.training.evaluate import Job, load_data
 
@@ -35,32 +35,32 @@ MEANS = [name for metric in METRICS.values() for name in (metric, f"{metric}_err
 class Contest:
     """The candidates of a scaling on their ladder: what is trained, how it stands, who wins."""
 
-    wanted: Scaling
+    config: Scaling
 
     @cached_property
     def networks(self) -> list[Network]:
         """The network of each candidate: those that round to the same one share it."""
-        archs = [one.architecture for one in self.wanted.candidates]
-        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        archs = [one.architecture for one in self.config.candidates]
+        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
         return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
 
     @cached_property
     def paper(self) -> Candidate:
         """The candidate with the paper's coefficients."""
-        triple = scaling.paper(self.wanted.target)
-        return next(one for one in self.wanted.candidates if one.coefficients == triple)
+        triple = scaling.paper(self.config.target)
+        return next(one for one in self.config.candidates if one.coefficients == triple)
 
     @cached_property
     def ladder(self) -> Ladder:
         """The ladder, on which the paper's network stays to the end."""
-        guest = self.networks[self.wanted.candidates.index(self.paper)]
-        recipe = self.wanted.proxy.recipe
+        guest = self.networks[self.config.candidates.index(self.paper)]
+        recipe = self.config.proxy.recipe
         distinct = tuple(dict.fromkeys(self.networks))
-        return Ladder(distinct, guest, recipe.epochs, self.wanted.found.seed, self.wanted.seeds)
+        return Ladder(distinct, guest, recipe.epochs, self.config.found.seed, self.config.seeds)
 
     def stages(self, known: Known) -> list[Stage]:
         """The complete trainings of each stage so far, of the networks that have one."""
-        scores = {job: trial.user_attrs.get(self.wanted.metric) for job, trial in known.items()}
+        scores = {job: trial.user_attrs.get(self.config.metric) for job, trial in known.items()}
         stages = []
         for stage in self.ladder.stages(scores):
             done = {n: [known[job] for job in jobs if scores.get(job) is not None] for n, jobs in stage.items()}
@@ -69,13 +69,13 @@ class Contest:
 
     def leader(self, known: Known) -> Network | None:
         """The network with the best mean of the last stage that has any; of equal ones the first."""
-        scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}), self.wanted.metric)
+        scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}), self.config.metric)
         return max(scores, key=lambda network: mean(scores[network]), default=None)
 
     def sharing(self, network: Network) -> list[Candidate]:
         """The candidates that round to a network: the paper's first, then the nearer to the target by their product."""
-        shared = [one for one, its in zip(self.wanted.candidates, self.networks, strict=True) if its == network]
-        return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.wanted.target)))
+        shared = [one for one, its in zip(self.config.candidates, self.networks, strict=True) if its == network]
+        return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.config.target)))
 
     def candidate(self, network: Network) -> Candidate:
         """The candidate that a network stands for."""
@@ -89,7 +89,7 @@ class Contest:
         """
         stages, leader = self.stages(known), self.leader(known)
         rows: list[dict[str, Any]] = []
-        for one, network in zip(self.wanted.candidates, self.networks, strict=True):
+        for one, network in zip(self.config.candidates, self.networks, strict=True):
             reached = [stage for stage in stages if network in stage]
             last = reached[-1][network] if reached else []
             final = means(reached[-1] if reached else {}, network)
@@ -146,16 +146,16 @@ def means(stage: Stage, network: Network) -> dict[str, Any]:
     return row
 
 
-def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
+def best_of_grid(config: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
     """Find the coefficients of the best φ = 1 network, or continue to; raises RunFailed if none can be trained."""
-    contest, images = Contest(wanted), load_data(wanted.proxy.data)
+    contest, images = Contest(config), load_data(config.proxy.data)
     ladder = contest.ladder
     finalists = min(FINALISTS, len(ladder.networks))
     stages = [f"{size} for {plural(epochs, 'epoch')}" for size, epochs in ladder.rungs]
-    stages += [f"{finalists} for {plural(ladder.final_epochs, 'epoch')} from {plural(wanted.seeds, 'fresh seed')}"]
+    stages += [f"{finalists} for {plural(ladder.final_epochs, 'epoch')} from {plural(config.seeds, 'fresh seed')}"]
     sizes = sorted({network.image_size for network in ladder.networks})
     cli.say(
-        f"grid: {len(wanted.candidates)} triples, {len(ladder.networks)} networks at φ = 1; trained are "
+        f"grid: {len(config.candidates)} triples, {len(ladder.networks)} networks at φ = 1; trained are "
         f"{', '.join(stages)}"
     )
     cli.say(
@@ -164,7 +164,7 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
     )
 
     def after() -> str:
-        return publish(contest, trainings.known(), folder)
+        return write_grid(contest, trainings.known(), folder)
 
     trainings.run(ladder.plan, ladder.total, after)
     after()
@@ -172,11 +172,11 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
     if leader is None:
         raise RunFailed(f"{folder}: none of the grid's networks could be trained")
     picked = contest.candidate(leader)
-    final = scores_of(contest.stages(trainings.known())[-1], wanted.metric)
+    final = scores_of(contest.stages(trainings.known())[-1], config.metric)
     cli.say(
         f"picked: {picked.coefficients}, nominal {picked.coefficients.product:.4g}×, "
         f"counted {picked.counted_ratio:.4g}×"
-        + (f", {spoken(wanted.metric)} {100 * mean(final[leader]):.2f} %" if leader in final else "")
+        + (f", {spoken(config.metric)} {100 * mean(final[leader]):.2f} %" if leader in final else "")
     )
     if others := [str(one.coefficients) for one in contest.sharing(leader)[1:]]:
         cli.say(f"  the same network at φ = 1 is that of {'; '.join(others[:5])}{'; …' if others[5:] else ''}")
@@ -187,27 +187,28 @@ def best_of_grid(wanted: Scaling, trainings: Trainings, folder: Path) -> Coeffic
 
 
 def verdict(contest: Contest, final: Mapping[Network, list[float]]) -> list[str]:
-    """Whether the winner is told from the runner-up and from the paper's coefficients, in sentences."""
+    """Sentences: does the winner differ from the runner-up and from the paper's coefficients by more than noise?"""
     ranked = sorted(final, key=lambda network: -mean(final[network]))
     if not ranked:
         return ["no finalist could be trained: this is the best of the rung before, by one training"]
     said = []
     if len(ranked) > 1:
         runner = contest.candidate(ranked[1]).coefficients
-        said.append(told(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
+        said.append(comparison_text(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
     paper = contest.paper
     guest = contest.ladder.guest
     name = f"the paper's {paper.coefficients} (counted {paper.counted_ratio:.3g}×)"
     if ranked[0] == guest:
         said.append(f"it is the network of {name}")
     elif guest is not None and guest in final:
-        said.append(told(gap(final, ranked[0], guest), name))
+        said.append(comparison_text(gap(final, ranked[0], guest), name))
     else:
         said.append(f"not compared with {name}: its trainings failed")
     return said
 
 
-def told(found: Gap[Network], other: str) -> str:
+def comparison_text(found: Gap[Network], other: str) -> str:
+    """How far the winner is from another network, and whether that is more than noise."""
     words = "distinguishable from" if found.distinguishable else "not distinguishable from"
     if found.margin == float("inf"):
         return f"{words} {other}: {100 * found.difference:+.2f} points, with too few trainings to know the noise"
@@ -217,18 +218,18 @@ def told(found: Gap[Network], other: str) -> str:
     )
 
 
-def publish(contest: Contest, known: Known, folder: Path) -> str:
+def write_grid(contest: Contest, known: Known, folder: Path) -> str:
     """Write grid.csv and grid.png as they are now, and say who leads."""
     table = contest.table(known)
-    metric = contest.wanted.metric
+    metric = contest.config.metric
     write_atomic(folder / "grid.csv", to_csv(table))
     done = table[table[metric].notna()]
     if done.empty:
         return ""
-    found = contest.wanted.found
+    found = contest.config.found
     title = f"{shown(found.path.name, 40)}: α, β, γ of φ = 1 networks by proxy {spoken(metric)}"
     subtitle = (
-        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(contest.wanted.proxy.data).name, 40)}; "
+        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(contest.config.proxy.data).name, 40)}; "
         f"{len(done)} of {len(table)} triples, {table['hash'].nunique()} networks"
     )
     plots.draw(folder / "grid.png", pictures.grid, done, title, subtitle, metric)

@@ -1,4 +1,4 @@
-"""Successive halving over networks, and whether the winner is told from the others.
+"""Successive halving over networks, and whether the winner differs from the others by more than noise.
 
 Pure functions of what is known: nothing here trains or keeps a state.
 """

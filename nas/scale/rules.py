@@ -18,9 +18,9 @@ from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
-from nas.scale.grid import MEANS, Known, Stage, means, scores_of, told
+from nas.scale.config import Scaling, image_sizes
+from nas.scale.grid import MEANS, Known, Stage, comparison_text, means, scores_of
 from nas.scale.halving import Network, gap
-from nas.scale.question import Scaling, image_sizes
 from nas.scale.trainings import Trainings
 from nas.training.evaluate import Job, load_data
 
@@ -29,60 +29,60 @@ from nas.training.evaluate import Job, load_data
 class Comparison:
     """The rules at equal counted MAdds: `target` times the baseline's. compound: the coefficients of that rule."""
 
-    wanted: Scaling
+    config: Scaling
     compound: Coefficients
     epochs: int
 
     @cached_property
     def coefficients(self) -> dict[str, Coefficients]:
         """The coefficients of each rule."""
-        others = [rule for rule in scaling.WEIGHTS if rule not in self.wanted.left_out]
+        others = [rule for rule in scaling.WEIGHTS if rule not in self.config.left_out]
         return {
             "compound": self.compound,
-            **{rule: scaling.rule_coefficients(rule, self.wanted.target) for rule in others},
+            **{rule: scaling.rule_coefficients(rule, self.config.target) for rule in others},
         }
 
     @cached_property
     def members(self) -> dict[str, Member]:
         """The network of each rule."""
-        base = self.wanted.found.architecture
-        goal = self.wanted.target * base.cost().madds
+        base = self.config.found.architecture
+        goal = self.config.target * base.cost().madds
         return {rule: scaling.equal_cost(base, one, goal) for rule, one in self.coefficients.items()}
 
     @cached_property
     def networks(self) -> dict[str, Network]:
         """The same as they are trained by proxy."""
         archs = [member.architecture for member in self.members.values()]
-        sizes = image_sizes(self.wanted.proxy.data, self.wanted.found.architecture, archs)
+        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
         return {rule: Network(str(a), size) for rule, a, size in zip(self.members, archs, sizes, strict=True)}
 
     @property
     def jobs(self) -> list[Job]:
         """All trainings, seed by seed."""
-        first = self.wanted.found.seed
+        first = self.config.found.seed
         distinct = dict.fromkeys(self.networks.values())
-        seeds = range(first, first + self.wanted.seeds)
+        seeds = range(first, first + self.config.seeds)
         return [network.job(self.epochs, seed) for seed in seeds for network in distinct]
 
     def done(self, known: Known) -> Stage:
         """The complete trainings of each network."""
         found: Stage = {}
         for job in self.jobs:
-            if job in known and self.wanted.metric in known[job].user_attrs:
+            if job in known and self.config.metric in known[job].user_attrs:
                 assert job.image_size is not None
                 found.setdefault(Network(job.architecture, job.image_size), []).append(known[job])
         return found
 
     def best(self, known: Known) -> str | None:
         """The rule with the best mean of the metric; of equal ones the first."""
-        scores = scores_of(self.done(known), self.wanted.metric)
+        scores = scores_of(self.done(known), self.config.metric)
         tried = [rule for rule, network in self.networks.items() if network in scores]
         return max(tried, key=lambda rule: mean(scores[self.networks[rule]]), default=None)
 
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of rules.csv; step_seconds is the median training step of the proxy."""
         done, best = self.done(known), self.best(known)
-        base = self.wanted.found.architecture.cost().madds
+        base = self.config.found.architecture.cost().madds
         rows: list[dict[str, Any]] = []
         for rule, member in self.members.items():
             network = self.networks[rule]
@@ -113,19 +113,19 @@ class Comparison:
 
 def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str:
     """Train the rules' networks, say how they compare, and give the best rule; continues what was begun."""
-    wanted = comparison.wanted
-    images = load_data(wanted.proxy.data)
-    cli.say(f"rules at {wanted.target:g}× counted MAdds, {plural(wanted.seeds, 'training')} each:")
+    config = comparison.config
+    images = load_data(config.proxy.data)
+    cli.say(f"rules at {config.target:g}× counted MAdds, {plural(config.seeds, 'training')} each:")
     for rule, member in comparison.members.items():
         cli.say(
             f"  {rule}: depth {member.depth:.3f}, width {member.width:.3f}, {member.architecture.resolution} px, "
             f"{format_count(member.cost.madds)} MAdds, {format_count(member.cost.activations)} activations"
         )
-    for rule, why in wanted.left_out.items():
+    for rule, why in config.left_out.items():
         cli.say(f"  {rule} is left out: {why}")
-    title = f"{shown(wanted.found.path.name, 40)}: scaling rules at {wanted.target:g}× counted MAdds"
+    title = f"{shown(config.found.path.name, 40)}: scaling rules at {config.target:g}× counted MAdds"
     subtitle = (
-        f"baseline {shown(wanted.found.origin, 40)}; {plural(comparison.epochs, 'epoch')} on {shown(images.name, 40)}, "
+        f"baseline {shown(config.found.origin, 40)}; {plural(comparison.epochs, 'epoch')} on {shown(images.name, 40)}, "
         f"images up to {images.image_size} px in proportion to the resolution"
     )
 
@@ -136,7 +136,7 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
         best = comparison.best(known)
         if best is None:
             return ""
-        plots.draw(folder / "rules.png", pictures.rules, table, title, subtitle, wanted.metric)
+        plots.draw(folder / "rules.png", pictures.rules, table, title, subtitle, config.metric)
         return f"best rule {best}"
 
     trainings.run(lambda _: comparison.jobs, len(comparison.jobs), after)
@@ -146,11 +146,11 @@ def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str
     if best is None:
         raise RunFailed(f"{folder}: none of the rules' networks could be trained")
     cli.say(f"rule: {best}")
-    scores = scores_of(comparison.done(known), wanted.metric)
+    scores = scores_of(comparison.done(known), config.metric)
     for rule, network in comparison.networks.items():
         if rule != best and network == comparison.networks[best]:
             cli.say(f"  {rule} comes to the same network")
         elif rule != best and network in scores:
-            cli.say(f"  {told(gap(scores, comparison.networks[best], network), rule)}")
+            cli.say(f"  {comparison_text(gap(scores, comparison.networks[best], network), rule)}")
     cli.say(f"rules: {folder / 'rules.csv'}, {folder / 'rules.png'}")
     return best

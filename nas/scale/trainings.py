@@ -1,4 +1,4 @@
-"""The trainings of a scaling: one study is their ledger, so that none is done twice and none is lost."""
+"""The trainings of a scaling: one study records them, so that none is done twice and none is lost."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`python -m nas.search`: the question, the next trial, the results; the command is in `__main__`."""
+"""`python -m nas.search`: the config, the next trial, repeats, the results; the command is in `__main__`."""

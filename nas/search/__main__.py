@@ -14,25 +14,23 @@ from nas import datasets
 from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
-from nas.base.metrics import metric_of, spoken
+from nas.base.metrics import metric_of
 from nas.base.units import nearest, parse_count, parse_duration
 from nas.datasets import Dataset, Source
 from nas.devices import latency
 from nas.runs import study
 from nas.runs.display import Display
 from nas.runs.lookup import default_name, run_path
-from nas.runs.workers import hire
-from nas.search import again
+from nas.runs.workers import make_workers
+from nas.search import rerun
+from nas.search.config import OBJECTIVES, Search
 from nas.search.proposals import ask, make_sampler, prepare, seconds_left
-from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
-from nas.search.results import conclude, insight, measured, publish
-from nas.selection.stopping import Stopper
+from nas.search.results import measured, print_summary, write_results, write_sensitivity
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
 from nas.training.evaluate import Proxy, load_data
 from nas.training.proxy import Recipe
-from nas.training.schedule import Schedule
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
@@ -53,12 +51,6 @@ def main(
         str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
-    progressive: Annotated[
-        str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
-    ] = None,
-    early_stopping: Annotated[
-        bool, typer.Option(help="Stop the training of networks that others outrank after 1, 3, 9, … epochs.")
-    ] = False,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -88,7 +80,7 @@ def main(
     device: cli.DeviceOption = "auto",
     like: Annotated[
         Path | None,
-        typer.Option("--from", is_eager=True, callback=again.defaults, help="Repeat a run: its run.toml."),
+        typer.Option("--from", is_eager=True, callback=rerun.defaults, help="Repeat a run: its run.toml."),
     ] = None,
 ) -> None:
     """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
@@ -99,7 +91,7 @@ def main(
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
     found = SearchSpace.load(space)
-    recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
+    recipe = Recipe(epochs or Recipe.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -110,25 +102,24 @@ def main(
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
     if reward not in REWARDS:
         raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
-    wanted_objectives = _objectives(objectives)
+    chosen_objectives = _objectives(objectives)
     source = Source.of({}, data, None, resize, skip_broken, recheck)
     images = load_data(source)
-    hired = hire(device, workers, ray, gpus_per_trial)
-    if "latency" in wanted_objectives:
-        hired.check_here("--objectives latency")
-    wanted = Search(
+    all_workers = make_workers(device, workers, ray, gpus_per_trial)
+    if "latency" in chosen_objectives:
+        all_workers.check_here("--objectives latency")
+    config = Search(
         found,
         bounds,
-        wanted_objectives,
+        chosen_objectives,
         reward,
         _count(target_madds, "--target-madds") or _default_target(found, bounds),
         sampler,
         trials,
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
-        Proxy(source, recipe, hired.device),
-        hired,
-        _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
+        Proxy(source, recipe, all_workers.device),
+        all_workers,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
@@ -139,33 +130,31 @@ def main(
         **source.arguments(),
         "trials": trials,
         "time_budget": time_budget,
-        "confirm": wanted.confirm,
+        "confirm": config.confirm,
         "epochs": recipe.epochs,
-        "progressive": progressive,
-        "early_stopping": early_stopping or None,
-        "objectives": list(wanted.objectives),
+        "objectives": list(config.objectives),
         "metric": metric,
         "max_madds": most,
         "min_madds": least,
         "max_params": params,
         "reward": reward,
-        "target_madds": wanted.target_madds,
+        "target_madds": config.target_madds,
         "sampler": sampler,
         "seed": seed,
-        "workers": hired.count,
+        "workers": all_workers.count,
         "device": device,
     }
-    known = facts(wanted, arguments, images)
+    known = facts(config, arguments, images)
     if like:
         cli.say(f"as {like}, but for:")
-        for difference in again.differences(like, known) or ["nothing"]:
+        for difference in rerun.differences(like, known) or ["nothing"]:
             cli.say(f"  {difference}")
-    search(wanted, path, known, images, storage)
+    search(config, path, known, images, storage)
 
 
-def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
+def facts(config: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
-    space, recipe = wanted.space, wanted.proxy.recipe
+    space, recipe = config.space, config.proxy.recipe
     return {
         "arguments": arguments,
         "space": {
@@ -176,26 +165,25 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         "data": images.table(),
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {
-            **asdict(replace(recipe, progressive=None)),
+            **asdict(recipe),
             "image_size": images.image_size,
             "classes": images.num_classes,
         },
-        "progressive": recipe.progressive.table() if recipe.progressive else None,
-        "latency": asdict(latency.Conditions.here(wanted.proxy.device)) if "latency" in wanted.objectives else None,
-        "ray": wanted.workers.table(),
-        **study.environment(wanted.proxy.device),
+        "latency": asdict(latency.Conditions.here(config.proxy.device)) if "latency" in config.objectives else None,
+        "ray": config.workers.table(),
+        **study.environment(config.proxy.device),
     }
 
 
-def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
+def search(config: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
     """Run or continue a search in its directory, and say how it went."""
     shown = study.shown_url(storage) if storage else None
-    with study.locked(path, cli.say, wanted.shared):
+    with study.locked(path, cli.say, config.shared):
         begun = study.check_arguments(path, known, storage)
-        if "latency" in wanted.objectives:
+        if "latency" in config.objectives:
             file = path / "latency.csv"
-            wanted = replace(wanted, latencies=latency.kept(file, wanted.space, wanted.proxy.device, begun, cli.say))
-        trials = study.open_study(path, path.name, wanted.directions, make_sampler(wanted, 0), storage, begun, known)
+            config = replace(config, latencies=latency.kept(file, config.space, config.proxy.device, begun, cli.say))
+        trials = study.open_study(path, path.name, config.directions, make_sampler(config, 0), storage, begun, known)
         if not begun:
             if trials.get_trials(deepcopy=False) and not storage:
                 raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
@@ -204,63 +192,55 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             study.extend_run(path, known)
         repeats = open_repeats(path, storage)  # there may be some of a larger --confirm than that of now
         done = len(study.finished(trials))
-        cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {wanted.trials} trials done")
+        cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {config.trials} trials done")
         if shown:
             cli.say(f"storage {shown}: the same command on other machines joins in")
-        cli.say(f"space {wanted.space.name}: {wanted.space.size:,} networks")
+        cli.say(f"space {config.space.name}: {config.space.size:,} networks")
         for line in images.lines:
             cli.say(line)
         cli.say(
-            f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
-            f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
-            f"{wanted.workers}"
+            f"costs are counted at {config.space.resolution} px and 1000 classes; the proxy trains "
+            f"{images.num_classes} classes at {images.image_size} px, epochs: {config.proxy.recipe.epochs}, "
+            f"{config.workers}"
         )
-        if schedule := wanted.proxy.recipe.progressive:
-            cli.say(schedule.sentence(images.image_size))
-        if wanted.stopper:
+        if "train_time" in config.objectives:
             cli.say(
-                f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "
-                f"in trials.csv, with their {spoken(wanted.metric)} so far, and are not on the front"
-            )
-        if "train_time" in wanted.objectives:
-            cli.say(
-                f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
-                f"{wanted.workers.place} with {wanted.workers.count} trials side by side: it compares within this run "
+                f"train_time: seconds of a training step of {config.proxy.recipe.batch_size} images as measured on "
+                f"{config.workers.place} with {config.workers.count} trials side by side: it compares within this run "
                 "only"
             )
 
         def limit() -> float:
-            return seconds_left(wanted, study.finished(trials))
+            return seconds_left(config, study.finished(trials))
 
         def patient() -> bool:
             return limit() > 0
 
         def after() -> str:
             display.done = len(study.finished(trials))
-            return f"front {len(publish(wanted, path, images, trials, repeats).front)}"
+            return f"front {len(write_results(config, path, images, trials, repeats).front)}"
 
-        with Display(max(wanted.trials, done), done, after, limit=limit, metric=wanted.metric) as display:
+        with Display(max(config.trials, done), done, after, limit=limit, metric=config.metric) as display:
             study.run_trials(
                 trials,
-                lambda: ask(wanted, trials),
-                lambda trial: prepare(wanted, trials, trial),
-                lambda attrs: [float(attrs[name]) for name in wanted.columns],
-                wanted.proxy,
-                wanted.workers,
+                lambda: ask(config, trials),
+                lambda trial: prepare(config, trials, trial),
+                lambda attrs: [float(attrs[name]) for name in config.columns],
+                config.proxy,
+                config.workers,
                 display,
-                wanted.pace,
+                config.pace,
                 patient,
-                wanted.stopper.rungs if wanted.stopper else (),
             )
-        if wanted.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
-            make(wanted, study.table(trials, wanted.columns), repeats, after)
-        found = publish(wanted, path, images, trials, repeats)
-        insight(wanted, path, trials, repeats)
-        if wanted.latencies:
+        if config.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
+            make(config, study.table(trials, config.columns), repeats, after)
+        found = write_results(config, path, images, trials, repeats)
+        write_sensitivity(config, path, trials, repeats)
+        if config.latencies:
             kept = path / "latency_front.csv"
-            found = replace(found, front=measured(found.front, wanted.latencies.conditions, kept))
+            found = replace(found, front=measured(found.front, config.latencies.conditions, kept))
             write_atomic(path / "pareto.csv", to_csv(found.front))
-    conclude(wanted, trials, path, found)
+    print_summary(config, trials, path, found)
 
 
 def _count(text: str | None, option: str) -> int | None:
@@ -277,14 +257,6 @@ def _objectives(text: str) -> tuple[str, ...]:
             f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
         )
     return names
-
-
-def _stopper(epochs: int, objectives: tuple[str, ...]) -> Stopper:
-    if epochs < 2:
-        raise UserError("--early-stopping compares networks between epochs: give --epochs 2 or more")
-    if unknown := set(objectives) & set(study.MEASURED):
-        raise UserError(f"--early-stopping needs costs that are known before training: leave out {min(unknown)}")
-    return Stopper(epochs)
 
 
 def _default_target(space: SearchSpace, bounds: Bounds) -> int:

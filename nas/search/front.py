@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas.base.arrays import Floats
 from nas.base.metrics import resolved
 from nas.base.units import format_count
 from nas.datasets import Dataset
-from nas.search.question import Search
+from nas.search.config import Search
 from nas.selection import pareto
 from nas.selection.noise import NEAR, Noise, Repeats, draws, pooled_noise, probabilities
 
@@ -40,7 +41,7 @@ def averaged(
     return table.assign(**columns, **{f"mean_{metric}": means}, mean_error=error), noise
 
 
-def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataFrame:
+def ranked(table: pd.DataFrame, noise: Noise | None, config: Search) -> pd.DataFrame:
     """The complete trials of an averaged table by rising cost, judged by their means.
 
     Columns are added: reward; baseline, true of the one of largest reward; front, true of those that no other
@@ -49,14 +50,14 @@ def ranked(table: pd.DataFrame, noise: Noise | None, wanted: Search) -> pd.DataF
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
         return done.assign(reward=[], baseline=[], front=[], probability=[])
-    accuracy, madds = (done[name].astype(float).to_numpy() for name in (f"mean_{wanted.metric}", "madds"))
-    costs = done[wanted.costs].astype(float).to_numpy()
-    rewards = rewards_of(table, wanted)
+    accuracy, madds = (done[name].astype(float).to_numpy() for name in (f"mean_{config.metric}", "madds"))
+    costs = done[config.costs].astype(float).to_numpy()
+    rewards = rewards_of(table, config)
     judged = done.assign(
         reward=rewards,
         baseline=np.arange(len(done)) == pareto.pick_baseline(rewards, madds),
         front=pareto.non_dominated(np.column_stack([-accuracy, costs])),
-        probability=probabilities(draws(accuracy, done["runs"], madds, noise, wanted.seed), costs) if noise else np.nan,
+        probability=probabilities(draws(accuracy, done["runs"], madds, noise, config.seed), costs) if noise else np.nan,
     )
     return judged.sort_values(["madds", "trial"])
 
@@ -67,31 +68,31 @@ def front_of(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def contenders(judged: pd.DataFrame) -> list[int]:
-    """The trials in question, largest cost first: the front, its near misses (NEAR) and the baseline."""
+    """The trials to repeat, largest cost first: the front, its near misses (NEAR) and the baseline."""
     kept = judged["front"] | judged["baseline"] | (judged["probability"] >= NEAR)
     return [int(trial) for trial in judged[kept]["trial"]][::-1]
 
 
-def rewards_of(table: pd.DataFrame, wanted: Search) -> pareto.Floats:
+def rewards_of(table: pd.DataFrame, config: Search) -> Floats:
     """The reward of each complete trial of an averaged table, of which there is one at least."""
     accuracy, madds, step, params = (
         table[table["state"] == "COMPLETE"][name].astype(float).to_numpy()
-        for name in (f"mean_{wanted.metric}", "madds", "step_seconds", "params")
+        for name in (f"mean_{config.metric}", "madds", "step_seconds", "params")
     )
-    if wanted.reward == "v1":
-        return pareto.reward(accuracy, madds, wanted.target_madds)
+    if config.reward == "v1":
+        return pareto.reward(accuracy, madds, config.target_madds)
     return pareto.training_reward(accuracy, step, params)
 
 
-def formula_of(table: pd.DataFrame, wanted: Search) -> str:
+def formula_of(table: pd.DataFrame, config: Search) -> str:
     """The reward's formula, with its numbers; those of v2 are the first complete trial's, "" before there is one."""
-    if wanted.reward == "v1":
-        return f"{wanted.metric} * (madds / {format_count(wanted.target_madds)}) ** -0.07"
+    if config.reward == "v1":
+        return f"{config.metric} * (madds / {format_count(config.target_madds)}) ** -0.07"
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
         return ""
     first = done.iloc[0]
     return (
-        f"{wanted.metric} * (step_seconds / {first['step_seconds']:.4g}) ** -0.07 * "
+        f"{config.metric} * (step_seconds / {first['step_seconds']:.4g}) ** -0.07 * "
         f"(params / {format_count(first['params'])}) ** -0.05, relative to trial {first['trial']}"
     )

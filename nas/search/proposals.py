@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -13,94 +12,66 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.base.metrics import Score
 from nas.runs import study
-from nas.search.question import KNOWN, Search
+from nas.search.config import KNOWN, Search
 from nas.selection.sampler import Sampler
-from nas.selection.stopping import outranked
-from nas.spaces.space import Codes
+from nas.spaces.slots import Codes
 from nas.training.evaluate import Job, load_data
-from nas.training.proxy import Stop
 
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
 
-def ask(wanted: Search, trials: optuna.Study) -> Trial | None:
+def ask(config: Search, trials: optuna.Study) -> Trial | None:
     """The next trial, or None when there are enough, the time is spent, or no new network is left."""
     known = trials.get_trials(deepcopy=False)
-    counted = [t for t in known if t.state != TrialState.WAITING and not (study.refused(t) or study.lost(t))]
-    if len(counted) >= wanted.trials or time_spent(wanted, counted):
+    counted = [t for t in known if t.state not in (TrialState.WAITING, TrialState.PRUNED) and not study.lost(t)]
+    if len(counted) >= config.trials or time_spent(config, counted):
         return None
-    refused = next((i for i, t in enumerate(reversed(known)) if not study.refused(t)), len(known))
+    refused = next((i for i, t in enumerate(reversed(known)) if t.state != TrialState.PRUNED), len(known))
     waiting = any(t.state == TrialState.WAITING for t in known)
     if not waiting:
-        code = _fresh_code(wanted, counted)
+        code = _fresh_code(config, counted)
         if code is None:
             return None
-        if wanted.sampler == "random" or refused >= REFUSALS:
-            trials.enqueue_trial(wanted.space.params(code), {"hash": wanted.space.decode(code).hash})
-    if wanted.sampler != "auto":  # seeded anew by each trial, they propose the same in a run that was continued
-        trials.sampler = make_sampler(wanted, len(known))
+        if config.sampler == "random" or refused >= REFUSALS:
+            trials.enqueue_trial(config.space.params(code), {"hash": config.space.decode(code).hash})
+    if config.sampler != "auto":  # seeded anew by each trial, they propose the same in a run that was continued
+        trials.sampler = make_sampler(config, len(known))
     return trials.ask()
 
 
-def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
+def prepare(config: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     """Complete a trial's parameters; None for a network over the budget or known already (foreign samplers).
 
     With other processes at work, the trial of the lower number has the network, and the last place as well.
     """
-    params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in wanted.distributions.items()}
-    arch = wanted.network(params)
-    if not wanted.feasible(params):
+    params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in config.distributions.items()}
+    arch = config.network(params)
+    if not config.feasible(params):
         return None
     trial.set_user_attr("hash", arch.hash)
     before = study.earlier(trials, trial, "hash")
-    if len(before) >= wanted.trials or arch.hash in _hashes(before):
+    if len(before) >= config.trials or arch.hash in _hashes(before):
         return None
-    job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
-    study.describe_trial(trial, arch, job, wanted.others(params))
-    return replace(job, stop=stop_rule(wanted, trials, trial)) if wanted.stopper else job
+    job = Job(str(arch), config.seed, load_data(config.proxy.data).image_size)
+    study.describe_trial(trial, arch, job, config.others(params))
+    return job
 
 
-def stop_rule(wanted: Search, trials: optuna.Study, trial: Trial) -> Stop:
-    """What decides in the worker, after each epoch, whether this trial's training goes on.
-
-    It is compared with the trials before number - lag, which have ended: so it is decided alike whichever worker is
-    first, and in a run that was interrupted.
-    """
-    assert wanted.stopper
-    past = trial.number - wanted.lag
-    curve, costs = study.CURVES[wanted.metric], wanted.costs
-    before = [t.user_attrs for t in study.finished(trials) if t.number < past and curve in t.user_attrs]
-    peers = {
-        rung: [[-a[curve][rung - 1], *(a[name] for name in costs)] for a in before if len(a[curve]) >= rung]
-        for rung in wanted.stopper.rungs
-    }
-    known = trial.user_attrs
-    return partial(_stops, peers, [known[name] for name in costs], wanted.stopper.eta, wanted.metric)
-
-
-def _stops(
-    peers: Mapping[int, list[list[float]]], costs: list[float], eta: int, metric: str, epoch: int, score: Score
-) -> bool:
-    others = peers.get(epoch, [])
-    return len(others) > 0 and outranked([-getattr(score, metric), *costs], others, eta)
-
-
-def make_sampler(wanted: Search, number: int) -> BaseSampler:
+def make_sampler(config: Search, number: int) -> BaseSampler:
     """The sampler for a trial of this number."""
-    seed = int(np.random.default_rng([wanted.seed, number]).integers(2**31))
-    match wanted.sampler:
+    seed = int(np.random.default_rng([config.seed, number]).integers(2**31))
+    match config.sampler:
         case "auto":
-            known = {i: partial(wanted.known, name) for i, name in enumerate(wanted.objectives) if name in KNOWN}
+            known = {i: partial(config.known, name) for i, name in enumerate(config.objectives) if name in KNOWN}
             return Sampler(
-                wanted.seed,
-                feasible=wanted.feasible if wanted.bounds else None,
+                config.seed,
+                feasible=config.feasible if config.bounds else None,
                 known=known,
-                search_space=dict(wanted.distributions),
-                key=lambda params: wanted.network(params).hash,
-                draw=lambda n, rng: map(wanted.space.params, wanted.space.draw_codes(n, rng, wanted.bounds)),
-                lag=wanted.lag,
+                search_space=dict(config.distributions),
+                key=lambda params: config.network(params).hash,
+                draw=lambda n, rng: map(config.space.params, config.space.draw_codes(n, rng, config.bounds)),
+                lag=config.lag,
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -115,28 +86,28 @@ def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:
     return {t.user_attrs["hash"] for t in trials if "hash" in t.user_attrs}
 
 
-def _fresh_code(wanted: Search, counted: list[FrozenTrial]) -> Codes | None:
+def _fresh_code(config: Search, counted: list[FrozenTrial]) -> Codes | None:
     """A uniform draw from the feasible networks that no trial has; None if there is none left."""
     known = _hashes(counted)
-    rng = np.random.default_rng([wanted.seed, len(counted)])
+    rng = np.random.default_rng([config.seed, len(counted)])
     for draws in (len(known) + 8, 20 * len(known) + 1000):
-        for code in wanted.space.draw_codes(draws, rng, wanted.bounds):
-            if wanted.space.decode(code).hash not in known:
+        for code in config.space.draw_codes(draws, rng, config.bounds):
+            if config.space.decode(code).hash not in known:
                 return np.asarray(code, np.int16)
     return None
 
 
-def time_spent(wanted: Search, trials: list[FrozenTrial]) -> bool:
+def time_spent(config: Search, trials: list[FrozenTrial]) -> bool:
     """Whether these trials have used up the time budget."""
-    return seconds_left(wanted, trials) <= 0
+    return seconds_left(config, trials) <= 0
 
 
-def seconds_left(wanted: Search, trials: list[FrozenTrial]) -> float:
+def seconds_left(config: Search, trials: list[FrozenTrial]) -> float:
     """What these trials, made by the workers side by side, have left of the time budget; infinite without one.
 
     Where other processes are at work, each has a time budget of its own, from its beginning on.
     """
-    if wanted.time_budget is None:
+    if config.time_budget is None:
         return math.inf
-    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / wanted.workers.count
-    return wanted.time_budget - (time.monotonic() - wanted.began if wanted.shared else spent)
+    spent = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / config.workers.count
+    return config.time_budget - (time.monotonic() - config.began if config.shared else spent)

@@ -1,6 +1,6 @@
-"""Trained again with other seeds: the repeats of contenders, in a study of their own beside the search's.
+"""Repeats: contenders trained again with other seeds, in a study of their own beside the search's.
 
-There they are as durable as trials, but the sampler does not see them, and they are no networks of their own.
+They are kept as safely as trials, but the sampler does not see them, and they do not count as networks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nas.base import cli
 from nas.networks.architecture import Architecture
 from nas.runs import study
 from nas.runs.display import Display
+from nas.search.config import Search
 from nas.search.front import averaged, contenders, ranked, validated
-from nas.search.question import Search
 from nas.selection.noise import Repeat, Repeats, next_repeats
 from nas.training.evaluate import Job, load_data
 
-_OF = "repeat_of"  # the attribute that says what a trial of this study repeats: a trial, and the how manyth repeat
+_OF = "repeat_of"  # the attribute that names what a trial repeats: the number of a trial, and of the repeat, from 1
 
 
 def open_repeats(path: Path, storage: str | None) -> optuna.Study:
@@ -59,27 +59,27 @@ def table_of(repeats: optuna.Study) -> pd.DataFrame:
     return table.assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
 
 
-def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[], str]) -> None:
-    """Train what has to be repeated, until each contender has as many repeats as wanted.
+def make(config: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[], str]) -> None:
+    """Train what has to be repeated, until each contender has `config.confirm` repeats.
 
     table: the finished trials of the search. What a repeat is of, is in the database before its training starts.
     """
-    images = load_data(wanted.proxy.data)
-    size = validated(images, wanted.metric)
+    images = load_data(config.proxy.data)
+    size = validated(images, config.metric)
     networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
 
-    @cache  # asked again and again of the same repeats
+    @cache  # called many times with the same repeats
     def contending(known: tuple[tuple[int, tuple[float, ...]], ...]) -> list[int]:
-        return contenders(ranked(*averaged(table, dict(known), size, wanted.metric), wanted))
+        return contenders(ranked(*averaged(table, dict(known), size, config.metric), config))
 
     def judged(known: Repeats) -> list[int]:
-        return contending(tuple((trial, tuple(told)) for trial, told in sorted(known.items())))
+        return contending(tuple((trial, tuple(values)) for trial, values in sorted(known.items())))
 
     def made() -> dict[Repeat, float]:
-        return recorded(repeats, wanted.metric)
+        return recorded(repeats, config.metric)
 
     def due() -> list[Repeat]:
-        return next_repeats(judged, made(), wanted.confirm)
+        return next_repeats(judged, made(), config.confirm)
 
     def ask() -> Trial | None:
         begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
@@ -90,31 +90,31 @@ def make(wanted: Search, table: pd.DataFrame, repeats: optuna.Study, after: Call
         if not named or named[0] not in networks:
             return None
         arch = Architecture.parse(networks[named[0]])
-        seed = np.random.default_rng([wanted.seed, *named]).integers(2**31)
+        seed = np.random.default_rng([config.seed, *named]).integers(2**31)
         job = Job(str(arch), int(seed), images.image_size)
         study.describe_trial(trial, arch, job)
         return job
 
-    def told() -> str:
+    def update() -> str:
         state = after()
         display.done = len(made())
         display.total = display.done + outstanding()
         return state
 
     def outstanding() -> int:
-        """Repeats that the contenders of now lack: more may come to be in question."""
-        known = by_trial(repeats, wanted.metric)
-        return sum(max(0, wanted.confirm - len(known.get(trial, ()))) for trial in judged(known))
+        """How many repeats the present contenders lack; others may become contenders later."""
+        known = by_trial(repeats, config.metric)
+        return sum(max(0, config.confirm - len(known.get(trial, ()))) for trial in judged(known))
 
     done = len(made())
     if missing := outstanding():
         cli.say(
-            f"confirming: {wanted.confirm} more of each network on the front or near it, with other seeds; "
+            f"confirming: {config.confirm} more of each network on the front or near it, with other seeds; "
             f"trainings to come: {missing}, more where others come into question"
         )
-    with Display(done + missing, done, told, _called, metric=wanted.metric) as display:
+    with Display(done + missing, done, update, _called, metric=config.metric) as display:
         study.run_trials(
-            repeats, ask, prepare, lambda attrs: [attrs[wanted.metric]], wanted.proxy, wanted.workers, display
+            repeats, ask, prepare, lambda attrs: [attrs[config.metric]], config.proxy, config.workers, display
         )
 
 

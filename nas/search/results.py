@@ -20,9 +20,9 @@ from nas.devices import latency
 from nas.networks.architecture import Architecture
 from nas.plots import figures as plots
 from nas.runs import study
+from nas.search.config import Search
 from nas.search.front import averaged, formula_of, front_of, ranked, validated
 from nas.search.proposals import time_spent
-from nas.search.question import Search
 from nas.search.repeats import by_trial, table_of
 from nas.selection import sensitivity
 from nas.selection.noise import Noise
@@ -54,80 +54,82 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) ->
     return front.assign(latency_measured=whole)
 
 
-def publish(wanted: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None) -> Found:
+def write_results(
+    config: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None
+) -> Found:
     """Write the tables, pareto.png and baseline.toml as they are now."""
-    known = by_trial(repeats, wanted.metric) if repeats else {}
-    table, noise = averaged(study.table(trials, wanted.columns), known, validated(images, wanted.metric), wanted.metric)
+    known = by_trial(repeats, config.metric) if repeats else {}
+    table, noise = averaged(study.table(trials, config.columns), known, validated(images, config.metric), config.metric)
     write_atomic(path / "trials.csv", to_csv(table))
     if repeats and known:
         write_atomic(path / "repeats.csv", to_csv(table_of(repeats)))
-    front, formula = front_of(ranked(table, noise, wanted)), formula_of(table, wanted)
+    front, formula = front_of(ranked(table, noise, config)), formula_of(table, config)
     write_atomic(path / "pareto.csv", to_csv(front))
     baseline = front[front["baseline"].astype(bool)]
-    cost = next(iter(wanted.costs), "madds")
-    title = f"{shown(path.name, 40)}: proxy {spoken(wanted.metric)} against {plots.short_name(cost)}"
+    cost = next(iter(config.costs), "madds")
+    title = f"{shown(path.name, 40)}: proxy {spoken(config.metric)} against {plots.short_name(cost)}"
     subtitle = (
-        f"space {shown(wanted.space.name, 40)}, costs at {wanted.space.resolution} px and 1000 classes; "
-        f"{spoken(wanted.metric)} on {len(images.val_labels)} validation images of {shown(images.name, 40)} at "
+        f"space {shown(config.space.name, 40)}, costs at {config.space.resolution} px and 1000 classes; "
+        f"{spoken(config.metric)} on {len(images.val_labels)} validation images of {shown(images.name, 40)} at "
         f"{images.image_size} px"
     )
-    if others := [plots.short_name(name) for name in wanted.costs if name != cost]:
+    if others := [plots.short_name(name) for name in config.costs if name != cost]:
         subtitle += f"\nthe front counts {' and '.join(others)} too"
     picked = int(baseline["trial"].iloc[0]) if len(baseline) else None
     for row in baseline.to_dict("records"):
         about = {
             "title": f"baseline of run {path.name}",
             "trial": row["trial"],
-            wanted.metric: row[f"mean_{wanted.metric}"],
+            config.metric: row[f"mean_{config.metric}"],
             "trainings": int(row["runs"]),
-            **({f"{wanted.metric}_error": row["mean_error"]} if noise else {}),
+            **({f"{config.metric}_error": row["mean_error"]} if noise else {}),
             **({"front_probability": row["probability"]} if noise else {}),
             **{key: row[key] for key in ("madds", "params", "reward")},
-            "why": f"largest reward {wanted.reward} of all trials: {formula}",
+            "why": f"largest reward {config.reward} of all trials: {formula}",
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
-    plots.draw(path / "pareto.png", plots.pareto, table, front, picked, cost, title, subtitle, noise, wanted.metric)
+    plots.draw(path / "pareto.png", plots.pareto, table, front, picked, cost, title, subtitle, noise, config.metric)
     return Found(front, noise, formula)
 
 
-def insight(wanted: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
+def write_sensitivity(config: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
     """Write sensitivity.csv and sensitivity.png, if enough networks were trained for a model."""
-    known = by_trial(repeats, wanted.metric) if repeats else {}
-    table, _ = averaged(study.table(trials, wanted.columns), known, 1, wanted.metric)
+    known = by_trial(repeats, config.metric) if repeats else {}
+    table, _ = averaged(study.table(trials, config.columns), known, 1, config.metric)
     done = table[table["state"] == "COMPLETE"]
     if len(done) < sensitivity.LEAST:
         cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")
         return
-    codes = [wanted.space.encode(Architecture.parse(text)) for text in done["architecture"]]
-    means = done[f"mean_{wanted.metric}"]
-    effects = sensitivity.main_effects(wanted.space, wanted.bounds, codes, means, wanted.seed, wanted.metric)
+    codes = [config.space.encode(Architecture.parse(text)) for text in done["architecture"]]
+    means = done[f"mean_{config.metric}"]
+    effects = sensitivity.main_effects(config.space, config.bounds, codes, means, config.seed, config.metric)
     write_atomic(path / "sensitivity.csv", to_csv(effects))
-    where = "within the budget" if wanted.bounds else "of the space"
+    where = "within the budget" if config.bounds else "of the space"
     title = f"{shown(path.name, 40)}: what each choice does, everything else being equal"
     subtitle = (
-        f"space {shown(wanted.space.name, 40)}, averaged over networks {where}; {spoken(wanted.metric)} by the "
-        f"sampler's model of {len(done)} trained networks, MAdds counted at {wanted.space.resolution} px"
+        f"space {shown(config.space.name, 40)}, averaged over networks {where}; {spoken(config.metric)} by the "
+        f"sampler's model of {len(done)} trained networks, MAdds counted at {config.space.resolution} px"
     )
-    mean = sensitivity.mean_madds(wanted.space, wanted.bounds, wanted.seed)
-    plots.draw(path / "sensitivity.png", plots.sensitivity, effects, mean, title, subtitle, wanted.metric)
+    mean = sensitivity.mean_madds(config.space, config.bounds, config.seed)
+    plots.draw(path / "sensitivity.png", plots.sensitivity, effects, mean, title, subtitle, config.metric)
 
 
-def conclude(wanted: Search, trials: optuna.Study, path: Path, found: Found) -> None:
+def print_summary(config: Search, trials: optuna.Study, path: Path, found: Found) -> None:
     """Say what was found and where it is; raises RunFailed if no network could be trained."""
     front, done = found.front, study.finished(trials)
     if front.empty:
         causes = {t.user_attrs.get("note", "") for t in done}
         raise RunFailed(f"{path}: none of {len(done)} trials could be trained: {'; '.join(sorted(causes))[:200]}")
-    if len(done) < wanted.trials:
-        left = "no other network is left" + " within the budget" * bool(wanted.bounds)
-        why = "time budget spent" if time_spent(wanted, done) else left
-        cli.say(f"stopped after {len(done)} of {wanted.trials} trials: {why}")
+    if len(done) < config.trials:
+        left = "no other network is left" + " within the budget" * bool(config.bounds)
+        why = "time budget spent" if time_spent(config, done) else left
+        cli.say(f"stopped after {len(done)} of {config.trials} trials: {why}")
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
     cli.say(_confidence(front, found.noise))
     cli.say(
-        f"baseline: trial {best['trial']}, {_measured(best, wanted.metric)}, "
+        f"baseline: trial {best['trial']}, {_measured(best, config.metric)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest reward {wanted.reward}: {found.formula})"
+        f"(largest reward {config.reward}: {found.formula})"
     )
     if "latency_measured" in best:
         cli.say(

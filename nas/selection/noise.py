@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from nas.base.arrays import Floats
 from nas.selection.pareto import non_dominated
 
-Floats = NDArray[np.float64]
-Repeat = tuple[int, int]  # of which trial, and the how manyth repeat, from 1
+Repeat = tuple[int, int]  # the number of a trial, and of its repeat, from 1
 Repeats = Mapping[int, Sequence[float]]  # accuracies of repeats by trial; a failed one is NaN
 
 NEAR = 0.25  # a near miss of the front is non-dominated with at least this probability
@@ -147,7 +147,7 @@ def next_repeats(
 ) -> list[Repeat]:
     """The repeats to make next, all of one round; none when each contender has so many.
 
-    contenders: the trials in question given what repeats have told; recorded: accuracies of the repeats made so far.
+    contenders: the trials to repeat, given the repeats so far; recorded: accuracies of the repeats made so far.
     Each round repeats all contenders that lack repeats once, then contenders are named anew. Rounds are gone through
     again from the first, so that what is next does not depend on where a run was interrupted or who was first.
     """

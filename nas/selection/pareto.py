@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from nas.base.arrays import Bools, Floats
 
 
-def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+def non_dominated(points: ArrayLike) -> Bools:
     """Which points no other point dominates.
 
     `points` is [n, m] with m = 1, 2 or 3 objectives, all minimized; the mask is [n]. A point dominates another if it

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from nas.base.arrays import Floats
 from nas.selection.sampler.model import Features, Model, fit
 from nas.spaces.budgets import Bounds
-from nas.spaces.space import Codes, SearchSpace
+from nas.spaces.slots import Codes
+from nas.spaces.space import SearchSpace
 
 LEAST = 8  # networks that a model of a space is made from, at least
 MOST = 500  # and at most, drawn at random
@@ -79,7 +81,7 @@ def _changed(codes: Codes, column: int, size: int) -> Codes:
     return changed
 
 
-def _accuracy_effects(model: Model, options: Features, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _accuracy_effects(model: Model, options: Features, size: int) -> tuple[Floats, Floats]:
     """Posterior mean and standard deviation of the effects of one choice's alternatives, each with its networks."""
     of_each = len(options.slots) // size
     contrast = np.eye(size) - 1 / size  # makes levels those less their mean
@@ -89,7 +91,7 @@ def _accuracy_effects(model: Model, options: Features, size: int) -> tuple[NDArr
     return average @ mean, np.sqrt(np.maximum(variance, 0.0))
 
 
-def _madds_effects(space: SearchSpace, bounds: Bounds, others: Codes, column: int) -> NDArray[np.float64]:
+def _madds_effects(space: SearchSpace, bounds: Bounds, others: Codes, column: int) -> Floats:
     size = len(space.choices[column].texts)
     if bounds:
         levels = space.costs(_changed(others, column, size))["madds"].reshape(size, -1).mean(axis=1)

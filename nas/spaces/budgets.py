@@ -1,6 +1,6 @@
 """Budgets on a space: how many networks keep one, exactly, and uniform samples of those that do.
 
-Both count paths through the trellis. Bounds are inclusive. Numpy only.
+Both count paths through the space's stages (`counting`). Bounds are inclusive. Numpy only.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nas.base.arrays import Bools, Floats, Ints
 from nas.base.errors import UserError
 from nas.base.units import format_count
-from nas.spaces.counting import COLUMNS, Ints, Step, Trellis, costs, extremes, size
+from nas.spaces.counting import COLUMNS, Counting, Step, costs, extremes, size
 
-Floats = NDArray[np.float64]
 Bounds = Mapping[str, tuple[float, float]]  # column of a cost -> (least, most), both inclusive
 
 DRAWS = 100_000  # networks that an estimate is made from
@@ -26,7 +25,7 @@ _LISTED = 1 << 20  # sums listed at once
 _LOOKUPS = 1 << 28
 
 
-def within(figures: Ints, bounds: Bounds) -> NDArray[np.bool_]:
+def within(figures: Ints, bounds: Bounds) -> Bools:
     """Which rows of costs [n, 4] keep the bounds."""
     inside = np.ones(len(figures), np.bool_)
     for name, (low, high) in bounds.items():
@@ -35,14 +34,14 @@ def within(figures: Ints, bounds: Bounds) -> NDArray[np.bool_]:
     return inside
 
 
-def refuse_impossible(trellis: Trellis, bounds: Bounds) -> None:
+def refuse_impossible(counting: Counting, bounds: Bounds) -> None:
     """Raise a UserError that names the range of the space if a bound lies outside it."""
-    least, most = extremes(trellis)
+    least, most = extremes(counting)
     for name, (low, high) in bounds.items():
         column = COLUMNS.index(name)
         span = (
             f"the space reaches from {format_count(least[column])} to {format_count(most[column])} {name}, "
-            f"{trellis.counted}"
+            f"{counting.counted}"
         )
         if low > high:
             raise UserError(f"min_{name} is above max_{name}; {span}")
@@ -71,37 +70,37 @@ class Plan:
         return float(self.paths[0][(0, *(n - 1 for n in self.paths[0].shape[1:]))])
 
 
-def plan(trellis: Trellis, bounds: Bounds, fineness: int = 1) -> Plan:
+def plan(counting: Counting, bounds: Bounds, fineness: int = 1) -> Plan:
     """Count the paths behind every state for every rest of the budgets (dynamic programming over the stages).
 
     fineness multiplies the number of buckets. Raises UserError if a bound lies outside the space's range.
     """
-    refuse_impossible(trellis, bounds)
+    refuse_impossible(counting, bounds)
     columns = [COLUMNS.index(name) for name in bounds]
     # What every path spends at each step is taken out first: the buckets then divide only what is left.
-    floor = [step.cost[..., columns].min(axis=(0, 1)) for step in trellis.steps]
-    finish_floor = trellis.finish[:, columns].min(axis=0)
-    fixed = trellis.start[columns] + sum(floor) + finish_floor
-    _, most = extremes(trellis)
+    floor = [step.cost[..., columns].min(axis=(0, 1)) for step in counting.steps]
+    finish_floor = counting.finish[:, columns].min(axis=0)
+    fixed = counting.start[columns] + sum(floor) + finish_floor
+    _, most = extremes(counting)
     buckets = {0: 0, 1: 2048, 2: 128}.get(len(columns), 24) * fineness
     high = np.minimum([bounds[COLUMNS[c]][1] for c in columns], most[columns]) - fixed
     low = np.array([bounds[COLUMNS[c]][0] for c in columns]) - fixed
     width = np.maximum(1.0, high / buckets) if buckets else np.ones(0)
     last = np.floor(high / width).astype(np.int64)
     # Rounding down loses less than a bucket at each step and at the end.
-    first = np.maximum(0, np.ceil(low / width).astype(np.int64) - len(trellis.steps) - 1)
+    first = np.maximum(0, np.ceil(low / width).astype(np.int64) - len(counting.steps) - 1)
 
     shape = tuple(last + 1)
     rest = np.indices(shape).reshape(len(columns), -1) if columns else np.zeros((0, 1), np.int64)
-    ends = np.floor((trellis.finish[:, columns] - finish_floor) / width).astype(np.int64)
+    ends = np.floor((counting.finish[:, columns] - finish_floor) / width).astype(np.int64)
     left = rest[None] - ends[:, :, None]
     fits = ((left >= 0) & (left <= (last - first)[None, :, None])).all(axis=1)
     paths = [fits.astype(np.float64).reshape(len(ends), *shape)]
     bucket = [
         np.floor((step.cost[..., columns] - least) / width).astype(np.int64)
-        for step, least in zip(trellis.steps, floor, strict=True)
+        for step, least in zip(counting.steps, floor, strict=True)
     ]
-    for step, spent in zip(reversed(trellis.steps), reversed(bucket), strict=True):
+    for step, spent in zip(reversed(counting.steps), reversed(bucket), strict=True):
         paths.append(_paths_before(step, spent, paths[-1]))
     return Plan(tuple(bucket), tuple(reversed(paths)))
 
@@ -120,13 +119,13 @@ def _paths_before(step: Step, spent: Ints, after: Floats) -> Floats:
     return before
 
 
-def draw(trellis: Trellis, design: Plan, n: int, rng: np.random.Generator) -> Ints:
+def draw(counting: Counting, design: Plan, n: int, rng: np.random.Generator) -> Ints:
     """Draw options [n, stages] uniformly from the paths of a plan; they may still miss the bounds by a bucket."""
     budgets = design.paths[0].shape[1:]
     state = np.zeros(n, np.int64)
     rest = np.tile(np.array(budgets, np.int64) - 1, (n, 1))
-    options = np.empty((n, len(trellis.steps)), np.int64)
-    for i, (step, spent, after) in enumerate(zip(trellis.steps, design.bucket, design.paths[1:], strict=True)):
+    options = np.empty((n, len(counting.steps)), np.int64)
+    for i, (step, spent, after) in enumerate(zip(counting.steps, design.bucket, design.paths[1:], strict=True)):
         # Only the situations (state, rest of the budgets) that occur among the samples get a row of weights.
         situation = np.ravel_multi_index((state, *rest.T), (len(step.next), *budgets))
         occurs = np.bincount(situation) > 0
@@ -147,41 +146,41 @@ def draw(trellis: Trellis, design: Plan, n: int, rng: np.random.Generator) -> In
     return options
 
 
-def sample(trellis: Trellis, n: int, rng: np.random.Generator, bounds: Bounds) -> Ints:
+def sample(counting: Counting, n: int, rng: np.random.Generator, bounds: Bounds) -> Ints:
     """Draw options [n, stages] uniformly from the networks within the bounds.
 
     Raises UserError if there are none, with what the space can do.
     """
-    design = plan(trellis, bounds)
+    design = plan(counting, bounds)
     if design.total <= _ENUMERABLE:
-        feasible = listed(trellis, design)
-        feasible = feasible[within(costs(trellis, feasible), bounds)]
+        feasible = listed(counting, design)
+        feasible = feasible[within(costs(counting, feasible), bounds)]
         if not len(feasible):
-            raise _empty(trellis, bounds)
+            raise _empty(counting, bounds)
         return feasible[rng.integers(len(feasible), size=n)]
     found: list[Ints] = []
     have = drawn = 0
     fineness = 1
     while have < n:
         if drawn > _TRIES and have == 0:
-            raise _empty(trellis, bounds)
+            raise _empty(counting, bounds)
         batch = min(1 << 18, max(256, int((n - have) * 1.1 * max(1, drawn) / max(1, have))))
-        options = draw(trellis, design, batch, rng)
-        good = options[within(costs(trellis, options), bounds)]
+        options = draw(counting, design, batch, rng)
+        good = options[within(costs(counting, options), bounds)]
         found.append(good)
         have, drawn = have + len(good), drawn + batch
         if have < drawn / 20 and fineness < 16 and len(bounds) == 1:  # mostly misses: finer buckets
             fineness *= 4
-            design = plan(trellis, bounds, fineness)
+            design = plan(counting, bounds, fineness)
     return np.concatenate(found)[:n]
 
 
-def listed(trellis: Trellis, design: Plan) -> Ints:
+def listed(counting: Counting, design: Plan) -> Ints:
     """All options [paths, stages] that a plan draws from; only for plans of few paths."""
     options = np.empty((1, 0), np.int64)
     state = np.zeros(1, np.int64)
     rest = np.array(design.paths[0].shape[1:], np.int64)[None] - 1
-    for step, spent, after in zip(trellis.steps, design.bucket, design.paths[1:], strict=True):
+    for step, spent, after in zip(counting.steps, design.bucket, design.paths[1:], strict=True):
         left = rest[:, None] - spent[state]  # [paths so far, options, budgets]
         affordable = step.distinct[state] & (left >= 0).all(axis=2)
         ahead = after[(step.next[state], *np.moveaxis(np.maximum(left, 0), 2, 0))]
@@ -191,46 +190,46 @@ def listed(trellis: Trellis, design: Plan) -> Ints:
     return options
 
 
-def _empty(trellis: Trellis, bounds: Bounds) -> UserError:
-    least, most = extremes(trellis)
+def _empty(counting: Counting, bounds: Bounds) -> UserError:
+    least, most = extremes(counting)
     spans = [
         f"{name} from {format_count(least[COLUMNS.index(name)])} to {format_count(most[COLUMNS.index(name)])}"
         for name in bounds
     ]
     return UserError(
-        f"no network of the space keeps this budget; it has {' and '.join(spans)}, {trellis.counted}; widen the budget"
+        f"no network of the space keeps this budget; it has {' and '.join(spans)}, {counting.counted}; widen the budget"
     )
 
 
 Sums = tuple[Ints, Ints]  # sorted distinct sums, and how many paths have each
 
 
-def count_within(trellis: Trellis, bounds: Bounds) -> int | None:
+def count_within(counting: Counting, bounds: Bounds) -> int | None:
     """The exact number of networks within bounds on at most one column; None where that would take too long.
 
     Meet in the middle (Horowitz and Sahni 1974): the sums of all beginnings and of all ends of paths are listed, and
     each beginning, with each way through the few stages between, looks up how many ends still fit.
     """
-    if size(trellis) > 2**62 or len(bounds) > 1:
+    if size(counting) > 2**62 or len(bounds) > 1:
         return None
     if not bounds:
-        return size(trellis)
+        return size(counting)
     ((name, (low, high)),) = bounds.items()
     column = COLUMNS.index(name)
-    ends = {s: _single(int(cost)) for s, cost in enumerate(trellis.finish[:, column])}
-    starts = {0: _single(int(trellis.start[column]))}
-    i, j = 0, len(trellis.steps)
+    ends = {s: _single(int(cost)) for s, cost in enumerate(counting.finish[:, column])}
+    starts = {0: _single(int(counting.start[column]))}
+    i, j = 0, len(counting.steps)
     while i < j:
-        forward = _length(starts) * _width(trellis.steps[i])
-        backward = _length(ends) * _width(trellis.steps[j - 1])
+        forward = _length(starts) * _width(counting.steps[i])
+        backward = _length(ends) * _width(counting.steps[j - 1])
         if min(forward, backward) > _LISTED:
             break
         if forward <= backward:
-            starts, i = _before(trellis.steps[i], column, starts), i + 1
+            starts, i = _before(counting.steps[i], column, starts), i + 1
         else:
-            ends, j = _behind(trellis.steps[j - 1], column, ends), j - 1
+            ends, j = _behind(counting.steps[j - 1], column, ends), j - 1
     between = {s: {s: _single(0)} for s in starts}
-    for step in trellis.steps[i:j]:
+    for step in counting.steps[i:j]:
         between = {s: _before(step, column, reached) for s, reached in between.items()}
         if sum(_length(reached) * len(starts[s][0]) for s, reached in between.items()) > _LOOKUPS:
             return None
@@ -247,30 +246,30 @@ def count_within(trellis: Trellis, bounds: Bounds) -> int | None:
     return total
 
 
-def estimate_within(trellis: Trellis, bounds: Bounds, draws: int = DRAWS) -> tuple[float, float]:
+def estimate_within(counting: Counting, bounds: Bounds, draws: int = DRAWS) -> tuple[float, float]:
     """About how many networks keep the bounds, and the standard error of that: the paths of a plan, which are a few
     more than the feasible ones, times the share of them that keep the bounds."""
-    design = plan(trellis, bounds)
-    options = draw(trellis, design, draws, np.random.default_rng(0))
-    share = float(within(costs(trellis, options), bounds).mean())
+    design = plan(counting, bounds)
+    options = draw(counting, design, draws, np.random.default_rng(0))
+    share = float(within(costs(counting, options), bounds).mean())
     spread = max(share * (1 - share), 1 / draws if share == 0 else 0)  # no hit does not mean that there are none
     return design.total * share, design.total * (spread / draws) ** 0.5
 
 
-def count(trellis: Trellis, bounds: Bounds) -> tuple[float, float | None]:
+def count(counting: Counting, bounds: Bounds) -> tuple[float, float | None]:
     """How many networks keep the bounds, and the standard error of that: None if the number is exact, an int.
 
     Raises UserError if there are none, with what the space can do.
     """
-    refuse_impossible(trellis, bounds)
-    exact = count_within(trellis, bounds)
+    refuse_impossible(counting, bounds)
+    exact = count_within(counting, bounds)
     if exact is None:
-        design = plan(trellis, bounds)
+        design = plan(counting, bounds)
         if design.total > _ENUMERABLE:
-            return estimate_within(trellis, bounds)
-        exact = int(within(costs(trellis, listed(trellis, design)), bounds).sum())
+            return estimate_within(counting, bounds)
+        exact = int(within(costs(counting, listed(counting, design)), bounds).sum())
     if not exact:
-        raise _empty(trellis, bounds)
+        raise _empty(counting, bounds)
     return exact, None
 
 

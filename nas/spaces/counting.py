@@ -1,7 +1,6 @@
-"""A search space as a trellis: what each option of each stage costs behind each shape that may come before it.
+"""Counting a whole search space: what each option of each stage costs after each shape that may come before it.
 
-A path through the trellis is a network, and sums along paths are the costs of millions of networks at once. Numpy
-only.
+A path of one option a stage is a network, and the sum along it is its cost: millions of networks at once. Numpy only.
 
 Arrays: `options` [n, stages] holds one option per stage; costs are int64 [..., 4] in the order of `COLUMNS`.
 """
@@ -12,22 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nas.base.arrays import Bools, Floats, Ints
 from nas.base.units import format_count
-from nas.networks.architecture import Stage, canonical
 from nas.networks.blocks import Linear, head, stem
 from nas.networks.cost import Cost, Count, add, check_counting, count_layer, count_layers, count_stage
+from nas.networks.stages import Stage, canonical
 
 COLUMNS = ("madds", "flops", "params", "activations")
-Ints = NDArray[np.int64]
 
 CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage. A state is the shape (channels, size) of what comes in.
+    """One stage. A state is the shape (channels, size) of its input.
 
     cost: int64 [states, options, 4]. next: the state that comes out, [states, options]. distinct: False where an
     earlier option gives the same stage, [states, options].
@@ -35,14 +33,13 @@ class Step:
 
     cost: Ints
     next: Ints
-    distinct: NDArray[np.bool_]
+    distinct: Bools
 
 
 @dataclass(frozen=True)
-class Trellis:
-    """start: the stem's cost [4]; steps: one a stage; finish: head and classifier behind each last state.
-
-    counted: at which resolution and with how many classes, as a sentence for errors.
+class Counting:
+    """The costs of a space's parts. start: the stem's [4]; steps: the stages; finish: head and classifier after each
+    last state, [states, 4]. counted: the resolution and number of classes, as a sentence for errors.
     """
 
     start: Ints
@@ -59,8 +56,8 @@ def build(
     resolution: int,
     num_classes: int = 1000,
     in_channels: int = 3,
-) -> Trellis:
-    """Count every option of every stage behind every shape that can come before it."""
+) -> Counting:
+    """Count every option of every stage after every shape that can come before it."""
     check_counting(resolution, num_classes, in_channels)
     count, size = count_layers(stem(in_channels, stem_channels), resolution)
     states, steps = [(stem_channels, size)], []
@@ -89,7 +86,7 @@ def build(
         f"counted at {resolution} px with {num_classes} classes, whatever the data's: the classifier alone has "
         f"{format_count(count_layer(classifier, 1).params)} params"
     )
-    return Trellis(np.array(_figures(count)), tuple(steps), np.array(finish), counted)
+    return Counting(np.array(_figures(count)), tuple(steps), np.array(finish), counted)
 
 
 def _figures(count: Count) -> tuple[int, int, int, int]:
@@ -97,39 +94,39 @@ def _figures(count: Count) -> tuple[int, int, int, int]:
     return cost.madds, cost.flops, cost.params, cost.activations
 
 
-def costs(trellis: Trellis, options: Ints) -> Ints:
+def costs(counting: Counting, options: Ints) -> Ints:
     """The costs [n, 4] of networks given as options [n, stages]."""
     out = np.empty((len(options), 4), np.int64)
     for at in range(0, len(options), CHUNK):
         total = out[at : at + CHUNK]
-        total[:] = trellis.start
+        total[:] = counting.start
         state: Ints | int = 0
-        for step, option in zip(trellis.steps, options[at : at + CHUNK].T, strict=True):
+        for step, option in zip(counting.steps, options[at : at + CHUNK].T, strict=True):
             cell = state * step.next.shape[1] + option
             total += step.cost.reshape(-1, 4).take(cell, axis=0, mode="clip")  # "clip" is quick: all are inside
             state = step.next.ravel().take(cell, mode="clip")
-        total += trellis.finish.take(state, axis=0, mode="clip")
+        total += counting.finish.take(state, axis=0, mode="clip")
     return out
 
 
-def mean_costs(trellis: Trellis, weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def mean_costs(counting: Counting, weights: Sequence[Floats]) -> Floats:
     """The costs [4] expected, exactly, of networks whose options are drawn independently.
 
     weights: for each stage the probability of each option, [options].
     """
-    total = trellis.start.astype(float)
+    total = counting.start.astype(float)
     reached = np.ones(1)  # the probability of each state
-    for step, weight in zip(trellis.steps, weights, strict=True):
+    for step, weight in zip(counting.steps, weights, strict=True):
         share = reached[:, None] * weight
         total = total + np.einsum("so,soc->c", share, step.cost)
         reached = np.asarray(np.bincount(step.next.ravel(), share.ravel()), dtype=float)
-    return np.asarray(total + reached @ trellis.finish)
+    return np.asarray(total + reached @ counting.finish)
 
 
-def size(trellis: Trellis) -> int:
+def size(counting: Counting) -> int:
     """The exact number of distinct networks."""
-    paths = [1] * len(trellis.finish)
-    for step in reversed(trellis.steps):
+    paths = [1] * len(counting.finish)
+    for step in reversed(counting.steps):
         paths = [
             sum(paths[n] for n, new in zip(nexts, fresh, strict=True) if new)
             for nexts, fresh in zip(step.next.tolist(), step.distinct.tolist(), strict=True)
@@ -137,10 +134,10 @@ def size(trellis: Trellis) -> int:
     return paths[0]
 
 
-def extremes(trellis: Trellis) -> tuple[Ints, Ints]:
+def extremes(counting: Counting) -> tuple[Ints, Ints]:
     """The least and the most of each cost, [4] each, column by column."""
-    least = most = trellis.finish
-    for step in reversed(trellis.steps):
+    least = most = counting.finish
+    for step in reversed(counting.steps):
         least = (step.cost + least[step.next]).min(axis=1)
         most = (step.cost + most[step.next]).max(axis=1)
-    return trellis.start + least[0], trellis.start + most[0]
+    return counting.start + least[0], counting.start + most[0]

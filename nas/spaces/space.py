@@ -6,7 +6,6 @@ A choice is a brace group in a block string, `ir_r{1|2}_k{3|5}_s2_e6_c24`. A cod
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -18,145 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nas.base.arrays import Ints
 from nas.base.errors import UserError
 from nas.base.files import read_toml
 from nas.base.units import parse_count
-from nas.networks.architecture import (
-    KEYS,
-    Architecture,
-    BlockError,
-    Stage,
-    bundled_path,
-    canonical,
-    check_keys,
-    parse_stage,
-    strings,
-)
-from nas.spaces import budgets
-from nas.spaces import counting as trellis
+from nas.networks.architecture import Architecture, bundled_path, check_keys, strings
+from nas.networks.stages import BlockError, Stage
+from nas.spaces import budgets, counting
 from nas.spaces.budgets import Bounds
-from nas.spaces.counting import CHUNK, COLUMNS, Ints, Trellis
+from nas.spaces.counting import CHUNK, COLUMNS, Counting
+from nas.spaces.slots import Choice, Codes, Slot, parse_slot
 
 BUNDLED = "nas.search_spaces"
-MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
-Codes = NDArray[np.int16]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One brace group: its name, such as stage3.kernel, and its alternatives as written."""
-
-    name: str
-    texts: tuple[str, ...]
-
-    @cached_property
-    def values(self) -> tuple[int | float | str, ...]:
-        """The alternatives, numbers as numbers."""
-        return tuple(_value(text) for text in self.texts)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One stage with choices: `options` are all its combinations, the last choice running fastest."""
-
-    choices: tuple[Choice, ...]
-    options: tuple[Stage, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of alternatives of each choice."""
-        return tuple(len(choice.texts) for choice in self.choices)
-
-    @cached_property
-    def codes(self) -> Codes:
-        """The code of each option, [options, choices]."""
-        return np.indices(self.shape, np.int16).reshape(len(self.shape), len(self.options)).T.copy()
-
-    def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
-        """The first option that gives this stage, in its canonical form, behind so many channels."""
-        behind = (in_channels, activation)
-        if behind not in self._forms:
-            forms = [canonical(option, *behind) for option in self.options]
-            self._forms[behind] = {form: i for i, form in reversed(list(enumerate(forms)))}
-        return self._forms[behind].get(stage)
-
-    @cached_property
-    def _forms(self) -> dict[tuple[int, str], dict[Stage, int]]:
-        """The options by their canonical forms, as far as they were asked for."""
-        return {}
-
-
-def _value(text: str) -> int | float | str:
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return text
-
-
-def parse_slot(template: str, stage: int) -> Slot:
-    """Read a block string with choices; raises BlockError with the column in the template."""
-    pieces = _pieces(template)
-    groups = [(texts, at) for texts, at in pieces if template[at - 1 : at] == "{"]
-    combinations = 1
-    for texts, at in groups:
-        _check_group(texts, at)
-        combinations *= len(texts)
-        if combinations > MAX_OPTIONS:
-            raise BlockError(at, f"more than {MAX_OPTIONS} combinations in one stage; use fewer alternatives")
-    options = []
-    for picked in itertools.product(*(texts for texts, _ in pieces)):
-        try:
-            options.append(parse_stage("".join(picked)))
-        except BlockError as error:
-            raise BlockError(_column(picked, pieces, error.column), error.what) from None
-    names = _names(template, groups)
-    choices = (Choice(f"stage{stage}.{name}", tuple(texts)) for name, (texts, _) in zip(names, groups, strict=True))
-    return Slot(tuple(choices), tuple(options))
-
-
-def _pieces(template: str) -> list[tuple[list[str], int]]:
-    """Split a template into literals (one text) and brace groups (their alternatives), with their offsets."""
-    pieces: list[tuple[list[str], int]] = []
-    for match in re.finditer(r"\{([^{}]*)\}|[^{}]+|[{}]", template):
-        if match[0] in ("{", "}"):
-            raise BlockError(match.start() + 1, f"unbalanced {match[0]}; choices are written like k{{3|5}}")
-        if match[1] is None:
-            pieces.append(([match[0]], match.start()))
-        else:
-            pieces.append(([text.strip() for text in match[1].split("|")], match.start() + 1))
-    return pieces
-
-
-def _check_group(texts: list[str], at: int) -> None:
-    seen: set[int | float | str] = set()
-    for text in texts:
-        if not text:
-            raise BlockError(at, "empty choice; write at least one alternative between braces, like k{3|5}")
-        if _value(text) in seen:
-            raise BlockError(at, f"duplicate choice {text[:20]!r}; name each alternative once")
-        seen.add(_value(text))
-
-
-def _column(picked: tuple[str, ...], pieces: list[tuple[list[str], int]], column: int) -> int:
-    """The column in the template of a column in one of its combinations."""
-    for text, (_, at) in zip(picked, pieces, strict=True):
-        if column <= len(text):
-            return at + column
-        column -= len(text)
-    return pieces[-1][1] + 1
-
-
-def _names(template: str, groups: list[tuple[list[str], int]]) -> list[str]:
-    """Name each group by the letters before it: k{3|5} is the kernel."""
-    names: list[str] = []
-    for _, at in groups:
-        letters = template[: at - 1].rpartition("_")[2]
-        name = KEYS.get(letters, "op" if at == 1 else "variant")
-        names.append(name if name not in names else f"{name}{at}")
-    return names
 
 
 @dataclass(frozen=True)
@@ -222,10 +94,10 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """The exact number of distinct networks: those of equal layers count once, however they are spelled."""
-        return trellis.size(self._trellis())
+        return counting.size(self._counting())
 
-    def _trellis(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Trellis:
-        return _trellis(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
+    def _counting(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Counting:
+        return _counting(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
 
     # Codes
 
@@ -326,14 +198,14 @@ class SearchSpace:
         self, n: int, seed: int | np.random.Generator, bounds: Bounds, resolution: int | None = None
     ) -> Codes:
         """The same for bounds on any column of a cost."""
-        return self.codes_of(budgets.sample(self._trellis(resolution), n, np.random.default_rng(seed), bounds))
+        return self.codes_of(budgets.sample(self._counting(resolution), n, np.random.default_rng(seed), bounds))
 
     def count_within(self, bounds: Bounds, resolution: int | None = None) -> tuple[float, float | None]:
         """How many networks are within bounds, and the standard error of that: None if the number is exact.
 
         Raises UserError if there are none.
         """
-        return budgets.count(self._trellis(resolution), bounds)
+        return budgets.count(self._counting(resolution), bounds)
 
     def sample(
         self,
@@ -350,7 +222,7 @@ class SearchSpace:
 
     def enumerate(self) -> Iterator[Architecture]:
         """All distinct networks, one after the other."""
-        table = self._trellis()
+        table = self._counting()
 
         def walk(chosen: tuple[Stage, ...], state: int) -> Iterator[Architecture]:
             if len(chosen) == len(self.slots):
@@ -386,7 +258,7 @@ class SearchSpace:
         self, codes: ArrayLike, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
     ) -> dict[str, Ints]:
         """Count codes [n, choices] at once: madds, flops, params and activations, int64 [n] each."""
-        figures = trellis.costs(self._trellis(resolution, num_classes, in_channels), self.options_of(codes))
+        figures = counting.costs(self._counting(resolution, num_classes, in_channels), self.options_of(codes))
         return {name: figures[:, i] for i, name in enumerate(COLUMNS)}
 
     def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
@@ -402,18 +274,18 @@ class SearchSpace:
                 kept = (slot.codes[:, choice - first] == value).astype(float)
             weights.append(kept / kept.sum())
             first += len(slot.choices)
-        return dict(zip(COLUMNS, trellis.mean_costs(self._trellis(), weights).tolist(), strict=True))
+        return dict(zip(COLUMNS, counting.mean_costs(self._counting(), weights).tolist(), strict=True))
 
     def extremes(self, resolution: int | None = None) -> dict[str, tuple[int, int]]:
         """The least and the most of each cost."""
-        least, most = trellis.extremes(self._trellis(resolution))
+        least, most = counting.extremes(self._counting(resolution))
         return {name: (int(least[i]), int(most[i])) for i, name in enumerate(COLUMNS)}
 
 
 @lru_cache(maxsize=64)
-def _trellis(space: SearchSpace, resolution: int, num_classes: int, in_channels: int) -> Trellis:
+def _counting(space: SearchSpace, resolution: int, num_classes: int, in_channels: int) -> Counting:
     options = [slot.options for slot in space.slots]
-    return trellis.build(options, space.stem, space.head, space.activation, resolution, num_classes, in_channels)
+    return counting.build(options, space.stem, space.head, space.activation, resolution, num_classes, in_channels)
 
 
 def budget(max_madds: float | None, min_madds: float | None, max_params: float | None) -> Bounds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nas.base.errors import UserError, first_line
 from nas.datasets import Dataset, Source, Stored
 from nas.devices.device import out_of_memory
 from nas.networks.architecture import Architecture
-from nas.training.proxy import Diverged, Outcome, Progress, Recipe, Stop, train
+from nas.training.proxy import Diverged, Outcome, Progress, Recipe, train
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train. image_size in pixels and epochs are the recipe's where None; stop may end it early."""
+    """One network to train. image_size in pixels and epochs are the recipe's where None."""
 
     architecture: str
     seed: int
     image_size: int | None = None
     epochs: int | None = None
-    stop: Stop | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,8 @@ def evaluate(proxy: Proxy, job: Job, report: Report) -> Result:
     common = proxy.recipe
     recipe = replace(common, image_size=job.image_size or common.image_size, epochs=job.epochs or common.epochs)
     arch = Architecture.parse(job.architecture)
-    tell = partial(report, replace(job, stop=None))  # an equal job, and a short message
     try:
-        return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, tell, job.stop)
+        return train(arch, load_data(proxy.data), recipe, job.seed, proxy.device, partial(report, job))
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # libraries raise errors of every class

@@ -101,14 +101,12 @@ class Progress:
 class Outcome:
     """What a training gave.
 
-    scores: on the validation images after each epoch. epochs and steps as done; stopped: whether that is less than the
-    recipe's. seconds: all of it; step_seconds: the median training step. batch_size: images per optimizer step. note:
-    what went otherwise than the recipe says, or "".
+    scores: on the validation images after each epoch. epochs and steps: how many. seconds: all of it; step_seconds: the
+    median training step. batch_size: images per optimizer step. note: what went otherwise than the recipe says, or "".
     """
 
     scores: tuple[Score, ...]
     epochs: int
-    stopped: bool
     seconds: float
     step_seconds: float
     steps: int
@@ -136,9 +134,6 @@ class Outcome:
         return tuple(score.accuracy for score in self.scores)
 
 
-Stop = Callable[[int, Score], bool]  # given the epoch, counted from 1, and the score after it: whether to stop
-
-
 class Diverged(Exception):
     """The loss became NaN or exploded: this trial failed, not the run."""
 
@@ -150,14 +145,11 @@ def train(
     seed: int,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
-    stop: Stop | None = None,
 ) -> Outcome:
     """Train one network briefly and measure it on the validation images; raises Diverged.
 
     All that is random follows from the seed: on the CPU, with the same number of threads, the outcome is the same
     to the last bit. The caller's random generators stay as they were. One training at a time in a process.
-    stop: asked after each epoch but the last. What it ends was on the schedule of all epochs, its learning rate is
-    still high: such a score compares only with that of other trainings after as many of as many epochs.
     """
     started = time.perf_counter()
     where = pick_device(device)
@@ -172,7 +164,7 @@ def train(
         torch.manual_seed(seed)
         model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
         stepper = Stepper(model, recipe, where)
-        while len(curve) < recipe.epochs and not (stop and curve and stop(len(curve), curve[-1])):
+        while len(curve) < recipe.epochs:
             watch.start()
             order = torch.randperm(len(training), generator=own, device=home)
             for chosen in order.tensor_split(batches):  # sizes differ by one at most, so none is tiny
@@ -186,18 +178,14 @@ def train(
                 watch.see(loss, curve[-1] if curve else None)
             stepper.settle_norms(training, own)
             curve.append(stepper.score(validation))
-    stopped = len(curve) < recipe.epochs
-    notes = [f"stopped after epoch {len(curve)} of {recipe.epochs}"] * stopped
-    notes += [f"out of memory: each batch in {stepper.pieces} pieces"] * (stepper.pieces > 1)
     return Outcome(
         scores=tuple(curve),
         epochs=len(curve),
-        stopped=stopped,
         seconds=time.perf_counter() - started,
         step_seconds=median(watch.step_seconds),
         steps=watch.step,
         batch_size=batch_size,
-        note="; ".join(notes),
+        note=f"out of memory: each batch in {stepper.pieces} pieces" if stepper.pieces > 1 else "",
     )
 
 

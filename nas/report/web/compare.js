@@ -107,7 +107,7 @@ function marked(text, other) {
 }
 
 function tags(trial) {
-  const name = trial.baseline ? "baseline" : trial.front ? "front" : { FAIL: "failed", PRUNED: "stopped" }[trial.state];
+  const name = trial.baseline ? "baseline" : trial.front ? "front" : trial.state === "FAIL" ? "failed" : "";
   const kind = trial.baseline ? "baseline" : trial.front ? "front" : trial.state;
   return name ? [el("span", { class: `tag ${kind}` }, name)] : [];
 }

@@ -56,13 +56,12 @@ const epochsText = (number) => `${number} ${number === 1 ? "epoch" : "epochs"}`;
 const metric = () => page.data.metric.key;
 const metricName = () => page.data.metric.name;
 
-/** What a trial is judged by: the metric's mean over its trainings; its own where it was stopped. */
-const score = (trial) => (known(trial[`mean_${metric()}`]) ? trial[`mean_${metric()}`] : trial[metric()]);
+/** What a trial is judged by: the metric's mean over its trainings. */
+const score = (trial) => trial[`mean_${metric()}`];
 
 /** The same in words, with what it rests on. */
 function scoreText(trial) {
   if (!known(score(trial))) return `no ${metricName()}`;
-  if (trial.state === "PRUNED") return `${percent(trial[metric()])} when stopped after epoch ${trial.epochs}`;
   const spread = known(trial.mean_error) ? ` ± ${(100 * trial.mean_error).toFixed(1)}` : "";
   return (
     `${(100 * score(trial)).toFixed(1)}${spread} %` + (trial.runs > 1 ? `, mean of ${trial.runs}` : ", one training")

@@ -17,7 +17,6 @@ function drawFront() {
   const repeated = done.some((trial) => trial.runs > 1);
   const near = done.filter((trial) => trial.runs > 1 && !trial.front);
   const rest = done.filter((trial) => trial.runs <= 1 && !trial.front);
-  const stopped = drawn.filter((trial) => trial.state === "PRUNED");
   const kind = WEBGL && page.trials.length > MANY ? "scattergl" : "scatter";
   const points = (trials, name, marker, more = {}) => ({
     type: kind,
@@ -38,15 +37,6 @@ function drawFront() {
     width: 3,
   });
   const traces = [];
-  if (stopped.length)
-    traces.push(
-      points(
-        stopped,
-        `stopped early (${stopped.length})`,
-        { symbol: "x-thin", size: 6, line: { color: colour("pale"), width: 1.4 }, color: colour("pale") },
-        { visible: done.length ? "legendonly" : true },
-      ),
-    );
   if (rest.length)
     traces.push(
       points(rest, `trained once (${rest.length})`, {

@@ -55,7 +55,7 @@ const searchText = (trial) =>
       trial.note,
       trial.baseline ? "baseline" : "",
       trial.front ? "front" : "",
-      { COMPLETE: "", FAIL: "failed", PRUNED: "stopped" }[trial.state] ?? trial.state,
+      trial.state === "FAIL" ? "failed" : "",
     ]
       .join(" ")
       .toLowerCase()

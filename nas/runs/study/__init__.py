@@ -1,14 +1,22 @@
 """The run: one directory and its Optuna studies, opened, continued and recorded so that no trial is lost.
 
-A trial is asked from the study, trained, and told; its parameters are in the database before training starts. A
-trial that was interrupted is trained again, so a killed run ends like an uninterrupted one. `directory` is the run's
-files, `database` its studies, `ledger` what they hold, `sharing` what keeps
-several processes out of each other's way, `trials` the loop that trains.
+A trial is asked from the study and trained, then its result is told to the study; its parameters are in the database
+before training starts. A trial that was interrupted is trained again, so a killed run ends like an uninterrupted one.
+`directory`: the run's files; `database`: its studies; `records`: what they hold; `sharing`: several processes on one
+study; `trials`: the loop that trains.
 """
 
 from nas.runs.study.database import open_study, read_study, shown_url
-from nas.runs.study.directory import Direction, check_arguments, environment, extend_run, locked, write_run
-from nas.runs.study.ledger import CURVES, MEASURED, describe_trial, finished, lost, refused, table
+from nas.runs.study.directory import (
+    Direction,
+    check_arguments,
+    environment,
+    extend_run,
+    locked,
+    removed_option,
+    write_run,
+)
+from nas.runs.study.records import CURVES, MEASURED, describe_trial, finished, lost, table
 from nas.runs.study.sharing import claim, earlier, underway
 from nas.runs.study.trials import Observer, run_trials
 
@@ -28,7 +36,7 @@ __all__ = [
     "lost",
     "open_study",
     "read_study",
-    "refused",
+    "removed_option",
     "run_trials",
     "shown_url",
     "table",

@@ -17,10 +17,10 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 
 from nas.base.errors import UserError
-from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
 from nas.base.units import shown
+from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
 
-BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
+HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
 _BROKEN = (  # what a storage raises that is damaged or out of reach
     *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError),
@@ -121,7 +121,7 @@ def _shared(url: str) -> RDBStorage:
             return RDBStorage(
                 url,
                 engine,
-                heartbeat_interval=BEAT,
+                heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
                 heartbeat_stale_trial_callback=_again,
             )
@@ -143,7 +143,7 @@ def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
 
     Who created the study says what it is of; the others wait for that, but not forever: that process may be gone.
     """
-    compared = {"arguments", "progressive", "latency", *FINGERPRINTED}
+    compared = {"arguments", "latency", *FINGERPRINTED}
     mine = {key: value for key, value in facts.items() if key in compared}
     for _ in range(0 if created else _TRIES):
         if saved := study.user_attrs.get(_RUN):

@@ -28,6 +28,9 @@ ANYWHERE = {"device", "workers", "storage", "processes"}
 # What arguments are that older versions did not have.
 FORMERLY = {"metric": "accuracy", "resize": "crop"}
 
+# Options of nas.search that older versions had.
+REMOVED = ("early_stopping", "progressive")
+
 # Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
 EXTENT = ("trials", "time_budget", "confirm")
 
@@ -103,6 +106,8 @@ def _command(facts: Mapping[str, Any]) -> str:
 def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
     old, new = saved.get("arguments", {}), facts["arguments"]
+    if gone := removed_option(old):
+        return f"this run was started with {gone}, which nas.search no longer has; choose another --run NAME"
     for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
         before, now = (arguments.get(key, FORMERLY.get(key)) for arguments in (old, new))
         if before != now:
@@ -119,8 +124,13 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         if (now := facts["recipe"].get(key)) != before:
             return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
     if saved.get("progressive") != facts.get("progressive"):
-        return "the schedule of --progressive has changed since then; choose another --run NAME"
+        return "the schedule of its recipe (progressive) has changed since then; choose another --run NAME"
     return ""
+
+
+def removed_option(arguments: Mapping[str, Any]) -> str:
+    """The option among a run's arguments that nas.search no longer has, as it was typed; "" if there is none."""
+    return next((f"--{key.replace('_', '-')}" for key in REMOVED if arguments.get(key)), "")
 
 
 def _shown(value: Any) -> str:

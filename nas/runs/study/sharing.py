@@ -1,8 +1,8 @@
-"""Several processes at work on one study, on one machine or many: who has which trial, and whose worker is lost.
+"""Several processes that share one study, on one machine or many: which process has which trial, which are lost.
 
-Optuna's heartbeats tell who is at work: a trial without one for a while fails, and its network waits for whoever asks
-next, once. Trials are numbered in the order of their creation, under a lock of the database, so whoever has created
-one sees all of lower numbers: of two trials that name the same, the one of the lower number has it.
+Optuna's heartbeats show who is at work: a trial whose heartbeat stops fails, and its network is queued once more for
+the next process that asks. Trials are numbered in the order of their creation, under a lock of the database, so the
+process that creates one sees all trials of lower numbers: of two trials of one network, the lower number has it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed
 from nas.runs.study import database
-from nas.runs.study.ledger import lost, refused
+from nas.runs.study.records import lost
 
-_SOON = 0.1  # seconds until those who are naming their trials are looked at again
+_SOON = 0.1  # seconds between two looks at trials that have no network yet
 
 
-def hearing(study: optuna.Study) -> Any | None:
-    """The storage of a study if it keeps heartbeats: other processes may be at work on it then."""
+def heartbeat_storage(study: optuna.Study) -> Any | None:
+    """A study's storage if it keeps heartbeats, else None; where it does, other processes may use the study."""
     storage: Any = study._storage
     interval = getattr(storage, "get_heartbeat_interval", lambda: None)()
     return None if interval is None else storage
@@ -45,24 +45,24 @@ def settled(study: optuna.Study) -> int | None:
 
 
 def fail_lost(study: optuna.Study) -> None:
-    """Fail the trials whose workers are lost; each waits as a new trial then, if it was not lost before."""
-    if hearing(study):
+    """Fail the trials whose workers are lost; each is queued as a new trial, unless it was lost before."""
+    if heartbeat_storage(study):
         optuna.storages.fail_stale_trials(study)
 
 
 def earlier(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
-    """The trials of lower number that were not refused or lost; each has its user attribute `key` by then.
+    """The trials of lower number that were not refused or lost; each of them has its user attribute `key`.
 
-    Those of other processes that are about to be named are waited for. Who died before its first heartbeat would
-    never be found lost: so one is sent in its place.
+    This waits for other processes that are about to set it. A process that died before its first heartbeat would never
+    count as lost, so a heartbeat is recorded in its place.
     """
     seen: set[int] = set()
-    storage = hearing(study)
+    storage = heartbeat_storage(study)
     while True:
         before = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         nameless = [t for t in before if t.state == TrialState.RUNNING and key not in t.user_attrs]
         if not nameless or storage is None:
-            return [t for t in before if not (refused(t) or lost(t))]
+            return [t for t in before if t.state != TrialState.PRUNED and not lost(t)]
         time.sleep(_SOON)
         for other in nameless:
             if other.number not in seen:
@@ -72,9 +72,9 @@ def earlier(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
 
 
 def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any]) -> Any | None:
-    """Give a trial, as its user attribute `key`, the first of what is due that none of lower number has.
+    """Set a trial's user attribute `key` to the first of `due` that no trial of lower number has, and return it.
 
-    One that was interrupted and has its name keeps it. None if there is nothing left for it.
+    A trial that was interrupted keeps what it has. None if nothing is left for it.
     """
     taken = [other.user_attrs.get(key) for other in earlier(study, trial, key)]
     mine = trial.user_attrs.get(key)
@@ -85,19 +85,19 @@ def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any]) -> An
     return None
 
 
-class Heart:
-    """Beats for the trials that this process has, where others may be at work; it is told of each.
+class Heartbeat:
+    """Records a heartbeat for each trial that this process trains, where other processes may use the study.
 
-    After Ctrl-C, or too many failures, those that it still has wait for whoever asks next.
+    After Ctrl-C, or too many failures, trials that were not finished are queued for the next process that asks.
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._storage = hearing(study)
+        self._storage = heartbeat_storage(study)
         self._trials: set[int] = set()
         self._stopped = Event()
         self._thread = Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         if self._storage:
             self._thread.start()
         return self
@@ -107,26 +107,26 @@ class Heart:
         if self._storage:
             self._thread.join()
             for trial in self._trials if kind in (KeyboardInterrupt, RunFailed) else ():
-                with suppress(UpdateFinishedTrialError):  # it was taken from this process, which was not heard of
+                with suppress(UpdateFinishedTrialError):  # another process took it: heartbeats had stopped
                     self._storage.set_trial_state_values(trial, TrialState.WAITING)
 
     def begin(self, trial: Trial) -> None:
-        """This process has a trial from now on."""
+        """Record heartbeats for a trial from now on."""
         self._trials.add(trial._trial_id)
-        self._beat(trial._trial_id)
+        self._record(trial._trial_id)
 
     def end(self, trial: Trial) -> None:
-        """This process has a trial no longer."""
+        """Record no more heartbeats for a trial."""
         self._trials.discard(trial._trial_id)
 
     def _run(self) -> None:
-        while not self._stopped.wait(database.BEAT):
+        while not self._stopped.wait(database.HEARTBEAT):
             for trial in list(self._trials):
                 try:
-                    self._beat(trial)
+                    self._record(trial)
                 except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError):
-                    break  # the next beat may get through; a database that is gone is met by those who train
+                    break  # the next heartbeat may succeed; if the database is gone, telling a result will fail
 
-    def _beat(self, trial: int) -> None:
+    def _record(self, trial: int) -> None:
         if self._storage:
             self._storage.record_heartbeat(trial)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.base.errors import UserError, check_installed
-from nas.training.evaluate import Proxy, Report, handed_over
 from nas.runs.workers import processes
 from nas.runs.workers.processes import Submit, trained_again
+from nas.training.evaluate import Proxy, Report, handed_over
 
 if TYPE_CHECKING:
     from nas.runs.workers.cluster import Share
 
-__all__ = ["Submit", "Workers", "hire", "trained_again"]
+__all__ = ["Submit", "Workers", "make_workers", "trained_again"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Workers:
             )
 
 
-def hire(
+def make_workers(
     device: str, workers: int | None = None, ray: str | None = None, gpus_per_trial: float | None = None
 ) -> Workers:
     """The workers that the options --device, --workers, --ray and --gpus-per-trial ask for; raises UserError.

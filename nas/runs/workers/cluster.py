@@ -25,11 +25,11 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
-from nas.datasets import Source
 from nas.base.errors import RunFailed, UserError
+from nas.datasets import Source
+from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
 from nas.training.evaluate import Failed, Job, Proxy, Report, Result, evaluate, load_data
 from nas.training.proxy import Progress
-from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
 
 PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for an actor that waits
 DEVICES = ("auto", "cpu", "cuda")
@@ -181,7 +181,7 @@ class _Place(Thread):
         self.closing = False
 
     def run(self) -> None:
-        """Train until there is nothing more to do; what keeps that from going on is told to a job."""
+        """Train until there is nothing more to do; an error that prevents it becomes the result of a job."""
         try:
             lost = 0  # actors in a row, before they could train
             while not self.closing:
@@ -232,10 +232,10 @@ class _Place(Thread):
             ray.get(self.trainer.__ray_ready__.remote())  # one that was lost while it was idle is no loss of the job's
             lost += 1
             for answer in self.trainer.train.remote(work.job):
-                told = ray.get(answer)
-                if isinstance(told, Progress):
-                    self.report(work.job, told)
-            work.future.set_result(trained_again(told, "its worker was lost") if work.lost else told)
+                message = ray.get(answer)
+                if isinstance(message, Progress):
+                    self.report(work.job, message)
+            work.future.set_result(trained_again(message, "its worker was lost") if work.lost else message)
         except RayTaskError as error:
             work.future.set_exception(error.cause)
         except RayError:
@@ -277,9 +277,9 @@ class Trainer:
 
     def train(self, job: Job) -> Iterator[Progress | Result]:
         """Train a job: gives its progress as it goes on, and at last its result."""
-        told: SimpleQueue[Progress | Future[Result]] = SimpleQueue()
-        ended = self.thread.submit(evaluate, self.proxy, job, lambda _, progress: told.put(progress))
-        ended.add_done_callback(told.put)
-        while isinstance(item := told.get(), Progress):
+        messages: SimpleQueue[Progress | Future[Result]] = SimpleQueue()
+        ended = self.thread.submit(evaluate, self.proxy, job, lambda _, progress: messages.put(progress))
+        ended.add_done_callback(messages.put)
+        while isinstance(item := messages.get(), Progress):
             yield item
         yield ended.result()

@@ -17,10 +17,10 @@ from threading import Thread
 import torch
 
 from nas.base.errors import UserError
-from nas.training.evaluate import Failed, Job, Proxy, Report, Result, evaluate
 from nas.base.machine import available_cores, default_threads, torch_threads
-from nas.training.proxy import Progress
 from nas.devices.device import pick_device
+from nas.training.evaluate import Failed, Job, Proxy, Report, Result, evaluate
+from nas.training.proxy import Progress
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 ATTEMPTS = 2  # trainings of a job whose worker dies
@@ -43,7 +43,7 @@ def default_workers(device: str) -> int:
 
 
 def shared_device(name: str) -> str:
-    """The device that workers are told of: auto and cuda mean every GPU there is. Raises UserError as `pick_device`."""
+    """The device as workers get it: auto and cuda mean every GPU there is. Raises UserError as `pick_device`."""
     picked = pick_device(name)
     return picked.type if name in ("auto", "cuda") else str(picked)
 

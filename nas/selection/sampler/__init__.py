@@ -20,10 +20,10 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.base.arrays import Ints
 from nas.base.errors import UserError
-from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Ints, Params, choices
+from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Draw, Grid, Params, choices
 from nas.selection.sampler.choice import Goal, History, propose
-from nas.selection.stopping import expected
 
 __all__ = ["Sampler"]
 
@@ -58,8 +58,7 @@ class Sampler(BaseSampler):
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
-    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model, and
-    what is expected of those that `nas.Stopper` stopped (`nas.selection.stopping.expected`).
+    count as taken; of these completed ones with finite values, inside the space and feasible, teach the model.
     Enqueue a trial to have a failed one again. Once nothing feasible is left, every candidate is open again, for
     repeats tell noise. Several workers on one storage see each other's running trials; safe with threads as well.
 
@@ -165,27 +164,26 @@ def _rows(candidates: Candidates, trials: Sequence[FrozenTrial]) -> Ints:
 
 
 def _history(candidates: Candidates, goal: Goal, trials: Sequence[FrozenTrial], rows: Ints, heeded: int) -> History:
-    """What trials tell of the candidates; those without a row are left out.
+    """The trials as a history of the candidates; those without a row are left out.
 
-    Trials from number `heeded` on count as running, whatever they have told. Stopped ones tell what is expected.
+    Trials from number `heeded` on count as running, even if they have ended.
     """
     placed = [(trial, row) for trial, row in zip(trials, rows.tolist(), strict=True) if row >= 0]
     known = [trial for trial, _ in placed if trial.number < heeded]
     complete = [t for t in known if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
     values = {t.number: t.values for t in complete}
-    values |= expected((t for t in known if t.state == TrialState.PRUNED), complete)
     feasible = candidates.feasible
-    told, running = [], []
+    observed, running = [], []
     for trial, row in placed:
         if not feasible[row]:
             continue
         if trial.number in values:
-            told.append((row, values[trial.number]))
+            observed.append((row, values[trial.number]))
         elif trial.number >= heeded or trial.state == TrialState.RUNNING:
             running.append(row)
-    signed = np.array([value for _, value in told], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
-    told_rows = np.array([row for row, _ in told], dtype=np.int64)
-    return History(told_rows, signed, np.array(running, dtype=np.int64), rows[rows >= 0])
+    signed = np.array([value for _, value in observed], dtype=float).reshape(-1, len(goal.signs)) * goal.signs
+    observed_rows = np.array([row for row, _ in observed], dtype=np.int64)
+    return History(observed_rows, signed, np.array(running, dtype=np.int64), rows[rows >= 0])
 
 
 def _code(grid: Grid, trial: FrozenTrial) -> tuple[int, ...] | None:

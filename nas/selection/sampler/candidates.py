@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from nas.base.arrays import Bools, Floats, Ints
 from nas.base.errors import UserError
 
 Params = dict[str, Any]
 Draw = Callable[[int, np.random.Generator], Iterable[Params]]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 LISTED = 20_000  # a space up to this size is listed whole
 POOL = 4_096  # random candidates of a larger one

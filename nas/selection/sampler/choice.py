@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas.base.arrays import Floats, Ints
 from nas.selection.pareto import non_dominated
-from nas.selection.sampler.candidates import LISTED, POOL, Candidates, Floats, Ints, neighbours
+from nas.selection.sampler.candidates import LISTED, POOL, Candidates, neighbours
 from nas.selection.sampler.model import Features, condition, expected_hypervolume_gain, fit
 
 DESIGN = 4  # first proposals per objective, spread over the cost: a front has more of it to cover
-TOLD = 300  # observations that the model takes at most
+MOST_OBSERVED = 300  # observations that the model takes at most
 ELITE = 16  # observations whose neighbours are candidates of a larger space
 
 
@@ -28,10 +29,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class History:
-    """What a study tells, in rows of candidates: `told` [n] with `values` [n, m], all minimized; `running`; and
-    `taken`, all that must not be proposed again."""
+    """A study's trials as rows of candidates: `observed` [n] with their `values` [n, m], all minimized; `running`; and
+    `taken`, which must not be proposed again."""
 
-    told: Ints
+    observed: Ints
     values: Floats
     running: Ints
     taken: Ints
@@ -48,7 +49,7 @@ def propose(
     """
     rng = np.random.default_rng([seed, number])
     design = DESIGN * len(goal.signs)
-    few = len(history.taken) < design or len(history.told) < 2
+    few = len(history.taken) < design or len(history.observed) < 2
     rows = candidates.pool if few or candidates.complete else reachable(candidates, history, rng)
     if not candidates.complete and not len(candidates.untaken(rows, history.taken)):
         small = math.prod(candidates.grid.sizes) <= LISTED
@@ -65,16 +66,16 @@ def propose(
 
 
 def choose(candidates: Candidates, rows: Ints, goal: Goal, history: History, rng: np.random.Generator) -> int:
-    """The row of largest expected hypervolume gain among `rows`, given two or more told.
+    """The row of largest expected hypervolume gain among `rows`, given two or more observations.
 
-    Known objectives count as they are, the others by log regret. Running trials count as told with their predicted
-    values (kriging believer, Ginsbourger et al. 2010). `rng` picks what a large history leaves out.
+    Known objectives count as they are, the others by log regret. Running trials count as observed at their
+    predicted values (kriging believer, Ginsbourger et al. 2010). `rng` picks what a large history leaves out.
     """
     objectives = sorted(range(len(goal.signs)), key=lambda j: j not in goal.known)  # known first: cheaper boxes
     costs = {j: goal.signs[j] * candidates.costs[:, goal.known.index(j)] for j in objectives if j in goal.known}
-    values = [costs[j][history.told] if j in costs else _log_regret(history.values[:, j]) for j in objectives]
+    values = [costs[j][history.observed] if j in costs else _log_regret(history.values[:, j]) for j in objectives]
     kept = _informative(np.column_stack(values), rng)
-    seen, running, options = (_features(candidates, part) for part in (history.told[kept], history.running, rows))
+    seen, running, options = (_features(candidates, part) for part in (history.observed[kept], history.running, rows))
     points, means, stds = [], [], []
     for j, value in zip(objectives, values, strict=True):
         if j in costs:
@@ -115,9 +116,9 @@ def spread(candidates: Candidates, rows: Ints, taken: Ints, seed: int, design: i
 
 
 def reachable(candidates: Candidates, history: History, rng: np.random.Generator) -> Ints:
-    """The pool, and what one or two single changes make of the best told; feasible rows only, taken ones too."""
+    """The pool, and the networks one or two changes away from the best observed; feasible rows only, taken ones too."""
     best = np.argsort(_front_gap(history.values), kind="stable")[:ELITE]
-    near = neighbours(candidates.codes[history.told[best]], candidates.grid.sizes)
+    near = neighbours(candidates.codes[history.observed[best]], candidates.grid.sizes)
     far = rng.choice(neighbours(rng.choice(near, 32), candidates.grid.sizes), 128)
     return np.unique(np.concatenate([candidates.pool, candidates.feasible_rows(near), candidates.feasible_rows(far)]))
 
@@ -154,8 +155,9 @@ def _front_gap(points: Floats) -> Floats:
 
 
 def _informative(points: Floats, rng: np.random.Generator) -> Ints:
-    """Which points [n, m] the model learns from: all, or of many TOLD, half next to the front, half at random."""
-    if len(points) <= TOLD:
+    """The points [n, m] that the model is fitted to: MOST_OBSERVED at most, half nearest the front, half at random."""
+    if len(points) <= MOST_OBSERVED:
         return np.arange(len(points))
+    half = MOST_OBSERVED // 2
     order = np.argsort(_front_gap(points), kind="stable")
-    return np.sort(np.append(order[: TOLD // 2], rng.permutation(order[TOLD // 2 :])[: TOLD // 2]))
+    return np.sort(np.append(order[:half], rng.permutation(order[half:])[:half]))

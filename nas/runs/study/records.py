@@ -40,11 +40,6 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[st
         trial.set_user_attr(key, value)
 
 
-def refused(trial: FrozenTrial) -> bool:
-    """Whether a trial ended untrained: its network was not to be trained. A trial stopped early is PRUNED as well."""
-    return trial.state == TrialState.PRUNED and "accuracy" not in trial.user_attrs
-
-
 def lost(trial: FrozenTrial) -> bool:
     """Whether a trial was taken from a worker that was not heard of any more: another trial stands in for it.
 
@@ -54,10 +49,9 @@ def lost(trial: FrozenTrial) -> bool:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were trained, to the end or not, or failed in training, in the order of their numbers."""
-    states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
-    ended = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in ended if not (refused(trial) or lost(trial))]
+    """The trials that were trained or that failed in training, by number; PRUNED ones were refused untrained."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    return [trial for trial in ended if not lost(trial)]
 
 
 def table(study: optuna.Study, others: Sequence[str] = ()) -> pd.DataFrame:
