@@ -153,7 +153,7 @@ def notes(run: Run) -> list[str]:
         if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
             said.append(f"{doubt[0].upper()}{doubt[1:]}.")
     if table_of(run.facts, "progressive"):
-        said.append("Training images grew while a network trained (--progressive).")
+        said.append("Training images grew while a network trained (its recipe is progressive).")
     if run.unread:
         said.append(f"The study was not read, so learning curves are missing: {run.unread}")
     return said

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from nas.training import proxy
+from nas.training import monitor
 from nas.base.metrics import spoken
 from nas.runs.study import lost
 from nas.base.units import format_count, format_duration, shown
@@ -77,7 +77,7 @@ class Display:
         what = f"{self.name(trial)} · {format_count(known['madds'])} MAdds · {stages}"
         self.trials[trial.number] = what, f"epoch 1 · {spoken(self.metric)} so far ?"
 
-    def progressed(self, number: int, progress: proxy.Progress) -> None:
+    def progressed(self, number: int, progress: monitor.Progress) -> None:
         """Show how far a training is and its metric so far."""
         if number not in self.trials:  # a message that comes after the result
             return
@@ -112,8 +112,6 @@ class Display:
         known = trial.user_attrs
         if trial.state == TrialState.COMPLETE:
             what = f"{spoken(self.metric)} {100 * known[self.metric]:5.1f} %"
-        elif trial.state == TrialState.PRUNED:
-            what = f"stopped at {100 * known[self.metric]:5.1f} % after epoch {known['epochs']}"
         else:
             what = f"failed: {shown(known.get('note') or 'unknown cause')}"
         return (

@@ -14,7 +14,7 @@ from nas import datasets
 from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
-from nas.base.metrics import metric_of, spoken
+from nas.base.metrics import metric_of
 from nas.base.units import nearest, parse_count, parse_duration
 from nas.datasets import Dataset, Source
 from nas.devices import latency
@@ -27,12 +27,10 @@ from nas.search.proposals import ask, make_sampler, prepare, seconds_left
 from nas.search.question import OBJECTIVES, Search
 from nas.search.repeats import make, open_repeats
 from nas.search.results import conclude, insight, measured, publish
-from nas.selection.stopping import Stopper
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
-from nas.training.evaluate import Proxy, load_data
-from nas.training.proxy import Recipe
-from nas.training.schedule import Schedule
+from nas.training.proxy import Proxy, load_data
+from nas.training.recipe import PROXY, Recipe
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
@@ -52,13 +50,8 @@ def main(
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
-    progressive: Annotated[
-        str | None, typer.Option(help="Let the images grow in training: default, efficientnet_v2_s, … or a .toml file.")
-    ] = None,
-    early_stopping: Annotated[
-        bool, typer.Option(help="Stop the training of networks that others outrank after 1, 3, 9, … epochs.")
-    ] = False,
+    recipe: Annotated[str, typer.Option(help="How networks are trained: a bundled recipe or a .toml file.")] = PROXY,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -99,7 +92,8 @@ def main(
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
     found = SearchSpace.load(space)
-    recipe = Recipe(epochs or Recipe.epochs, progressive=Schedule.load(progressive) if progressive else None)
+    chosen = Recipe.load(recipe)
+    chosen = replace(chosen, epochs=epochs or chosen.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -126,9 +120,8 @@ def main(
         trials,
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
-        Proxy(source, recipe, hired.device),
+        Proxy(source, chosen, hired.device),
         hired,
-        _stopper(recipe.epochs, wanted_objectives) if early_stopping else None,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
@@ -140,9 +133,8 @@ def main(
         "trials": trials,
         "time_budget": time_budget,
         "confirm": wanted.confirm,
-        "epochs": recipe.epochs,
-        "progressive": progressive,
-        "early_stopping": early_stopping or None,
+        "recipe": recipe,
+        "epochs": chosen.epochs,
         "objectives": list(wanted.objectives),
         "metric": metric,
         "max_madds": most,
@@ -176,7 +168,7 @@ def facts(wanted: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         "data": images.table(),
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {
-            **asdict(replace(recipe, progressive=None)),
+            **recipe.table(),
             "image_size": images.image_size,
             "classes": images.num_classes,
         },
@@ -212,16 +204,11 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
             cli.say(line)
         cli.say(
             f"costs are counted at {wanted.space.resolution} px and 1000 classes; the proxy trains "
-            f"{images.num_classes} classes at {images.image_size} px, epochs: {wanted.proxy.recipe.epochs}, "
-            f"{wanted.workers}"
+            f"{images.num_classes} classes at {images.image_size} px, recipe {wanted.proxy.recipe.name}, epochs: "
+            f"{wanted.proxy.recipe.epochs}, {wanted.workers}"
         )
         if schedule := wanted.proxy.recipe.progressive:
             cli.say(schedule.sentence(images.image_size))
-        if wanted.stopper:
-            cli.say(
-                f"early stopping after epochs {', '.join(map(str, wanted.stopper.rungs))}: stopped trials are PRUNED "
-                f"in trials.csv, with their {spoken(wanted.metric)} so far, and are not on the front"
-            )
         if "train_time" in wanted.objectives:
             cli.say(
                 f"train_time: seconds of a training step of {wanted.proxy.recipe.batch_size} images as measured on "
@@ -250,7 +237,6 @@ def search(wanted: Search, path: Path, known: Mapping[str, Any], images: Dataset
                 display,
                 wanted.pace,
                 patient,
-                wanted.stopper.rungs if wanted.stopper else (),
             )
         if wanted.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
             make(wanted, study.table(trials, wanted.columns), repeats, after)
@@ -277,14 +263,6 @@ def _objectives(text: str) -> tuple[str, ...]:
             f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
         )
     return names
-
-
-def _stopper(epochs: int, objectives: tuple[str, ...]) -> Stopper:
-    if epochs < 2:
-        raise UserError("--early-stopping compares networks between epochs: give --epochs 2 or more")
-    if unknown := set(objectives) & set(study.MEASURED):
-        raise UserError(f"--early-stopping needs costs that are known before training: leave out {min(unknown)}")
-    return Stopper(epochs)
 
 
 def _default_target(space: SearchSpace, bounds: Bounds) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -13,14 +12,11 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.base.metrics import Score
 from nas.runs import study
 from nas.search.question import KNOWN, Search
 from nas.selection.sampler import Sampler
-from nas.selection.stopping import outranked
 from nas.spaces.space import Codes
-from nas.training.evaluate import Job, load_data
-from nas.training.proxy import Stop
+from nas.training.proxy import Job, load_data
 
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 
@@ -59,32 +55,7 @@ def prepare(wanted: Search, trials: optuna.Study, trial: Trial) -> Job | None:
         return None
     job = Job(str(arch), wanted.seed, load_data(wanted.proxy.data).image_size)
     study.describe_trial(trial, arch, job, wanted.others(params))
-    return replace(job, stop=stop_rule(wanted, trials, trial)) if wanted.stopper else job
-
-
-def stop_rule(wanted: Search, trials: optuna.Study, trial: Trial) -> Stop:
-    """What decides in the worker, after each epoch, whether this trial's training goes on.
-
-    It is compared with the trials before number - lag, which have ended: so it is decided alike whichever worker is
-    first, and in a run that was interrupted.
-    """
-    assert wanted.stopper
-    past = trial.number - wanted.lag
-    curve, costs = study.CURVES[wanted.metric], wanted.costs
-    before = [t.user_attrs for t in study.finished(trials) if t.number < past and curve in t.user_attrs]
-    peers = {
-        rung: [[-a[curve][rung - 1], *(a[name] for name in costs)] for a in before if len(a[curve]) >= rung]
-        for rung in wanted.stopper.rungs
-    }
-    known = trial.user_attrs
-    return partial(_stops, peers, [known[name] for name in costs], wanted.stopper.eta, wanted.metric)
-
-
-def _stops(
-    peers: Mapping[int, list[list[float]]], costs: list[float], eta: int, metric: str, epoch: int, score: Score
-) -> bool:
-    others = peers.get(epoch, [])
-    return len(others) > 0 and outranked([-getattr(score, metric), *costs], others, eta)
+    return job
 
 
 def make_sampler(wanted: Search, number: int) -> BaseSampler:

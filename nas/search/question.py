@@ -16,10 +16,9 @@ from nas.networks.architecture import Architecture
 from nas.networks.cost import Cost
 from nas.runs import study
 from nas.runs.workers import Workers
-from nas.selection.stopping import Stopper
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
-from nas.training.evaluate import Proxy
+from nas.training.proxy import Proxy
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
@@ -47,7 +46,6 @@ class Search:
     seed: int
     proxy: Proxy
     workers: Workers
-    stopper: Stopper | None = None
     confirm: int = 0
     latencies: latency.Table | None = None
     shared: bool = False
@@ -73,7 +71,7 @@ class Search:
     @property
     def pace(self) -> float:
         """The lag that has to be kept: none where nothing depends on it."""
-        return self.lag if self.ordered and (self.sampler == "auto" or self.stopper) else inf
+        return self.lag if self.ordered and self.sampler == "auto" else inf
 
     @property
     def directions(self) -> list[study.Direction]:

@@ -21,7 +21,7 @@ from nas.runs.display import Display
 from nas.search.front import averaged, contenders, ranked, validated
 from nas.search.question import Search
 from nas.selection.noise import Repeat, Repeats, next_repeats
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 _OF = "repeat_of"  # the attribute that says what a trial of this study repeats: a trial, and the how manyth repeat
 

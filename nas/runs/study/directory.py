@@ -26,7 +26,10 @@ Direction = Literal["maximize", "minimize"]
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
 # What arguments are that older versions did not have.
-FORMERLY = {"metric": "accuracy", "resize": "crop"}
+FORMERLY = {"metric": "accuracy", "resize": "crop", "recipe": "proxy"}
+
+# Arguments that older versions called otherwise.
+RENAMED = {"pieces": "microbatches"}
 
 # Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
 EXTENT = ("trials", "time_budget", "confirm")
@@ -102,7 +105,8 @@ def _command(facts: Mapping[str, Any]) -> str:
 
 def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
-    old, new = saved.get("arguments", {}), facts["arguments"]
+    old = {RENAMED.get(key, key): value for key, value in saved.get("arguments", {}).items()}
+    new = facts["arguments"]
     for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
         before, now = (arguments.get(key, FORMERLY.get(key)) for arguments in (old, new))
         if before != now:
@@ -115,11 +119,12 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     for table, what in FINGERPRINTED.items():
         if saved.get(table, {}).get("fingerprint") != facts.get(table, {}).get("fingerprint"):
             return f"the {what} has changed since this run was started; choose another --run NAME"
-    for key, before in saved.get("recipe", {}).items():
-        if (now := facts["recipe"].get(key)) != before:
-            return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
+    for table in ("recipe", "proxy"):
+        for key, before in saved.get(table, {}).items():
+            if (now := facts.get(table, {}).get(key)) != before:
+                return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
     if saved.get("progressive") != facts.get("progressive"):
-        return "the schedule of --progressive has changed since then; choose another --run NAME"
+        return "the schedule of its recipe (progressive) has changed since then; choose another --run NAME"
     return ""
 
 

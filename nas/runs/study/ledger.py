@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.networks.architecture import Architecture
-from nas.training.evaluate import Job
+from nas.training.proxy import Job
 
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
@@ -41,7 +41,7 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[st
 
 
 def refused(trial: FrozenTrial) -> bool:
-    """Whether a trial ended untrained: its network was not to be trained. A trial stopped early is PRUNED as well."""
+    """Whether a trial ended untrained: its network was not to be trained. Older versions stopped trials as well."""
     return trial.state == TrialState.PRUNED and "accuracy" not in trial.user_attrs
 
 

@@ -15,10 +15,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed, UserError
-from nas.training.evaluate import Failed, Job, Proxy, Result, failed
+from nas.training.proxy import Failed, Job, Proxy, Result, failed
 from nas.base.metrics import METRICS
-from nas.training.proxy import Progress
-from nas.selection.stopping import keep
+from nas.training.monitor import Progress
 from nas.runs.study.ledger import CURVES
 from nas.runs.study.sharing import Heart, fail_lost, hearing, settled
 from nas.runs.workers import Submit, Workers, trained_again
@@ -58,7 +57,6 @@ def run_trials(
     observer: Observer,
     lag: float = inf,
     patient: Callable[[], bool] = lambda: True,
-    rungs: Sequence[int] = (),
 ) -> None:
     """Train trials until `ask` gives None and all are finished; interrupted ones come first.
 
@@ -66,8 +64,6 @@ def run_trials(
     values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
     ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
     are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
-    rungs: epochs after which trials may be stopped; what they had there is kept for the sampler, as nas.Stopper has it.
-
     A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
     this call, by their numbers, have all failed.
     """
@@ -119,7 +115,7 @@ def run_trials(
             done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
-                ended.append(_tell(study, trial, future, values, rungs))
+                ended.append(_tell(study, trial, future, values))
                 outcomes[trial.number] = ended[-1]
                 heart.end(trial)
             if cause := _cause_in_common(outcomes):
@@ -181,9 +177,7 @@ def _retried(trial: Trial) -> bool:
     return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
 
 
-def _tell(
-    study: optuna.Study, trial: Trial, future: Future[Result], values: Values, rungs: Sequence[int]
-) -> FrozenTrial:
+def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
     try:
         result = _result(future)
         if _retried(trial):
@@ -201,11 +195,7 @@ def _tell(
         }
         for key, value in found.items():
             trial.set_user_attr(key, value)
-        for epoch in (epoch for epoch in rungs if epoch <= len(result.scores)):
-            keep(trial, epoch, epoch, values({**trial.user_attrs, **asdict(result.scores[epoch - 1])}))
-        # The one write that makes the trial count; the values of a stopped one would not compare with those of others.
-        if result.stopped:
-            return study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        # The one write that makes the trial count.
         return study.tell(trial, values(trial.user_attrs), skip_if_finished=True)
     except UpdateFinishedTrialError:  # it was taken from this process, which was not heard of for long
         return study._storage.get_trial(trial._trial_id)

@@ -1,0 +1,1 @@
+"""A run: directory, config, studies, workers, progress; nothing is lost, nothing is trained twice."""
