@@ -17,8 +17,8 @@ from nas import datasets
 from nas.base.errors import UserError
 from nas.datasets import folders, manifest
 from nas.datasets.manifest import UNREADABLE, digests
-from nas.training.evaluate import Proxy, handed_over, load_data
-from nas.training.proxy import Recipe
+from nas.training.proxy import Proxy, handed_over, load_data
+from nas.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

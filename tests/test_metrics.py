@@ -28,10 +28,10 @@ from nas.search.front import averaged, front_of, ranked
 from nas.search.question import Search
 from nas.selection.pareto import reward
 from nas.spaces.space import SearchSpace
-from nas.training.evaluate import Proxy, load_data
-from nas.training.measure import measure
-from nas.training.proxy import Recipe, Stepper, train
-from nas.training.ranks import Ranks
+from nas.training.distributed import Ranks
+from nas.training.evaluate import evaluate
+from nas.training.proxy import Proxy, load_data, train_proxy
+from nas.training.recipe import Recipe
 from tests.conftest import Command
 
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ class Answers(nn.Module):
         return self.table[x[:, 0, 0, 0].long()]
 
 
-def test_both_trainers_measure_what_scikit_learn_does() -> None:
+def test_an_evaluation_finds_what_scikit_learn_does() -> None:
     rng = np.random.default_rng(1)
     labels = torch.tensor(rng.choice(4, 700, p=[0.9, 0.06, 0.04, 0]))  # more than one batch, and a class without images
     codes = torch.tensor(rng.integers(0, 10, 700), dtype=torch.uint8)
@@ -92,20 +92,18 @@ def test_both_trainers_measure_what_scikit_learn_does() -> None:
     pixels = codes[:, None, None, None].expand(-1, 8, 8, 1).contiguous()
     images = Images(pixels, labels, torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
     said = table.argmax(1)[codes.long()]
-    brief = Stepper(Answers(table), Recipe(), CPU).score(images)
-    full = measure(Answers(table), images, 5, Ranks(CPU))
-    assert brief == full.score
-    np.testing.assert_array_equal(full.confusion, confusion_matrix(labels, said, labels=range(5)))
+    found = evaluate(Answers(table), images, 5, Ranks(CPU))
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, said, labels=range(5)))
     present = said[said < 3]
     assert len(present)
     shares = [float((said[labels == label] == label).float().mean()) for label in range(3)]
-    assert brief.balanced_accuracy == pytest.approx(np.mean(shares))
-    assert brief.accuracy == pytest.approx(float((said == labels).float().mean()))
+    assert found.score.balanced_accuracy == pytest.approx(np.mean(shares))
+    assert found.score.accuracy == pytest.approx(float((said == labels).float().mean()))
 
 
 def test_every_epoch_has_both(proxy: Proxy) -> None:
     arch = Architecture.parse("16px stem8 ds_r1_k3_s2_c8 head16")
-    outcome = train(arch, load_data(proxy.data), replace(proxy.recipe, image_size=16), 0, "cpu")
+    outcome = train_proxy(arch, load_data(proxy.data), proxy.recipe, 0, "cpu", image_size=16)
     assert len(outcome.scores) == 2
     assert outcome.score == outcome.scores[-1]
     assert (outcome.accuracy, outcome.error) == (outcome.score.accuracy, outcome.score.accuracy_error)
@@ -335,22 +333,6 @@ def test_trainings_without_the_metric_are_made_again(command: Command, here: Pat
         assert ended.code == 0, ended.err
         assert sum(line.startswith("trial ") for line in ended.out.splitlines()) == trained
         assert pd.read_csv(here / "runs/g/scale/family.csv")["balanced_accuracy"].notna().all()
-
-
-def test_early_stopping_follows_the_metric(command: Command, here: Path, uneven: Path) -> None:
-    arguments = (*SEARCH[:4], "--trials", "6", "--confirm", "0", "--epochs", "4", "--workers", "1")
-    ended = command("search", *arguments, "--data", str(uneven), "--early-stopping", "--metric", "balanced")
-    assert ended.code == 0, ended.err
-    assert "with their balanced accuracy so far" in ended.out
-    with sqlite3.connect(here / "runs/r/study.db") as database:
-        found = database.execute(
-            "select trial_id, key, value_json from trial_user_attributes where key in ('nas:rung:1', 'balanced_curve')"
-        ).fetchall()
-    values: dict[int, dict[str, list[float]]] = {}
-    for trial, key, value in found:
-        values.setdefault(trial, {})[key] = json.loads(value)
-    assert len(values) == 6
-    assert all(of["nas:rung:1"][1] == of["balanced_curve"][0] for of in values.values())
 
 
 def test_comparisons_go_by_the_metric_of_the_runs(command: Command, here: Path, uneven: Path) -> None:

@@ -27,8 +27,8 @@ from nas.runs import study
 from nas.runs.workers import Workers, hire
 from nas.runs.workers import cluster as room
 from nas.runs.workers.cluster import Share
-from nas.training.evaluate import Failed, Job, Proxy, Report, load_data
-from nas.training.proxy import Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Report, load_data
 from tests.conftest import Command
 from tests.test_workers import OTHER, TINY, Die
 

@@ -15,8 +15,8 @@ from nas.base.errors import UserError
 from nas.base.machine import available_cores
 from nas.runs.workers import processes
 from nas.runs.workers.processes import pool
-from nas.training.evaluate import Failed, Job, Proxy, Result
-from nas.training.proxy import Outcome, Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Outcome, Proxy, Result
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
 OTHER = "28px stem8 ds_r1_k5_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
@@ -86,7 +86,7 @@ def test_who_is_no_worker_lives_on(proxy: Proxy, tmp_path: Path) -> None:
 
     def interrupted() -> None:
         with pool(proxy, 2, lambda job, progress: None) as submit:
-            futures.append(submit(Job(TINY, 0, stop=Wait(tmp_path / "begun"))))
+            futures.append(submit(Job(TINY, Wait(tmp_path / "begun"))))
             while not (tmp_path / "begun").exists():
                 time.sleep(0.05)
             raise KeyboardInterrupt
@@ -105,14 +105,14 @@ def test_who_is_no_worker_lives_on(proxy: Proxy, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Wait:
-    """Says by a file that an epoch is done, and waits."""
+    """A seed that says by a file that its training has begun, and waits."""
 
     file: Path
 
-    def __call__(self, epoch: int, accuracy: float) -> bool:
+    def __int__(self) -> int:
         self.file.touch()
         time.sleep(60)
-        return False
+        return 0
 
 
 def test_jobs_wait_for_workers_and_a_report_that_fails_costs_its_job_only(proxy: Proxy) -> None:
