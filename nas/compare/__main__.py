@@ -123,7 +123,7 @@ def check_alike(one: Sample, other: Sample) -> None:
         )
     recipes = [Recipe.of_run(sample.facts, str(sample.path / "run.toml")) for sample in (one, other)]
     if recipes[0] != recipes[1]:
-        raise UserError(f"{one.name} and {other.name} cannot be compared: the recipe differs")
+        raise UserError(f"{one.name} and {other.name} cannot be compared: the proxy training differs")
     for key, what in (("data", "data set"), ("cost", "cost")):
         mine, theirs = one.facts.get(key), other.facts.get(key)
         if key == "data":

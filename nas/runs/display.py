@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from nas.training import monitor
 from nas.base.metrics import spoken
-from nas.runs.study import lost
 from nas.base.units import format_count, format_duration, shown
+from nas.runs.study import lost
+from nas.training import monitor
 
 
 class Display:

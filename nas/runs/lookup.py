@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.networks.architecture import Architecture, family_names
-from nas.networks.blocks import OPS
 from nas.base.errors import UserError
 from nas.base.files import read_csv, read_toml
 from nas.base.units import nearest
+from nas.networks.architecture import Architecture, family_names
+from nas.networks.blocks import OPS
 
 RUNS = Path("runs")  # relative to the working directory
 BASELINE, NETWORK = "baseline.toml", "network.toml"  # what a search picks, what a training trains

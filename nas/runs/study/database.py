@@ -17,8 +17,8 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 
 from nas.base.errors import UserError
-from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
 from nas.base.units import shown
+from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
 
 BEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run

@@ -15,12 +15,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed, UserError
-from nas.training.proxy import Failed, Job, Proxy, Result, failed
 from nas.base.metrics import METRICS
-from nas.training.monitor import Progress
 from nas.runs.study.ledger import CURVES
 from nas.runs.study.sharing import Heart, fail_lost, hearing, settled
 from nas.runs.workers import Submit, Workers, trained_again
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Result, failed
 
 POLL = 3.0  # seconds between looks at what other processes have done
 IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings

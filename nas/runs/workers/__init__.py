@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.base.errors import UserError, check_installed
-from nas.training.proxy import Proxy, Report, handed_over
 from nas.runs.workers import processes
 from nas.runs.workers.processes import Submit, trained_again
+from nas.training.proxy import Proxy, Report, handed_over
 
 if TYPE_CHECKING:
     from nas.runs.workers.cluster import Share

@@ -25,11 +25,11 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
-from nas.datasets import Source
 from nas.base.errors import RunFailed, UserError
+from nas.datasets import Source
+from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
 from nas.training.monitor import Progress
 from nas.training.proxy import Failed, Job, Proxy, Report, Result, load_data, run_job
-from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
 
 PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for an actor that waits
 DEVICES = ("auto", "cpu", "cuda")

@@ -17,10 +17,10 @@ from threading import Thread
 import torch
 
 from nas.base.errors import UserError
-from nas.training.proxy import Failed, Job, Proxy, Report, Result, run_job
 from nas.base.machine import available_cores, default_threads, torch_threads
-from nas.training.monitor import Progress
 from nas.devices.device import pick_device
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Report, Result, run_job
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 ATTEMPTS = 2  # trainings of a job whose worker dies
