@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from PIL import Image
 
 from nas import datasets
 from nas.plots import figures as plots
-from nas.training.evaluate import Proxy
-from nas.training.proxy import Recipe
+from nas.training.proxy import Proxy
+from nas.training.recipe import Recipe
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
@@ -104,7 +104,7 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
         for i in range(30):
             shade = 100 * label + i
             Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
-    return Proxy(datasets.Source(name=str(tmp_path / "images")), Recipe(epochs=2, batch_size=16), "cpu")
+    return Proxy(datasets.Source(name=str(tmp_path / "images")), replace(Recipe.load("proxy"), batch_size=16), "cpu")
 
 
 @pytest.fixture

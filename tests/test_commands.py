@@ -25,10 +25,15 @@ from filelock import FileLock
 from matplotlib.image import imread
 from PIL import Image
 
-from nas import Architecture, SearchSpace
+from nas import Architecture, SearchSpace, datasets
+from nas.base.files import to_toml
 from nas.base.units import format_count
 from nas.devices.latency import Table
-from nas.training.proxy import Stepper
+from nas.training import proxy
+from nas.training.evaluate import Diverged
+from nas.training.recipe import Recipe
+from nas.training.schedule import Schedule
+from nas.training.trainer import Trainer
 from tests.conftest import SPACE, Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,18 +174,73 @@ def test_a_training_aware_search(command: Command, here: Path, images: Path) -> 
     assert "started with --reward v2, now it is v1" in command("search", *arguments[:-1], "v1").err
 
 
+def test_a_recipe_stays_with_a_run_and_its_scaling(
+    command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule is a part of it; the scaling may have another."""
+    schedule = "until = [0.5, 1]\nsize = [1, 2]\nrandaugment = [3, 6]\nmixup = [0, 0.2]\ndropout = [0, 0.1]\n"
+    (here / "grow.toml").write_text(schedule)
+    (here / "fast.toml").write_text('epochs = 1\nlearning_rate = 0.01\nema = 0.5\nprogressive = "grow.toml"\n')
+    arguments = search(images, "--trials", "2", "--recipe", "fast.toml", "--epochs", "2")
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "recipe fast, epochs: 2" in ended.out
+    assert "progressive grow: training images of 14, 28 px by turns" in ended.out
+    facts = tomllib.loads((here / "runs/r/run.toml").read_text())
+    assert facts["progressive"] == {"name": "grow", **tomllib.loads(schedule)}
+    kept = {key: facts["proxy"][key] for key in ("name", "epochs", "learning_rate", "ema")}
+    assert kept == {"name": "fast", "epochs": 2, "learning_rate": 0.01, "ema": 0.5}
+    assert command("search", *arguments).code == 0
+    plain = [word if word != "fast.toml" else "proxy" for word in arguments]
+    assert "started with --recipe fast.toml, now it is proxy" in command("search", *plain).err
+    (here / "grow.toml").write_text(schedule.replace("[3, 6]", "[3, 7]"))
+    assert "the schedule of its recipe (progressive) has changed" in command("search", *arguments).err
+    (here / "fast.toml").write_text("learning_rate = 0.02\nema = 0.5\n")
+    assert "its recipe had learning_rate 0.01, now it is 0.02" in command("search", *arguments).err
+
+    recipes = []
+
+    def refuse(arch: Architecture, data: datasets.Dataset, recipe: Recipe, *_: object, **__: object) -> None:
+        recipes.append(recipe)
+        raise Diverged("a test")
+
+    monkeypatch.setattr(proxy, "train_proxy", refuse)
+    scaling = ("--phi", "1", "--baseline", "r", "--step", "0.4", "--workers", "1")
+    for more, expected in (
+        ((), ("fast", Schedule("grow", (0.5, 1), (1, 2), (3, 6), (0, 0.2), (0, 0.1)), 2)),
+        (("--recipe", "proxy"), ("proxy", None, 2)),
+        (("--recipe", "default", "--epochs", "3"), ("default", None, 3)),
+    ):
+        recipes.clear()
+        assert command("scale", *scaling, *more).code == 1
+        assert {(recipe.name, recipe.progressive, recipe.epochs) for recipe in recipes} == {expected}
+
+
+def test_a_run_of_an_older_version_is_continued(command: Command, here: Path, images: Path) -> None:
+    """Its run.toml names no recipe, and has fewer fields of it."""
+    assert command("search", *search(images, "--trials", "2")).code == 0
+    facts = tomllib.loads((here / "runs/r/run.toml").read_text())
+    del facts["arguments"]["recipe"]
+    names = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "warmup", "image_size", "classes")
+    facts["proxy"] = {name: facts["proxy"][name] for name in names}
+    (here / "runs/r/run.toml").write_text(to_toml(facts))
+    ended = command("search", *search(images, "--trials", "3"))
+    assert ended.code == 0, ended.err
+    assert "continued, 2 of 3 trials done" in ended.out
+
+
 def test_a_failed_training_is_a_failed_trial_with_its_cause(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every other loss is not a number, and one network is too large for the memory: the search goes on."""
-    step, calls = Stepper.step, itertools.count()
+    step, calls = Trainer.step, itertools.count()
 
-    def sick(self: Stepper, *arguments: Any) -> torch.Tensor:
+    def sick(self: Trainer, *arguments: Any) -> torch.Tensor:
         if (call := next(calls)) == 0:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
         return step(self, *arguments) * (math.nan if call < 5 else 1)
 
-    monkeypatch.setattr(Stepper, "step", sick)
+    monkeypatch.setattr(Trainer, "step", sick)
     ended = command("search", *search(images, "--workers", "1"))
     assert ended.code == 0, ended.err
     trials = pd.read_csv(here / "runs/r/trials.csv")
@@ -444,6 +504,9 @@ BAD = [
     ("search --max-madds 200K --min-madds 300K", "min_madds is above max_madds"),
     ("search --objectives speed,accuracy", "--objectives: unknown 'speed'"),
     ("search --sampler best", "--sampler 'best'"),
+    ("search --recipe fast", "unknown recipe 'fast'; "),
+    ("search --recipe bad.toml", "bad.toml: epochs must be a whole number, got many", 'epochs = "many"'),
+    ("search --recipe bad.toml", "bad.toml: unknown key 'until'", "until = [1]"),
     ("search --reward v3", "--reward 'v3': nearest is 'v"),
     ("search --time-budget soon", "--time-budget: 'soon' is not a positive duration"),
     ("search --device cuda:77", "device 'cuda:77' is not here"),
@@ -573,6 +636,7 @@ def test_help_names_every_option_of_the_contract(command: Command) -> None:
     contract = "space data run trials time-budget epochs objectives max-madds min-madds max-params target-madds sampler"
     for option in [
         *contract.split(),
+        "recipe",
         "confirm",
         "reward",
         "workers",

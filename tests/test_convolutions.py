@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.training.convolutions import convolve, quicken
+from nas.training.convolutions import convolve, use_fast_cpu_convolutions
 
 
 def output_and_gradients(y: torch.Tensor, x: torch.Tensor, conv: nn.Conv2d) -> list[torch.Tensor]:
@@ -33,5 +33,5 @@ def test_a_whole_model_is_quickened() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 5, 1, 2, groups=8, bias=False), nn.SiLU())
     x = torch.randn(2, 3, 4, 4)
     wanted = model(x)
-    quicken(model)
+    use_fast_cpu_convolutions(model)
     torch.testing.assert_close(model(x), wanted)

@@ -28,7 +28,8 @@ from nas.datasets import cache as cache_room
 from nas.datasets import folders
 from nas.datasets.batches import images_of
 from nas.networks.architecture import Architecture
-from nas.training.proxy import Recipe, train
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 
 ORIGINAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "fashion_mnist"
 needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original Fashion-MNIST is not here")
@@ -468,8 +469,8 @@ def test_many_images_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     arch = Architecture.parse("stem8 ds_r1_k3_s1_e1_c8 head16")
     for size in (28, 16):
-        recipe = Recipe(batch_size=16, image_size=size, shift=0.1)
-        outcomes = [train(arch, data, recipe, seed=0, device="cpu") for data in (whole, first)]
+        recipe = Recipe(epochs=2, batch_size=16, shift=0.1)
+        outcomes = [train_proxy(arch, data, recipe, seed=0, device="cpu", image_size=size) for data in (whole, first)]
         assert outcomes[0].curve == outcomes[1].curve
     training, _ = images_of(first, None, torch.device("cpu"))
     assert training.pixels.data_ptr() == first.train_images.data_ptr(), "copied"

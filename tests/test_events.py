@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nas.train import events
-from nas.training import loop
+from nas.training import trainer
 from tests.conftest import Command
 
 reader: Any = pytest.importorskip(
@@ -47,12 +47,12 @@ def test_an_interrupted_training(
     """Ended right after epoch 3 was told, which no checkpoint has: epochs that were told are trained and told again."""
     published = events.Events.published
 
-    def three(self: events.Events, rows: list[loop.Row]) -> None:
+    def three(self: events.Events, rows: list[trainer.Row]) -> None:
         published(self, rows)
         if len(rows) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "EVERY", seconds)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", seconds)
     with monkeypatch.context() as patch:
         patch.setattr(events.Events, "published", three)
         assert command("train", *arguments(images, "--tensorboard")).code == 130

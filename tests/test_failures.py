@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from nas.base.errors import RunFailed, UserError
 from nas.devices import latency
 from nas.runs.study.trials import IN_A_ROW
 from nas.runs.workers.processes import pool
-from nas.training import evaluate
-from nas.training.evaluate import Failed, Job, Proxy
-from nas.training.proxy import Stepper, train
-from nas.training.trainee import Trainee
+from nas.training import proxy as trainings
+from nas.training.proxy import Failed, Job, Proxy, run_job, train_proxy
+from nas.training.trainer import Trainer
 from tests.conftest import Command
 from tests.test_commands import search
 from tests.test_train import RECIPE, arguments
@@ -36,12 +36,12 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Break:
     def install(error: Callable[[int], BaseException | None]) -> Iterator[int]:
         calls = itertools.count()
 
-        def sick(*given: Any) -> Any:
+        def sick(*given: Any, **more: Any) -> Any:
             if found := error(next(calls)):
                 raise found
-            return train(*given)
+            return train_proxy(*given, **more)
 
-        monkeypatch.setattr(evaluate, "train", sick)
+        monkeypatch.setattr(trainings, "train_proxy", sick)
         return calls
 
     return install
@@ -65,8 +65,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Break:
 def test_any_error_in_a_training_is_its_failure(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, error: BaseException, note: str
 ) -> None:
-    monkeypatch.setattr(evaluate, "train", lambda *_: (_ for _ in ()).throw(error))
-    assert evaluate.evaluate(proxy, Job(TINY, 0), lambda *_: None) == Failed(note)
+    monkeypatch.setattr(trainings, "train_proxy", lambda *_, **__: (_ for _ in ()).throw(error))
+    assert run_job(proxy, Job(TINY, 0), lambda *_: None) == Failed(note)
 
 
 def test_a_training_that_raises_is_a_failed_trial(command: Command, here: Path, images: Path, broken: Break) -> None:
@@ -154,25 +154,29 @@ class Unsendable(Exception):
         super().__init__(f"{one} {other}")
 
 
-def raise_it(epoch: int, accuracy: float) -> bool:
-    raise Unsendable("a", "b")
+@dataclass(frozen=True)
+class Seed:
+    """A seed that raises an error in the process that trains."""
 
+    error: type[BaseException]
+    arguments: tuple[object, ...]
 
-def leave(epoch: int, accuracy: float) -> bool:
-    raise SystemExit(3)
+    def __int__(self) -> int:
+        raise self.error(*self.arguments)
 
 
 def test_a_training_that_raises_in_a_worker_is_a_failed_one(proxy: Proxy) -> None:
+    seeds = Seed(Unsendable, ("a", "b")), Seed(SystemExit, (3,))
     with pool(proxy, 2, lambda job, progress: None) as submit:
-        futures = [submit(Job(TINY, 0, stop=stop)) for stop in (raise_it, leave)]
+        futures = [submit(Job(TINY, seed)) for seed in seeds]  # type: ignore[arg-type]
         assert [future.result() for future in futures] == [Failed("Unsendable: a b"), Failed("SystemExit: 3")]
 
 
 def test_users_errors_pass(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (UserError("a mistake"), KeyboardInterrupt()):
-        monkeypatch.setattr(evaluate, "train", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(trainings, "train_proxy", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
-            evaluate.evaluate(proxy, Job(TINY, 0), lambda *_: None)
+            run_job(proxy, Job(TINY, 0), lambda *_: None)
 
 
 def test_a_full_training_that_raises_ends_with_a_line(
@@ -181,15 +185,15 @@ def test_a_full_training_that_raises_ends_with_a_line(
     (here / "r.toml").write_text(RECIPE)
     whole = command("train", *arguments(images, "--run", "whole"))
     assert whole.code == 0, whole.err
-    step, calls = Trainee.step, itertools.count()
+    step, calls = Trainer.step, itertools.count()
 
-    def sick(self: Trainee, *given: Any) -> torch.Tensor:
+    def sick(self: Trainer, *given: Any) -> torch.Tensor:
         if next(calls) == 7:
             raise RuntimeError(CUBLAS)
         return step(self, *given)
 
-    monkeypatch.setattr(Trainee, "step", sick)
-    monkeypatch.setattr("nas.train.loop.EVERY", 0.0)
+    monkeypatch.setattr(Trainer, "step", sick)
+    monkeypatch.setattr("nas.training.trainer.CHECKPOINT_SECONDS", 0.0)
     ended = command("train", *arguments(images, "--run", "t"))
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "the training failed: RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED" in ended.err
@@ -208,7 +212,7 @@ def test_a_latency_that_cannot_be_measured_is_said(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_batch_that_meets_an_unknown_error_is_not_cut(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stepper, "gradients", lambda *_: (_ for _ in ()).throw(RuntimeError(CUBLAS)))
-    found = evaluate.evaluate(proxy, Job(TINY, 0), lambda *_: None)
+    monkeypatch.setattr(Trainer, "_gradients", lambda *_: (_ for _ in ()).throw(RuntimeError(CUBLAS)))
+    found = run_job(proxy, Job(TINY, 0), lambda *_: None)
     assert isinstance(found, Failed)
     assert found.cause.startswith("RuntimeError: CUDA error: CUBLAS")

@@ -23,7 +23,7 @@ from nas.runs import study
 from nas.runs.study import database, trials
 from nas.runs.study.sharing import Heartbeat
 from nas.runs.workers import Workers, processes
-from nas.training.evaluate import Job, Result, evaluate
+from nas.training.proxy import Job, Result, run_job
 from tests.conftest import Command
 
 TRIALS = 7
@@ -57,7 +57,7 @@ def impatiently(work: Callable[..., None], *given: Any) -> None:
 def search(home: Path, folder: Path, arguments: list[str], kills: Path) -> None:
     """A search in a folder of its own; it kills its process when it trains the network of `kills`."""
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    setattr(processes, "evaluate", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
+    setattr(processes, "run_job", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
     os.chdir(folder)
     for name in ("images", "space.toml"):
         if not Path(name).exists():
@@ -81,7 +81,7 @@ def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
         pass
     if kills.read_text() == job.architecture:
         os.kill(os.getpid(), signal.SIGKILL)
-    return evaluate(proxy, job, report)
+    return run_job(proxy, job, report)
 
 
 @forked
@@ -142,7 +142,7 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
     def interrupted(proxy: Any, job: Job, report: Any) -> Result:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(processes, "evaluate", interrupted)
+    monkeypatch.setattr(processes, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt):
         study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), Workers(1, "cpu"), Mock())
     assert [t.state for t in given.get_trials()] == [TrialState.WAITING]

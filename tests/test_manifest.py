@@ -21,8 +21,8 @@ from nas.datasets import folders, manifest
 from nas.datasets.decode import DECODING
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.value import PARTS
-from nas.training.evaluate import Proxy, handed_over, load_data
-from nas.training.proxy import Recipe
+from nas.training.proxy import Proxy, handed_over, load_data
+from nas.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

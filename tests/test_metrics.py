@@ -28,10 +28,10 @@ from nas.search.config import Search
 from nas.search.front import averaged, front_of, ranked
 from nas.selection.pareto import reward
 from nas.spaces.space import SearchSpace
-from nas.training.evaluate import Proxy, load_data
-from nas.training.measure import measure
-from nas.training.proxy import Recipe, Stepper, train
-from nas.training.ranks import Ranks
+from nas.training.distributed import Ranks
+from nas.training.evaluate import evaluate
+from nas.training.proxy import Proxy, load_data, train_proxy
+from nas.training.recipe import Recipe
 from tests.conftest import Command
 
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ class Answers(nn.Module):
         return self.table[x[:, 0, 0, 0].long()]
 
 
-def test_both_trainers_measure_what_scikit_learn_does() -> None:
+def test_an_evaluation_finds_what_scikit_learn_does() -> None:
     rng = np.random.default_rng(1)
     labels = torch.tensor(rng.choice(4, 700, p=[0.9, 0.06, 0.04, 0]))  # more than one batch, and a class without images
     codes = torch.tensor(rng.integers(0, 10, 700), dtype=torch.uint8)
@@ -92,20 +92,18 @@ def test_both_trainers_measure_what_scikit_learn_does() -> None:
     pixels = codes[:, None, None, None].expand(-1, 8, 8, 1).contiguous()
     images = Images(pixels, labels, torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
     said = table.argmax(1)[codes.long()]
-    brief = Stepper(Answers(table), Recipe(), CPU).score(images)
-    full = measure(Answers(table), images, 5, Ranks(CPU))
-    assert brief == full.score
-    np.testing.assert_array_equal(full.confusion, confusion_matrix(labels, said, labels=range(5)))
+    found = evaluate(Answers(table), images, 5, Ranks(CPU))
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, said, labels=range(5)))
     present = said[said < 3]
     assert len(present)
     shares = [float((said[labels == label] == label).float().mean()) for label in range(3)]
-    assert brief.balanced_accuracy == pytest.approx(np.mean(shares))
-    assert brief.accuracy == pytest.approx(float((said == labels).float().mean()))
+    assert found.score.balanced_accuracy == pytest.approx(np.mean(shares))
+    assert found.score.accuracy == pytest.approx(float((said == labels).float().mean()))
 
 
 def test_every_epoch_has_both(proxy: Proxy) -> None:
     arch = Architecture.parse("16px stem8 ds_r1_k3_s2_c8 head16")
-    outcome = train(arch, load_data(proxy.data), replace(proxy.recipe, image_size=16), 0, "cpu")
+    outcome = train_proxy(arch, load_data(proxy.data), proxy.recipe, 0, "cpu", image_size=16)
     assert len(outcome.scores) == 2
     assert outcome.score == outcome.scores[-1]
     assert (outcome.accuracy, outcome.error) == (outcome.score.accuracy, outcome.score.accuracy_error)

@@ -62,3 +62,18 @@ def test_a_picture_that_fails_costs_one_line(tmp_path: Path, capfd: pytest.Captu
         plots.draw(tmp_path / "p.png", broken, "no [glyph]")
     assert capfd.readouterr().err == f"warning: {tmp_path / 'p.png'}: not drawn (ValueError: no [glyph])\n"
     assert not (tmp_path / "p.png").exists()
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("classes", [2, 10, 200])
+def test_a_confusion_is_drawn_whatever_the_number_of_classes(tmp_path: Path, classes: int) -> None:
+    drawn = np.random.default_rng(0)
+    counts = drawn.poisson(0.2, (classes, classes)) + np.diag(drawn.integers(5, 50, classes))
+    names = [f"a class of number {i}" for i in range(classes)]
+    figure = pictures.confusion(pd.DataFrame(counts, index=names, columns=names), "title", "subtitle")
+    plots.save(figure, tmp_path / "c.png")
+    assert imread(tmp_path / "c.png").std() > 0.05
+    left, right = figure.axes[0], figure.axes[1]
+    assert len(left.get_xticks()) <= 40
+    longest = max(bar.get_width() for bar in right.patches) if right.patches else 0  # type: ignore[attr-defined]
+    assert longest == (counts - np.diag(np.diag(counts))).max()

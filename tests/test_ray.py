@@ -27,8 +27,8 @@ from nas.runs import study
 from nas.runs.workers import Workers, make_workers
 from nas.runs.workers import cluster as room
 from nas.runs.workers.cluster import Share
-from nas.training.evaluate import Failed, Job, Proxy, Report, load_data
-from nas.training.proxy import Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Report, load_data
 from tests.conftest import Command
 from tests.test_workers import OTHER, TINY, Die
 
@@ -152,7 +152,7 @@ def test_an_idle_process_that_is_lost_costs_nothing_and_a_job_that_loses_two_fai
         nodes.be(0)
         nodes.be(1)
         assert submit(Job(OTHER, 1)).result(120).note == ""
-        failed = submit(Job(TINY, 0, stop=Die(tmp_path / "always", 9))).result(120)
+        failed = submit(Job(TINY, Die(tmp_path / "always", 9))).result(120)
     assert failed == Failed("its worker was lost 2 times (out of memory, a crash, or a node that is gone)")
     assert {Job(OTHER, 0), Job(OTHER, 1)} <= {*told}
 

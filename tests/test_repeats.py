@@ -13,8 +13,9 @@ import pytest
 from nas.plots import figures as plots
 from nas.selection.noise import Noise
 from nas.selection.pareto import non_dominated
-from nas.training import evaluate
-from nas.training.proxy import Diverged, Outcome, train
+from nas.training import proxy
+from nas.training.evaluate import Diverged
+from nas.training.proxy import Outcome, train_proxy
 from tests.conftest import Command
 from tests.test_commands import interrupted, search
 
@@ -112,12 +113,12 @@ def test_repeats_that_fail(
     images: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def sick(arch: Any, data: Any, recipe: Any, seed: int, *more: Any) -> Outcome:
+    def sick(arch: Any, data: Any, recipe: Any, seed: int, *more: Any, **others: Any) -> Outcome:
         if seed:
             raise Diverged("loss nan")
-        return train(arch, data, recipe, seed, *more)
+        return train_proxy(arch, data, recipe, seed, *more, **others)
 
-    monkeypatch.setattr(evaluate, "train", sick)
+    monkeypatch.setattr(proxy, "train_proxy", sick)
     ended = command("search", *confirmed(images))
     assert ended.code == 0, ended.err
     repeats = pd.read_csv(here / "runs/r/repeats.csv")

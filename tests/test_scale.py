@@ -1,6 +1,5 @@
 """Choosing and scaling from end to end, and its parts: successive halving, what is told apart, memory."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -8,7 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,11 @@ from nas import Architecture
 from nas.base.statistics import half_intervals
 from nas.devices import memory
 from nas.networks import scaling
-from nas.scale import config
+from nas.scale import config, trainings
 from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
 from nas.scale.trainings import recipe_key
-from nas.training.evaluate import Job
-from nas.training.proxy import Recipe
+from nas.training.proxy import Job
+from nas.training.recipe import Recipe
 from nas.training.schedule import Schedule
 from tests.conftest import Command
 
@@ -382,13 +381,26 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 
 
 def test_the_key_of_a_training_is_all_of_its_recipe() -> None:
-    """A field added to Recipe has to join it; epochs are the job's own."""
+    """A field added to Recipe has to join it; epochs are the job's own, and the name is for the reader."""
     other = Recipe(
-        **{"epochs": 7, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.1, "warmup": 0.1},
-        **{"label_smoothing": 0.1, "dropout": 0.1, "drop_path": 0.1, "image_size": 64, "shift": 0.1, "flip": False},
-        **{"clip": 1.0, "progressive": Schedule.load("default")},
+        **{"name": "other", "epochs": 7, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "body_rate": 0.1},
+        **{"weight_decay": 0.1, "warmup": 0.2, "clip": 1.0, "ema": 0.9, "label_smoothing": 0.1, "dropout": 0.1},
+        **{"drop_path": 0.1, "crop": 0.5, "shift": 0.1, "flip": False, "randaugment": 5, "erase": 0.1, "mixup": 0.1},
+        **{"cutmix": 0.1, "unfreeze": 0.1, "progressive": Schedule.load("default")},
     )
     for field in fields(Recipe):
         changed = replace(Recipe(), **{field.name: getattr(other, field.name)})
-        assert (recipe_key(changed) != recipe_key(Recipe())) == (field.name != "epochs"), field.name
-    assert json.loads(recipe_key(Recipe()))["learning_rate"] == 0.004
+        assert (recipe_key(changed) != recipe_key(Recipe())) == (field.name not in ("name", "epochs")), field.name
+
+
+def test_the_trainings_of_older_versions_keep_their_key() -> None:
+    """Word for word, whatever recipes have gained; those of a run's baseline named the data's image size too."""
+    key = (
+        '{"batch_size": 64, "clip": 0.0, "drop_path": 0.0, "dropout": 0.0, "flip": true, "label_smoothing": 0.0, '
+        '"learning_rate": 0.004, "optimizer": "adamw", "shift": 0.0, "warmup": 0.2, "weight_decay": 0.05}'
+    )
+    assert recipe_key(Recipe.load("proxy")) == key
+    job, longer = Job("a", 1, 28, 2), key.replace('"label', '"image_size": 28, "label')
+    for text in (f"data {key}", f"data {longer}", f"data {longer} balanced_accuracy"):
+        assert trainings._job({"job": {**asdict(job), "key": text}}, f"data {key}") == job
+    assert trainings._job({"job": {**asdict(job), "key": f"others {longer}"}}, f"data {key}") is None

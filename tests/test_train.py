@@ -21,9 +21,9 @@ from torch.nn import functional as F
 import nas
 from nas import Architecture, datasets
 from nas.plots import training as pictures
-from nas.training import loop, trained
-from nas.training.ranks import Ranks
-from nas.training.trainee import Trainee
+from nas.training import trained, trainer
+from nas.training.distributed import Ranks
+from nas.training.trainer import Trainer
 from tests.conftest import Command
 
 NET = "32px stem8 ds_r1_k3_s1_c8_se0.25 ir_r2_k3_s2_e3_c16 head32"
@@ -148,8 +148,11 @@ BAD = [
     ("--image-size 4", "image size 4"),
     ("--run ../x", "--run '../x'"),
     ("--device cuda:77", "device 'cuda:77' is not here"),
-    ("--pieces 40 --batch-size 64", "--pieces 40: a batch of 64 has 1 images in each"),
-    ("--pieces 32 --batch-size 64", "--pieces 32: a batch of 64 has 1 images in each"),  # there are two of 60
+    ("--microbatches 40 --batch-size 64", "--microbatches 40: a batch of 64 has 1 images in each"),
+    (
+        "--microbatches 32 --batch-size 64",
+        "--microbatches 32: a batch of 64 has 1 images in each",
+    ),  # there are two of 60
     ("--epochs 0", "--epochs"),
 ]
 
@@ -176,16 +179,16 @@ def test_a_batch_that_memory_cannot_hold(
         patch.setattr("nas.devices.memory.available_memory", lambda: 1000)
         ended = command("train", NET, "--data", str(images), "--device", "cpu")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert re.search(r"need more than \S+ to train on, 1KB? are free on cpu; cut batches into pieces", ended.err)
+    assert re.search(r"need more than \S+ to train on, 1KB? are free on cpu; cut batches into microbatches", ended.err)
     assert not (here / "runs").exists()
 
     def scarce(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
 
-    monkeypatch.setattr(Trainee, "step", scarce)
+    monkeypatch.setattr(Trainer, "_gradients", scarce)
     ended = command("train", NET, "--data", str(images), "--device", "cpu")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "out of memory on cpu; cut batches into pieces (--pieces 2" in ended.err
+    assert "out of memory on cpu, however small the microbatches; give a smaller --batch-size" in ended.err
 
 
 def test_a_training_that_diverges_fails(command: Command, here: Path, images: Path) -> None:
@@ -206,7 +209,7 @@ def trained_silently(folder: Path, told: list[str], environment: dict[str, str])
     """`python -m nas.train` in this forked process, with a checkpoint after each step."""
     os.chdir(folder)
     os.environ.update(environment)
-    loop.EVERY = 0
+    trainer.CHECKPOINT_SECONDS = 0
     with open(folder / "log", "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -253,7 +256,7 @@ def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) 
         process.kill()
         process.join()
         if checkpoint.exists():
-            seen.add(torch.load(checkpoint, weights_only=True)["trainee"]["steps"])
+            seen.add(torch.load(checkpoint, weights_only=True)["trainer"]["steps"])
     assert len(seen) >= 3  # it was killed here and there
     assert finished(started(here, told)) == 0, (here / "log").read_text()
     assert weights(here, "killed") == weights(here, "whole")
@@ -265,9 +268,9 @@ def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) 
 @forking
 @pytest.mark.parametrize("change", ["", "unfreeze = 0.5\n"], ids=["plain", "unfreezing"])
 def test_two_processes_train_like_one(here: Path, images: Path, change: str) -> None:
-    """To the same bits: both cut a batch in two pieces, each with its own batch norm statistics and chance."""
+    """To the same bits: both cut a batch in two microbatches, each with its own batch norm statistics and chance."""
     (here / "r.toml").write_text(RECIPE + change)
-    told = arguments(images, "--pieces", "2", *(["--freeze", "2"] if change else []))
+    told = arguments(images, "--microbatches", "2", *(["--freeze", "2"] if change else []))
     ended = []
     for run in ("one", "two", "mixed"):
         alone = [started(here, [*told, "--run", run])] if run == "one" else []

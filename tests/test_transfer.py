@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nas import Architecture, UserError, datasets
+from nas.networks.module import zero_init
 from nas.train import results
 from nas.training import trained
 from nas.training.grow import check_family, grown
 from nas.training.pretrained import IMAGENET, begin_with, published, read_pretrained
-from nas.training.proxy import calm
 from nas.training.trained import Inputs, Trained
 from tests.conftest import Command
 
@@ -162,7 +162,7 @@ def test_what_has_grown_does_what_the_small_one_did(
     large = SMALL.scale(depth=depth, width=width, resolution=1.2)
     torch.manual_seed(seed)
     model = large.build(3)
-    calm(model)
+    zero_init(model)
     said = begin_with(model, read_pretrained(str(path), large), CLASSES)
     assert "weights" in said
     x = torch.randn(3, 3, 32, 32)

@@ -18,8 +18,8 @@ from nas.runs import study
 from nas.runs.workers import Workers
 from nas.search.config import ORDERED, Search
 from nas.spaces.space import SearchSpace
-from nas.training.evaluate import Job, Proxy
-from nas.training.proxy import Outcome, Recipe
+from nas.training.proxy import Job, Outcome, Proxy
+from nas.training.recipe import Recipe
 
 SLOW = 3  # the number of a trial that is in training until nothing else is
 

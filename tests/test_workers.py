@@ -15,31 +15,35 @@ from nas.base.errors import UserError
 from nas.base.machine import available_cores
 from nas.runs.workers import processes
 from nas.runs.workers.processes import pool
-from nas.training.evaluate import Failed, Job, Proxy, Result
-from nas.training.proxy import Outcome, Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Outcome, Proxy, Result
 
 TINY = "28px stem8 ds_r1_k3_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
 OTHER = "28px stem8 ds_r1_k5_s2_e1_c8 ir_r1_k3_s2_e3_c16 head32"
 
 
-@dataclass(frozen=True)
-class Die:
-    """Kills its own process after an epoch, so often; a file counts."""
+class Die(int):
+    """A seed, 0, that kills the process that trains from it, so often; a file counts."""
 
-    file: Path
-    times: int
+    def __new__(cls, file: Path, times: int) -> "Die":
+        self = super().__new__(cls, 0)
+        self.file, self.times = file, times
+        return self
 
-    def __call__(self, epoch: int, accuracy: float) -> bool:
+    def __getnewargs__(self) -> tuple[Path, int]:  # type: ignore[override]
+        return self.file, self.times
+
+    def __int__(self) -> int:
         with self.file.open("a") as file:
             file.write("x")
         if len(self.file.read_text()) <= self.times:
             os.kill(os.getpid(), signal.SIGKILL)
-        return False
+        return 0
 
 
 def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path: Path) -> None:
     told: list[tuple[Job, Progress]] = []
-    once, other = Job(TINY, 0, stop=Die(tmp_path / "once", 1)), Job(OTHER, 0)
+    once, other = Job(TINY, Die(tmp_path / "once", 1)), Job(OTHER, 0)
     with pool(proxy, 2, lambda job, progress: told.append((job, progress))) as submit:
         again, alone = (future.result() for future in [submit(once), submit(other)])
         assert isinstance(again, Outcome)
@@ -47,7 +51,7 @@ def test_a_dead_worker_costs_one_retry_and_others_nothing(proxy: Proxy, tmp_path
         assert (again.epochs, again.note, alone.note) == (2, "trained again, for its worker process died", "")
         assert {job for job, _ in told} == {once, other}
 
-        killer, more = submit(Job(TINY, 0, stop=Die(tmp_path / "always", 99))), submit(Job(OTHER, 1))
+        killer, more = submit(Job(TINY, Die(tmp_path / "always", 99))), submit(Job(OTHER, 1))
         found = killer.result()
         assert isinstance(found, Failed)
         assert found.cause == "its worker process died 2 times (out of memory, or a crash)"
@@ -86,7 +90,7 @@ def test_who_is_no_worker_lives_on(proxy: Proxy, tmp_path: Path) -> None:
 
     def interrupted() -> None:
         with pool(proxy, 2, lambda job, progress: None) as submit:
-            futures.append(submit(Job(TINY, 0, stop=Wait(tmp_path / "begun"))))
+            futures.append(submit(Job(TINY, Wait(tmp_path / "begun"))))
             while not (tmp_path / "begun").exists():
                 time.sleep(0.05)
             raise KeyboardInterrupt
@@ -105,14 +109,14 @@ def test_who_is_no_worker_lives_on(proxy: Proxy, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Wait:
-    """Says by a file that an epoch is done, and waits."""
+    """A seed that says by a file that its training has begun, and waits."""
 
     file: Path
 
-    def __call__(self, epoch: int, accuracy: float) -> bool:
+    def __int__(self) -> int:
         self.file.touch()
         time.sleep(60)
-        return False
+        return 0
 
 
 def test_jobs_wait_for_workers_and_a_report_that_fails_costs_its_job_only(proxy: Proxy) -> None:

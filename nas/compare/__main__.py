@@ -23,6 +23,7 @@ from nas.base.units import format_count, shown
 from nas.plots import figures as plots
 from nas.runs.lookup import find_run
 from nas.selection.distributions import SHUFFLES, difference, distribution, equal_cost
+from nas.training.recipe import Recipe
 
 LEAST = 5  # networks of a distribution
 BANDS = 5  # of equal cost
@@ -120,7 +121,10 @@ def check_alike(one: Sample, other: Sample) -> None:
             f"{one.name} and {other.name} cannot be compared: --metric {option_of(one.metric)} differs from "
             f"{option_of(other.metric)}"
         )
-    for key, what in (("data", "data set"), ("proxy", "proxy training"), ("progressive", "schedule"), ("cost", "cost")):
+    recipes = [Recipe.of_run(sample.facts, str(sample.path / "run.toml")) for sample in (one, other)]
+    if recipes[0] != recipes[1]:
+        raise UserError(f"{one.name} and {other.name} cannot be compared: the proxy training differs")
+    for key, what in (("data", "data set"), ("cost", "cost")):
         mine, theirs = one.facts.get(key), other.facts.get(key)
         if key == "data":
             mine, theirs = (mine or {}).get("fingerprint"), (theirs or {}).get("fingerprint")

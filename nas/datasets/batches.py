@@ -36,11 +36,11 @@ class Images:
         """Their side in pixels."""
         return self.pixels.shape[1]
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixel values [n, h, w, c] -> float [n, c, h, w], channels-last, mean 0 and deviation 1 per channel."""
         return (pixels.to(self.mean.device).permute(0, 3, 1, 2).float() - self.mean) / self.std
 
-    def drawn(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels and labels of the chosen [b], moved by up to `shift` of the side (edges repeated), maybe mirrored."""
         _, height, width, _ = self.pixels.shape
 

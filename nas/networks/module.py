@@ -137,3 +137,18 @@ def initialise(network: nn.Module) -> None:
             bound = m.out_features**-0.5
             nn.init.uniform_(m.weight, -bound, bound)
             nn.init.zeros_(m.bias)
+
+
+@torch.no_grad()
+def zero_init(model: nn.Module) -> None:
+    """Start residual branches and logits at zero, so that the first steps of a training already learn.
+
+    Zero scale in the last batch norm of a residual branch: Goyal et al. 2017, arXiv 1706.02677, section 5.1.
+    """
+    for module in model.modules():
+        if isinstance(module, Block) and module.residual:
+            last = list(module.block.modules())[-1]
+            if isinstance(last, nn.BatchNorm2d):  # not before an activation: a ReLU passes no gradient at zero
+                nn.init.zeros_(last.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)

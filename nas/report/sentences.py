@@ -146,6 +146,8 @@ def notes(run: Run) -> list[str]:
         both = run.front[["latency", "latency_measured"]].dropna()
         if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
             said.append(f"{doubt[0].upper()}{doubt[1:]}.")
+    if table_of(run.facts, "progressive"):
+        said.append("Training images grew while a network trained (its recipe is progressive).")
     if run.unread:
         said.append(f"The study was not read, so learning curves are missing: {run.unread}")
     return said

@@ -1,1 +1,1 @@
-"""A run: its directory, its studies, its workers and what is shown of it; nothing is lost, nothing trained twice."""
+"""A run: directory, config, studies, workers, progress; nothing is lost, nothing is trained twice."""

@@ -15,7 +15,7 @@ from rich.text import Text
 from nas.base.metrics import spoken
 from nas.base.units import format_count, format_duration, shown
 from nas.runs.study import lost
-from nas.training import proxy
+from nas.training import monitor
 
 
 class Display:
@@ -77,7 +77,7 @@ class Display:
         what = f"{self.name(trial)} · {format_count(known['madds'])} MAdds · {stages}"
         self.trials[trial.number] = what, f"epoch 1 · {spoken(self.metric)} so far ?"
 
-    def progressed(self, number: int, progress: proxy.Progress) -> None:
+    def progressed(self, number: int, progress: monitor.Progress) -> None:
         """Show how far a training is and its metric so far."""
         if number not in self.trials:  # a message that comes after the result
             return

@@ -25,7 +25,7 @@ from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
-from nas.training.evaluate import Proxy, load_data
+from nas.training.proxy import Proxy, load_data
 
 PHI = "3"
 
@@ -59,7 +59,13 @@ def main(
     resize: cli.ResizeOption = None,
     skip_broken: cli.SkipBrokenOption = None,
     recheck: cli.RecheckOption = False,
-    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.  [default: the run's]")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How networks are trained: a bundled recipe or a .toml file.  [default: the run's, or proxy]"
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
     run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
     storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
     metric: cli.RunsMetricOption = None,
@@ -83,7 +89,7 @@ def main(
     def source(arguments: Mapping[str, Any]) -> Source:
         return Source.of(arguments, datasets.DEFAULT, data, resize, skip_broken, recheck)
 
-    found = find_baseline(baseline, run, source, epochs, seed, metric)
+    found = find_baseline(baseline, run, source, recipe, epochs, seed, metric)
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if latency is not None:
         all_workers.check_here("--latency")
@@ -109,7 +115,7 @@ def main(
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train},
         **found.data.arguments(),
-        **{"epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
+        **{"recipe": recipe, "epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
         **{"run": run, "no_measure": not measure},
     }
     scale(config, arguments, train, measure, storage)

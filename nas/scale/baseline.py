@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nas.runs.lookup import (
     run_path,
 )
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Recipe
+from nas.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ def find_baseline(
     name: str | None,
     run: str | None,
     data: Callable[[Mapping[str, Any]], Source],
+    recipe: str | None,
     epochs: int | None,
     seed: int | None,
     metric: str | None = None,
 ) -> Baseline:
     """The baseline that a name, or its absence, stands for; raises UserError.
 
-    data: the source of the images, given the arguments that the baseline's run had.
+    data: the source of the images, given the arguments that the baseline's run had. recipe, epochs, seed and metric are
+    the run's where None.
     """
     if name is None and newest_run() is None:
         cli.say(f"no run with a baseline in {RUNS}/: scaling {FALLBACK} (python -m nas.search makes a run)")
@@ -78,21 +80,14 @@ def find_baseline(
             "leave it out, or choose another --run"
         )
     arguments = saved.get("arguments", {})
-    if arguments.get("progressive"):
-        raise UserError(
-            f"{found.origin}: its networks were trained with --progressive, which nas.search no longer has; "
-            "copy its baseline.toml and give --baseline COPY.toml"
-        )
-    recipe = {f.name: saved["proxy"][f.name] for f in fields(Recipe) if f.name in saved.get("proxy", {})}
-    if epochs is not None:
-        recipe["epochs"] = epochs
+    chosen = Recipe.load(recipe) if recipe else Recipe.of_run(saved, f"{found.run}/run.toml")
     return Baseline(
         arch,
         name or found.label,
         found.origin,
         path,
         data(arguments),
-        Recipe(**recipe),
+        replace(chosen, epochs=epochs or chosen.epochs),
         arguments.get("seed", 0) if seed is None else seed,
         measured,
     )

@@ -15,7 +15,7 @@ from nas.networks.architecture import Architecture
 from nas.networks.scaling import Candidate, Coefficients, Member
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
-from nas.training.evaluate import Proxy, load_data
+from nas.training.proxy import Proxy, load_data
 
 SMALLEST = 8  # pixels of a proxy's images
 MATCHES = ("nominal", "counted")

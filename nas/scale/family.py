@@ -24,7 +24,7 @@ from nas.scale.config import Scaling, image_sizes
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.trainings import Trainings
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
 LATENCY = ("latency_measured", "latency_measured_low", "latency_measured_high")  # columns: median and quartiles

@@ -24,7 +24,7 @@ from nas.plots import scaling as pictures
 from nas.scale.config import Scaling, image_sizes
 from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
 from nas.scale.trainings import Trainings
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from scipy import stats
 
 from nas.selection.noise import pooled_noise
-from nas.training.evaluate import Job
+from nas.training.proxy import Job
 
 FINALISTS = 3  # the winner, the runner-up, and the paper's
 Name = TypeVar("Name", bound=Hashable)

@@ -22,7 +22,7 @@ from nas.scale.config import Scaling, image_sizes
 from nas.scale.grid import MEANS, Known, Stage, comparison_text, means, scores_of
 from nas.scale.halving import Network, gap
 from nas.scale.trainings import Trainings
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 
 @dataclass(frozen=True)

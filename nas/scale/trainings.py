@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from nas.networks.architecture import Architecture
 from nas.runs import study
 from nas.runs.display import Display
 from nas.runs.workers import Workers
-from nas.training.evaluate import Job, Proxy, load_data
-from nas.training.proxy import Recipe
+from nas.training.proxy import Job, Proxy, load_data
+from nas.training.recipe import Recipe
 
 Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed
 _JOB = "job"  # the attribute that names a trial's job, and what else has to be the same
+_IMAGE_SIZE = re.compile(r'"image_size": \d+, ')  # in older keys: the data's, which the fingerprint is of, too
 _BALANCED = " balanced_accuracy"  # ends the key of trainings for that metric: an older one of the same job lacks it
 Plan = Callable[[Scores], Sequence[Job]]
 
@@ -85,10 +87,20 @@ class Trainings:
 
 
 def recipe_key(recipe: Recipe) -> str:
-    """All of a recipe but its epochs, as JSON, in names that studies hold: they outlive those of the fields.
+    """All of a recipe but its name and epochs, as JSON, in names that studies hold: they outlive those of the fields.
 
-    A field that is added to Recipe joins as one that is left out at its default: older trainings keep their key.
+    What older versions did not have is left out where it is off: their trainings keep their key.
     """
+    later = {
+        "body_rate": (recipe.body_rate, 1),
+        "ema": (recipe.ema, 0),
+        "crop": (recipe.crop, 1),
+        "randaugment": (recipe.randaugment, 0),
+        "erase": (recipe.erase, 0),
+        "mixup": (recipe.mixup, 0),
+        "cutmix": (recipe.cutmix, 0),
+        "unfreeze": (recipe.unfreeze, 0),
+    }
     named = {
         "batch_size": recipe.batch_size,
         "optimizer": recipe.optimizer,
@@ -98,11 +110,11 @@ def recipe_key(recipe: Recipe) -> str:
         "label_smoothing": recipe.label_smoothing,
         "dropout": recipe.dropout,
         "drop_path": recipe.drop_path,
-        "image_size": recipe.image_size,
         "shift": recipe.shift,
         "flip": recipe.flip,
         "clip": recipe.clip,
         "progressive": recipe.progressive.table() if recipe.progressive else None,
+        **{name: value for name, (value, off) in later.items() if value != off},
     }
     return json.dumps({name: value for name, value in named.items() if value is not None}, sort_keys=True)
 
@@ -110,4 +122,5 @@ def recipe_key(recipe: Recipe) -> str:
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
     """The job that a trial's attributes name, if it was trained with this key."""
     named = dict(attrs.get(_JOB, {}))
-    return Job(**named) if str(named.pop("key", None)).removesuffix(_BALANCED) == key else None
+    known = _IMAGE_SIZE.sub("", str(named.pop("key", None)).removesuffix(_BALANCED))
+    return Job(**named) if known == key else None

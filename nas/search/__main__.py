@@ -29,8 +29,8 @@ from nas.search.repeats import make, open_repeats
 from nas.search.results import measured, print_summary, write_results, write_sensitivity
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
-from nas.training.evaluate import Proxy, load_data
-from nas.training.proxy import Recipe
+from nas.training.proxy import Proxy, load_data
+from nas.training.recipe import PROXY, Recipe
 
 TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
@@ -50,7 +50,8 @@ def main(
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="Proxy epochs.")] = None,
+    recipe: Annotated[str, typer.Option(help="How networks are trained: a bundled recipe or a .toml file.")] = PROXY,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -91,7 +92,8 @@ def main(
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
     found = SearchSpace.load(space)
-    recipe = Recipe(epochs or Recipe.epochs)
+    chosen = Recipe.load(recipe)
+    chosen = replace(chosen, epochs=epochs or chosen.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -118,7 +120,7 @@ def main(
         trials,
         parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed,
-        Proxy(source, recipe, all_workers.device),
+        Proxy(source, chosen, all_workers.device),
         all_workers,
         (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
@@ -131,7 +133,8 @@ def main(
         "trials": trials,
         "time_budget": time_budget,
         "confirm": config.confirm,
-        "epochs": recipe.epochs,
+        "recipe": recipe,
+        "epochs": chosen.epochs,
         "objectives": list(config.objectives),
         "metric": metric,
         "max_madds": most,
@@ -165,7 +168,7 @@ def facts(config: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
         "data": images.table(),
         "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
         "proxy": {
-            **asdict(recipe),
+            **recipe.table(),
             "image_size": images.image_size,
             "classes": images.num_classes,
         },
@@ -200,9 +203,11 @@ def search(config: Search, path: Path, known: Mapping[str, Any], images: Dataset
             cli.say(line)
         cli.say(
             f"costs are counted at {config.space.resolution} px and 1000 classes; the proxy trains "
-            f"{images.num_classes} classes at {images.image_size} px, epochs: {config.proxy.recipe.epochs}, "
-            f"{config.workers}"
+            f"{images.num_classes} classes at {images.image_size} px, recipe {config.proxy.recipe.name}, epochs: "
+            f"{config.proxy.recipe.epochs}, {config.workers}"
         )
+        if schedule := config.proxy.recipe.progressive:
+            cli.say(schedule.sentence(images.image_size))
         if "train_time" in config.objectives:
             cli.say(
                 f"train_time: seconds of a training step of {config.proxy.recipe.batch_size} images as measured on "

@@ -18,7 +18,7 @@ from nas.runs import study
 from nas.runs.workers import Workers
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
-from nas.training.evaluate import Proxy
+from nas.training.proxy import Proxy
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training

@@ -16,7 +16,7 @@ from nas.runs import study
 from nas.search.config import KNOWN, Search
 from nas.selection.sampler import Sampler
 from nas.spaces.slots import Codes
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
 

@@ -21,7 +21,7 @@ from nas.runs.display import Display
 from nas.search.config import Search
 from nas.search.front import averaged, contenders, ranked, validated
 from nas.selection.noise import Repeat, Repeats, next_repeats
-from nas.training.evaluate import Job, load_data
+from nas.training.proxy import Job, load_data
 
 _OF = "repeat_of"  # the attribute that names what a trial repeats: the number of a trial, and of the repeat, from 1
 

@@ -22,7 +22,7 @@ from nas.base.units import format_count
 from nas.datasets import Dataset, Source, Stored
 from nas.datasets.batches import Images, images_of
 from nas.devices.device import out_of_memory
-from nas.networks.module import Network
+from nas.networks.module import Network, zero_init
 from nas.runs import study
 from nas.runs.lookup import default_name, find_network, find_run, run_path
 from nas.train.display import Display
@@ -30,13 +30,11 @@ from nas.train.events import Events, write_events
 from nas.train.question import Training, parse_freeze
 from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
 from nas.training import trained
-from nas.training.loop import CHECKPOINT, Course, Row, train
-from nas.training.measure import measure
+from nas.training.distributed import Ranks, joined
+from nas.training.evaluate import Diverged, evaluate
 from nas.training.pretrained import TORCHVISION, Pretrained, begin_with, read_pretrained
-from nas.training.proxy import Diverged, calm
-from nas.training.ranks import Ranks, joined
-from nas.training.recipe import DEFAULT, TUNING, Recipe
-from nas.training.trainee import Trainee
+from nas.training.recipe import DEFAULT, FINETUNE, Recipe
+from nas.training.trainer import CHECKPOINT, Row, Task, Trainer, train
 
 
 def main(
@@ -62,9 +60,9 @@ def main(
     batch_size: Annotated[
         int | None, typer.Option(min=2, max=1_000_000, help="The learning rate follows.  [default: the recipe's]")
     ] = None,
-    pieces: Annotated[
+    microbatches: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Parts of a batch that are computed by themselves, to save memory."),
+        typer.Option(min=1, max=100_000, help="Compute each batch in so many parts, to save memory.  [default: 1]"),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Pixels.  [default: the data's; of a folder, the network's resolution at most]")
@@ -104,7 +102,7 @@ def main(
         found = find_network(network)
         source = Source.of(found.facts.get("arguments", {}), datasets.DEFAULT, data, resize, skip_broken, recheck)
         measured = metric_of(metric, found.facts)
-        chosen = Recipe.load(recipe or (TUNING if pretrained else DEFAULT))
+        chosen = Recipe.load(recipe or (FINETUNE if pretrained else DEFAULT))
         chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
         chosen = chosen if unfreeze is None else replace(chosen, unfreeze=unfreeze)
         frozen = parse_freeze(freeze, found.architecture)
@@ -125,7 +123,7 @@ def main(
         held = (
             datasets.load_test(source.name, images, skip_broken=source.skip_broken) if test else None
         )  # refused before anything is written
-        training, validation = images_of(images, None, ranks.where)
+        training, validation = images_of(images, None, ranks.device)
         if weights:
             training, validation = (normalised_as(part, weights) for part in (training, validation))
         wanted = Training(
@@ -135,7 +133,7 @@ def main(
             tuple(training.mean.flatten().tolist()),
             tuple(training.std.flatten().tolist()),
             chosen,
-            pieces or ranks.world,
+            microbatches or ranks.world,
             frozen,
             weights,
             seed,
@@ -146,12 +144,23 @@ def main(
         arguments = {
             **source.arguments(),
             **{"recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
-            **{"pieces": wanted.pieces, "image_size": images.image_size, "compile": compiled or None, "seed": seed},
+            **{
+                "microbatches": wanted.microbatches,
+                "image_size": images.image_size,
+                "compile": compiled or None,
+                "seed": seed,
+            },
             **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
             **{"metric": option_of(measured), "device": device, "processes": ranks.world},
         }
-        course = Course(
-            training, validation, images.num_classes, images.flip, chosen, wanted.pieces, wanted.freeze, seed
+        task = Task(
+            training=training,
+            validation=validation,
+            num_classes=images.num_classes,
+            flip=images.flip,
+            recipe=chosen,
+            seed=seed,
+            freeze=wanted.freeze,
         )
         model, said = started(wanted)
         if ranks.first:
@@ -160,10 +169,10 @@ def main(
                 introduce(wanted, ranks, path, said)
                 if held:
                     cli.say(f"test: {held.note}")
-                perform(wanted, course, model, ranks, path, tensorboard)
+                perform(wanted, task, model, ranks, path, tensorboard)
                 conclude(wanted, path, held, training, ranks)
         else:
-            perform(wanted, course, model, ranks, path, tensorboard)
+            perform(wanted, task, model, ranks, path, tensorboard)
 
 
 def pretrained_source(text: str) -> str:
@@ -201,7 +210,7 @@ def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[
         "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
         "recipe": recipe.table(),
         "progressive": recipe.progressive.table() if recipe.progressive else None,
-        **study.environment(str(ranks.where)),
+        **study.environment(str(ranks.device)),
     }
 
 
@@ -219,10 +228,11 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
         f"network has {format_count(cost.params)} parameters and {format_count(cost.madds)} MAdds"
     )
     shared = f", {ranks.world} processes" if ranks.world > 1 else ""
-    cut = f" in {wanted.pieces} pieces, each with batch norm statistics of its own" if wanted.pieces > 1 else ""
+    parts = wanted.microbatches
+    cut = f" in {parts} microbatches, each with batch norm statistics of its own" if parts > 1 else ""
     cli.say(
         f"recipe {recipe.name}: {recipe.epochs} epochs, {recipe.optimizer}, batches of {recipe.batch_size}{cut}, on "
-        f"{ranks.where}{shared}"
+        f"{ranks.device}{shared}"
     )
     if recipe.progressive:
         cli.say(recipe.progressive.sentence(images.image_size))
@@ -240,13 +250,13 @@ def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
         write_network(path, wanted, {})
 
 
-def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path: Path, tensorboard: bool) -> None:
+def perform(wanted: Training, task: Task, model: Network, ranks: Ranks, path: Path, tensorboard: bool) -> None:
     """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
-    if ranks.told(bytes([(path / RESULT).exists()]))[0]:
+    if ranks.broadcast(bytes([(path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:
             write_events(path)
         return
-    with Display(course.recipe.epochs, ranks.first, wanted.metric) as display, closing(Events(path)) as events:
+    with Display(task.recipe.epochs, ranks.first, wanted.metric) as display, closing(Events(path)) as events:
 
         def published(rows: list[Row]) -> None:
             display.published(rows[-1])
@@ -254,11 +264,11 @@ def perform(wanted: Training, course: Course, model: Network, ranks: Ranks, path
             if tensorboard:
                 events.published(rows)
 
-        with torch_threads(default_threads()), excused(course, ranks.where):
-            trainee = Trainee(model, wanted.recipe, ranks, wanted.compiled)
-            ended = train(trainee, course, path / CHECKPOINT, published, display.progressed)
+        with torch_threads(default_threads()), reported(wanted, ranks):
+            trainer = Trainer(model, wanted.recipe, ranks, wanted.microbatches, wanted.compiled)
+            result = train(trainer, task, path / CHECKPOINT, published, display.progressed)
     if ranks.first:
-        write_results(path, wanted, trainee, ended)
+        write_results(path, wanted, trainer, result)
 
 
 def conclude(wanted: Training, path: Path, held: Dataset | None, training: Images, ranks: Ranks) -> None:
@@ -268,8 +278,8 @@ def conclude(wanted: Training, path: Path, held: Dataset | None, training: Image
     if held and "test" not in read_toml(path / RESULT):
         pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
         part = replace(training, pixels=pixels, labels=held.val_labels)
-        model = trained.load(path).to(ranks.where)
-        write_test(path, images.name, measure(model, part, images.num_classes, Ranks(ranks.where)), wanted.metric)
+        model = trained.load(path).to(ranks.device)
+        write_test(path, images.name, evaluate(model, part, images.num_classes, Ranks(ranks.device)), wanted.metric)
     for sentence in sentences(path):
         cli.say(sentence)
 
@@ -283,7 +293,7 @@ def started(wanted: Training) -> tuple[Network, str]:
     with torch.random.fork_rng([]):
         torch.manual_seed(wanted.seed)
         model = wanted.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
-    calm(model)
+    zero_init(model)
     return model, begin_with(model, wanted.pretrained, images.classes) if wanted.pretrained else ""
 
 
@@ -297,7 +307,7 @@ def normalised_as(images: Images, weights: Pretrained) -> Images:
 
 
 @contextmanager
-def excused(course: Course, where: torch.device) -> Iterator[None]:
+def reported(wanted: Training, ranks: Ranks) -> Iterator[None]:
     """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
     try:
         yield
@@ -307,9 +317,11 @@ def excused(course: Course, where: torch.device) -> Iterator[None]:
         raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
     except Exception as error:  # libraries raise errors of every class
         if isinstance(error, RuntimeError) and out_of_memory(error):
+            tried = ", however small the microbatches" if ranks.world == 1 else ""  # several cannot cut them further
+            more = "" if ranks.world == 1 else f"--microbatches {2 * wanted.microbatches} or more, "
             raise UserError(
-                f"--batch-size {course.recipe.batch_size}: out of memory on {where}; cut batches into "
-                f"pieces (--pieces {2 * course.pieces} or more), or make them smaller"
+                f"--batch-size {wanted.recipe.batch_size}: out of memory on {ranks.device}{tried}; give {more}"
+                "a smaller --batch-size or a smaller --image-size"
             ) from None
         raise RunFailed(
             f"the training failed: {type(error).__name__}: {first_line(error)}; the same command continues from its "

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nas.base.units import format_duration
-from nas.training import proxy
-from nas.training.loop import Row
+from nas.training import monitor
+from nas.training.trainer import Row
 
 
 class Display:
@@ -33,7 +33,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def progressed(self, progress: proxy.Progress) -> None:
+    def progressed(self, progress: monitor.Progress) -> None:
         """Show how far the training is."""
         loss = f"{progress.loss:.3f}"
         self.bar.update(self.task, total=progress.steps, completed=progress.step, epoch=progress.epoch, loss=loss)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nas.training.loop import Row
+from nas.training.trainer import Row
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -11,12 +11,12 @@ from nas.datasets import Dataset
 from nas.devices import memory
 from nas.devices.device import mixed_dtype
 from nas.networks.architecture import Architecture
+from nas.training.distributed import Ranks
 from nas.training.pretrained import Pretrained
-from nas.training.ranks import Ranks
 from nas.training.recipe import Recipe
 from nas.training.trained import Inputs
 
-LEAST = 2  # images in a piece of a batch: batch norm takes no single one
+LEAST = 2  # images in a microbatch: batch norm takes no single one
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Training:
     """What is asked for.
 
     origin: what the user calls the network. mean, std: by which pixel values are normalised, one number per channel.
-    pieces: of a batch, each with batch norm statistics of its own. freeze: parts of the features. metric: the column
-    that is shown first.
+    microbatches: of a batch, each with batch norm statistics of its own. freeze: parts of the features. metric: the
+    column that is shown first.
     """
 
     architecture: Architecture
@@ -34,7 +34,7 @@ class Training:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     recipe: Recipe
-    pieces: int
+    microbatches: int
     freeze: int
     pretrained: Pretrained | None
     seed: int
@@ -49,9 +49,10 @@ class Training:
 
     def check(self, ranks: Ranks) -> None:
         """Refuse what cannot end well, before anything is written or trained; raises UserError."""
-        if self.pieces % ranks.world:
+        if self.microbatches % ranks.world:
             raise UserError(
-                f"--pieces {self.pieces}: {ranks.world} processes cannot share so many; give {ranks.world}, or more"
+                f"--microbatches {self.microbatches}: {ranks.world} processes share them evenly; give {ranks.world} or "
+                "a multiple of it"
             )
         parts = len(self.architecture.stages) + 2
         if self.freeze > parts:
@@ -59,25 +60,25 @@ class Training:
                 f"--freeze {self.freeze}: the network has {parts} parts: the stem, {parts - 2} stages, the head"
             )
         images = len(self.data.train_labels)
-        piece = images // self.recipe.batches(images) // self.pieces  # the smallest of an epoch
-        if piece < LEAST:
+        smallest = images // self.recipe.batches(images) // self.microbatches
+        if smallest < LEAST:
             raise UserError(
-                f"--pieces {self.pieces}: a batch of {self.recipe.batch_size} has {piece} images in each, batch norm "
-                f"needs {LEAST}; give fewer pieces or a larger --batch-size"
+                f"--microbatches {self.microbatches}: a batch of {self.recipe.batch_size} has {smallest} images in "
+                f"each, batch norm needs {LEAST}; give fewer microbatches or a larger --batch-size"
             )
-        self._check_memory(piece, ranks)
+        self._check_memory(smallest, ranks)
 
-    def _check_memory(self, piece: int, ranks: Ranks) -> None:
-        where = str(ranks.where)
+    def _check_memory(self, size: int, ranks: Ranks) -> None:
+        where = str(ranks.device)
         free, arch = memory.available(where), self.architecture.at(self.data.image_size)
-        half = 2 if mixed_dtype(ranks.where) else 1  # of what is saved for the backward pass, most is half as wide
-        need = memory.training_memory(arch, piece) // half
+        half = 2 if mixed_dtype(ranks.device) else 1  # of what is saved for the backward pass, most is half as wide
+        need = memory.training_memory(arch, size) // half
         if need > free:
-            enough = self.pieces * -(-need // max(free, 1))
+            enough = self.microbatches * -(-need // max(free, 1))
             raise UserError(
-                f"--batch-size {self.recipe.batch_size}: {piece} images of {self.data.image_size} px at a time need "
+                f"--batch-size {self.recipe.batch_size}: {size} images of {self.data.image_size} px at a time need "
                 f"more than {format_count(need)}B to train on, {format_count(free)}B are free on {where}; "
-                f"cut batches into pieces (--pieces {enough} or more), or make them smaller"
+                f"cut batches into microbatches (--microbatches {enough} or more), or make them smaller"
             )
 
 

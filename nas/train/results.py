@@ -17,9 +17,8 @@ from nas.plots import training as pictures
 from nas.runs.lookup import NETWORK
 from nas.train.question import Training
 from nas.training import trained
-from nas.training.loop import CHECKPOINT, Ended, Row
-from nas.training.measure import Measured
-from nas.training.trainee import Trainee
+from nas.training.evaluate import Metrics
+from nas.training.trainer import CHECKPOINT, Row, Trainer, TrainResult
 
 REDRAWN = 10.0  # seconds between two pictures of a curve that grows, at least
 _NAMES = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}  # figures of result.toml that have an error
@@ -49,37 +48,39 @@ def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -
     return known
 
 
-def write_results(path: Path, wanted: Training, trainee: Trainee, ended: Ended) -> None:
+def write_results(path: Path, wanted: Training, trainer: Trainer, result: TrainResult) -> None:
     """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
 
     Pictures come last: a training whose results are saved is done, whatever becomes of its pictures.
     """
-    recipe, measured = wanted.recipe, ended.measured
+    recipe, metrics = wanted.recipe, result.metrics
     kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
     weights = f"{kind} after the last epoch; none was picked by its accuracy"
-    images = f"the {measured.images:,} validation images of {shown(wanted.data.name)}"
-    figures = _figures(measured, images, wanted.metric)
-    write_confusion(path, wanted, measured)
+    images = f"the {metrics.images:,} validation images of {shown(wanted.data.name)}"
+    figures = _figures(metrics, images, wanted.metric)
+    write_confusion(path, wanted, metrics)
     known = write_network(
         path, wanted, {"data": wanted.data.name, "epochs": recipe.epochs, "weights": weights, **figures}
     )
-    trained.save(path / trained.WEIGHTS, known, trainee.averaged.state_dict())
-    made = {"weights": weights, "epochs": recipe.epochs, "steps": trainee.steps, "seconds": ended.rows[-1].seconds}
+    trained.save(path / trained.WEIGHTS, known, trainer.evaluated.state_dict())
+    made = {"weights": weights, "epochs": recipe.epochs, "steps": trainer.steps, "seconds": result.rows[-1].seconds}
+    if trainer.microbatches > wanted.microbatches:
+        made["note"] = f"out of memory: each batch in {trainer.microbatches} microbatches"
     write_atomic(path / RESULT, to_toml({**made, "validation": figures}))
     (path / CHECKPOINT).unlink(missing_ok=True)
     draw_pictures(path, wanted)
 
 
-def write_test(path: Path, data: str, measured: Measured, metric: str) -> None:
+def write_test(path: Path, data: str, metrics: Metrics, metric: str) -> None:
     """Add to result.toml what the network is worth on test images."""
-    figures = _figures(measured, f"the {measured.images:,} test images of {shown(data)}", metric)
+    figures = _figures(metrics, f"the {metrics.images:,} test images of {shown(data)}", metric)
     write_atomic(path / RESULT, to_toml({**read_toml(path / RESULT), "test": figures}))
 
 
-def write_confusion(path: Path, wanted: Training, measured: Measured) -> None:
+def write_confusion(path: Path, wanted: Training, metrics: Metrics) -> None:
     """Write confusion.csv: classes by row, what they were taken for by column."""
     names = list(wanted.data.classes)
-    table = pd.DataFrame(measured.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
+    table = pd.DataFrame(metrics.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
     write_atomic(path / CONFUSION, to_csv(table, index=True))
 
 
@@ -111,6 +112,7 @@ def sentences(path: Path) -> list[str]:
         for part in (result.get(name) for name in ("validation", "test"))
         if part
     ]
+    lines += [str(result["note"])] if "note" in result else []
     return [*lines, f"{path}/: {trained.WEIGHTS} (the {result['weights']}), {NETWORK}, curve.png, confusion.png"]
 
 
@@ -118,16 +120,16 @@ def _with_error(part: Mapping[str, Any], name: str) -> str:
     return f"{_NAMES[name]} {100 * part[name]:.2f} ± {100 * part[f'{name}_error']:.2f} %"
 
 
-def _figures(measured: Measured, part: str, metric: str) -> dict[str, Any]:
+def _figures(metrics: Metrics, part: str, metric: str) -> dict[str, Any]:
     """A table of result.toml, with the metric first."""
-    score = measured.score
+    score = metrics.score
     top1 = {"top1": score.accuracy, "top1_error": score.accuracy_error}
     balanced = {
         "balanced_accuracy": score.balanced_accuracy,
         "balanced_accuracy_error": score.balanced_accuracy_error,
     }
     shares = {**balanced, **top1} if metric in balanced else {**top1, **balanced}
-    return {**shares, "top5": measured.top5, "loss": measured.loss, "images": part}
+    return {**shares, "top5": metrics.top5, "loss": metrics.loss, "images": part}
 
 
 def _network(wanted: Training) -> str:

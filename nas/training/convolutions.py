@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def quicken(model: nn.Module) -> None:
+def use_fast_cpu_convolutions(model: nn.Module) -> None:
     """Let every convolution of a model go the quick way; on CUDA it stays as it is, but for kernels wider than maps."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

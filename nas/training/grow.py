@@ -1,7 +1,7 @@
 """From the weights of one member of a family to a start for another: what both have is copied.
 
 A member that is wider and deeper starts as the same function: new channels feed only new ones, and new blocks begin as
-the identity, as `calm` makes all that end without an activation. Cf. Net2Net (Chen et al. 2015, arXiv 1511.05641),
+the identity, as `zero_init` makes all that end without an activation. Cf. Net2Net (Chen et al. 2015, arXiv 1511.05641),
 which splits channels instead.
 """
 

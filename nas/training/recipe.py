@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from nas.base.errors import UserError
 from nas.base.files import read_toml
 from nas.base.units import check_range
 from nas.networks.architecture import bundled_path, check_keys
-from nas.training.schedule import Schedule, Stage
+from nas.training.schedule import Phase, Schedule
 
 BUNDLED = "nas.search_spaces.recipes"
-DEFAULT, TUNING = "default", "finetune"  # from scratch, from pretrained weights
+DEFAULT, FINETUNE, PROXY = "default", "finetune", "proxy"  # from scratch, from pretrained weights, to rank networks
 OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train. Raises UserError.
 
-    epochs: passes over the training images. batch_size: images per optimizer step. learning_rate: its peak, at this
-    batch size; body_rate: the share of it that all layers but the classifier get, in (0, 1]. weight_decay: not applied
-    to norms and biases. warmup: share of the steps with a rising learning rate; a cosine to 0 follows. clip: largest
-    gradient norm, 0 for any. ema: decay of the running average of the weights, 0 for none.
-    label_smoothing, dropout, drop_path: shares in [0, 1). Images: crop, the least share of the area that a random crop
-    keeps, 1 for none; shift, the largest random translation as a share of the side; flip, whether half are mirrored
-    where the data set allows it; randaugment, the magnitude on torchvision's scale (0 to 30, 0 for none); erase, the
-    share of images with a rectangle blanked; mixup and cutmix, their α, 0 for none, and with both one of them by turns.
+    name: for the reader. epochs: passes over the training images. batch_size: images per optimizer step.
+    learning_rate: its peak, at this batch size; body_rate: the share of it that all layers but the classifier get, in
+    (0, 1]. weight_decay: not applied to norms and biases. warmup: share of the steps with a rising learning rate; a
+    cosine to 0 follows. clip: largest gradient norm, 0 for any. ema: decay of the running average of the weights, 0 for
+    none. label_smoothing, dropout, drop_path: shares in [0, 1). Images: crop, the least share of the area that a random
+    crop keeps, 1 for none; shift, the largest random translation as a share of the side; flip, whether half are
+    mirrored where the data set allows it; randaugment, the magnitude on torchvision's scale (0 to 30, 0 for none);
+    erase, the share of images with a rectangle blanked; mixup and cutmix, their α, 0 for none, and with both one of
+    them at random.
     unfreeze: share of the training after which nothing is frozen any more, 0 to keep frozen what is.
     progressive: a schedule by which the image size, RandAugment, mixup and dropout grow, in place of those here.
     """
 
-    name: str = DEFAULT
+    name: str = field(default=DEFAULT, compare=False)
     epochs: int = 20
     batch_size: int = 64
     optimizer: str = "adamw"
@@ -81,6 +83,23 @@ class Recipe:
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
 
+    @classmethod
+    def of_run(cls, facts: Mapping[str, Any], where: str) -> Recipe:
+        """The recipe of a search by the facts of its run.toml, or the default of searches; raises UserError.
+
+        Older versions did not write all that a recipe has: what is not there was off.
+        """
+        saved = facts.get("proxy")
+        if not isinstance(saved, Mapping):
+            return cls.load(PROXY)
+        known = {"name": PROXY, **{name: saved[name] for name in (f.name for f in fields(cls)) if name in saved}}
+        if "progressive" in facts:
+            known["progressive"] = Schedule.of(facts["progressive"], f"{where}, progressive")
+        try:
+            return cls(**known)
+        except UserError as error:
+            raise UserError(f"{where}, proxy: {error}") from None
+
     def table(self) -> dict[str, Any]:
         """As it stands in run.toml; the schedule has a table of its own there."""
         return asdict(replace(self, progressive=None))
@@ -98,11 +117,11 @@ class Recipe:
         """Steps of an epoch of so many images: batches differ in size by one image at most."""
         return math.ceil(images / self.batch_size)
 
-    def stage(self, progress: float, image_size: int) -> Stage:
+    def phase(self, progress: float, image_size: int) -> Phase:
         """What holds after a share of the steps, in [0, 1), of a training for images of so many pixels."""
         if self.progressive:
             return self.progressive.at(progress, image_size)
-        return Stage(image_size, self.randaugment, self.mixup, self.dropout)
+        return Phase(image_size, self.randaugment, self.mixup, self.dropout)
 
     def frozen(self, progress: float, parts: int) -> int:
         """How many of the `parts` that are frozen at first still are after a share of the epochs: the last go first."""

@@ -10,10 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms.v2 import MixUp, RandAugment
+from torch import nn
 
 from nas.base.errors import UserError
 from nas.base.files import read_toml
@@ -21,12 +18,11 @@ from nas.base.units import check_range
 from nas.networks.architecture import bundled_path, check_keys
 
 BUNDLED = "nas.search_spaces.schedules"
-DRAWN = 8  # images that share one draw of RandAugment: torchvision applies a draw to a whole batch
 SMALLEST = 8  # pixels
 
 
 @dataclass(frozen=True)
-class Stage:
+class Phase:
     """A part of a training: image size in pixels, RandAugment's magnitude (torchvision's, 0 to 30), mixup's α, dropout.
 
     Magnitude 0 is no RandAugment at all, α = 0 no mixup.
@@ -37,27 +33,11 @@ class Stage:
     mixup: float
     dropout: float
 
-    def regularize(self, model: nn.Module) -> None:
+    def set_dropout(self, model: nn.Module) -> None:
         """Set the dropout of a model."""
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self.dropout
-
-    def augmented(self, pixels: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-        """A batch as this stage trains on it: uint8 [n, h, w, c], int64 [n] -> float [n, size, size, c], labels.
-
-        Labels become float [n, classes] where images are mixed. All that is random is drawn from torch's own generator.
-        """
-        images = pixels.permute(0, 3, 1, 2)
-        if self.randaugment:
-            augment = RandAugment(magnitude=self.randaugment)
-            images = torch.cat([augment(part) for part in torch.split(images, DRAWN)])
-        images = images.float()
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        if self.mixup:
-            images, labels = MixUp(alpha=self.mixup, num_classes=num_classes)(images, labels)
-        return images.permute(0, 2, 3, 1), labels
 
 
 @dataclass(frozen=True)
@@ -65,7 +45,7 @@ class Schedule:
     """The stages of a training as columns of equal length, one entry a stage. Raises UserError.
 
     until: the share of all steps at which a stage ends, rising to 1. size: relative to the last, which stands for the
-    image size that is trained for; never falling. randaugment, mixup, dropout: as in `Stage`.
+    image size that is trained for; never falling. randaugment, mixup, dropout: as in `Phase`.
     """
 
     name: str
@@ -117,11 +97,11 @@ class Schedule:
         sizes = [self.at(until - 1e-9, image_size).size for until in self.until]
         return f"progressive {self.name}: training images of {', '.join(map(str, sizes))} px by turns"
 
-    def at(self, progress: float, image_size: int) -> Stage:
-        """The stage after a share of the steps, in [0, 1), of a training for images of so many pixels."""
+    def at(self, progress: float, image_size: int) -> Phase:
+        """The phase after a share of the steps, in [0, 1), of a training for images of so many pixels."""
         i = next(i for i, end in enumerate(self.until) if progress < end)
         pixels = max(min(SMALLEST, image_size), round(image_size * self.size[i] / self.size[-1]))
-        return Stage(pixels, self.randaugment[i], self.mixup[i], self.dropout[i])
+        return Phase(pixels, self.randaugment[i], self.mixup[i], self.dropout[i])
 
 
 _RANGES = (

@@ -143,7 +143,7 @@ def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
 
     Who created the study says what it is of; the others wait for that, but not forever: that process may be gone.
     """
-    compared = {"arguments", "latency", *FINGERPRINTED}
+    compared = {"arguments", "proxy", "progressive", "latency", *FINGERPRINTED}
     mine = {key: value for key, value in facts.items() if key in compared}
     for _ in range(0 if created else _TRIES):
         if saved := study.user_attrs.get(_RUN):

@@ -26,7 +26,10 @@ Direction = Literal["maximize", "minimize"]
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
 # What arguments are that older versions did not have.
-FORMERLY = {"metric": "accuracy", "resize": "crop"}
+FORMERLY = {"metric": "accuracy", "resize": "crop", "recipe": "proxy"}
+
+# Arguments that older versions called otherwise.
+RENAMED = {"pieces": "microbatches"}
 
 # Options of nas.search that older versions had.
 REMOVED = ("early_stopping", "progressive")
@@ -105,7 +108,8 @@ def _command(facts: Mapping[str, Any]) -> str:
 
 def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
-    old, new = saved.get("arguments", {}), facts["arguments"]
+    old = {RENAMED.get(key, key): value for key, value in saved.get("arguments", {}).items()}
+    new = facts["arguments"]
     if gone := removed_option(old):
         return f"this run was started with {gone}, which nas.search no longer has; choose another --run NAME"
     for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
@@ -120,9 +124,10 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     for table, what in FINGERPRINTED.items():
         if saved.get(table, {}).get("fingerprint") != facts.get(table, {}).get("fingerprint"):
             return f"the {what} has changed since this run was started; choose another --run NAME"
-    for key, before in saved.get("recipe", {}).items():
-        if (now := facts["recipe"].get(key)) != before:
-            return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
+    for table in ("recipe", "proxy"):
+        for key, before in saved.get(table, {}).items():
+            if (now := facts.get(table, {}).get(key)) != before:
+                return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
     if saved.get("progressive") != facts.get("progressive"):
         return "the schedule of its recipe (progressive) has changed since then; choose another --run NAME"
     return ""

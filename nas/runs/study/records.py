@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.networks.architecture import Architecture
-from nas.training.evaluate import Job
+from nas.training.proxy import Job
 
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),

@@ -19,8 +19,8 @@ from nas.base.metrics import METRICS
 from nas.runs.study.records import CURVES
 from nas.runs.study.sharing import Heartbeat, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
-from nas.training.evaluate import Failed, Job, Proxy, Result, failed
-from nas.training.proxy import Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Result, failed
 
 POLL = 3.0  # seconds between looks at what other processes have done
 IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
@@ -64,7 +64,6 @@ def run_trials(
     values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
     ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
     are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
-
     A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
     this call, by their numbers, have all failed.
     """

@@ -28,8 +28,8 @@ from nas import datasets
 from nas.base.errors import RunFailed, UserError
 from nas.datasets import Source
 from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
-from nas.training.evaluate import Failed, Job, Proxy, Report, Result, evaluate, load_data
-from nas.training.proxy import Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Report, Result, load_data, run_job
 
 PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for an actor that waits
 DEVICES = ("auto", "cpu", "cuda")
@@ -278,7 +278,7 @@ class Trainer:
     def train(self, job: Job) -> Iterator[Progress | Result]:
         """Train a job: gives its progress as it goes on, and at last its result."""
         messages: SimpleQueue[Progress | Future[Result]] = SimpleQueue()
-        ended = self.thread.submit(evaluate, self.proxy, job, lambda _, progress: messages.put(progress))
+        ended = self.thread.submit(run_job, self.proxy, job, lambda _, progress: messages.put(progress))
         ended.add_done_callback(messages.put)
         while isinstance(item := messages.get(), Progress):
             yield item

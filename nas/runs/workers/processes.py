@@ -19,8 +19,8 @@ import torch
 from nas.base.errors import UserError
 from nas.base.machine import available_cores, default_threads, torch_threads
 from nas.devices.device import pick_device
-from nas.training.evaluate import Failed, Job, Proxy, Report, Result, evaluate
-from nas.training.proxy import Progress
+from nas.training.monitor import Progress
+from nas.training.proxy import Failed, Job, Proxy, Report, Result, run_job
 
 MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
 ATTEMPTS = 2  # trainings of a job whose worker dies
@@ -58,7 +58,7 @@ def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
     """
     if workers == 1:
         with torch_threads(default_threads()):
-            yield lambda job: _ended(evaluate(proxy, job, report))
+            yield lambda job: _ended(run_job(proxy, job, report))
         return
     threads = max(1, available_cores() // workers)
     gpus = torch.cuda.device_count() if proxy.device == "cuda" else 0
@@ -193,7 +193,7 @@ def _serve(proxy: Proxy, threads: int, pipe: Connection) -> None:
         while True:
             job = pipe.recv()
             try:
-                answer: Result | Exception = evaluate(proxy, job, lambda _, progress: pipe.send(progress))
+                answer: Result | Exception = run_job(proxy, job, lambda _, progress: pipe.send(progress))
             except UserError as error:
                 answer = UserError(str(error))  # one of a class that takes other arguments could not be sent
             pipe.send(answer)

@@ -20,7 +20,7 @@ from nas.devices.device import pick_device
 class Ranks:
     """This process, number `rank` of `world`, and the device that is its own."""
 
-    where: torch.device
+    device: torch.device
     rank: int = 0
     world: int = 1
 
@@ -29,18 +29,18 @@ class Ranks:
         """Whether it is the one that speaks and writes."""
         return self.rank == 0
 
-    def summed(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def told(self, message: bytes) -> bytes:
+    def broadcast(self, message: bytes) -> bytes:
         """What the first process has, in all of them."""
         if self.world == 1:
             return message
-        size = self.summed(torch.tensor(len(message) if self.first else 0, device=self.where))
-        content = torch.zeros(int(size), dtype=torch.uint8, device=self.where)
+        size = self.all_reduce(torch.tensor(len(message) if self.first else 0, device=self.device))
+        content = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
         if self.first and message:
             content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
         if len(content):
