@@ -14,7 +14,7 @@ import typer
 from nas import datasets
 from nas.export.formats import FORMATS
 from nas.networks import architecture, scaling
-from nas.search.__main__ import OBJECTIVES, SAMPLERS
+from nas.search.command import OBJECTIVES, SAMPLERS
 from nas.spaces import space
 from nas.training import recipe
 from nas.training import schedule as progressive
@@ -51,7 +51,7 @@ def options(command: str) -> list[str]:
     """What a command can be told, by the names of its options."""
     module = importlib.import_module(f"nas.{command}.__main__")
     app = typer.Typer(add_completion=False)
-    app.command()(module.main)
+    app.command()(getattr(module, command, None) or module.main)
     found = [
         name
         for one in typer.main.get_command(app).params

@@ -41,10 +41,10 @@ from nas.report import run as runs
 from nas.report.contents import contents
 from nas.runs import study
 from nas.runs.lookup import find_network
-from nas.scale.__main__ import main as scale
-from nas.search.__main__ import main as search
+from nas.scale.command import scale
+from nas.search.command import search
 from nas.spaces.space import SearchSpace
-from nas.train.__main__ import main as train
+from nas.train.command import train
 from nas.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,9 +23,9 @@ from filelock import FileLock
 
 from nas import datasets
 from nas.base.files import file_lock
-from nas.scale.__main__ import main as scale
-from nas.search.__main__ import main as search
-from nas.train.__main__ import main as train
+from nas.scale import scale
+from nas.search import search
+from nas.train import train
 from tests import test_commands
 from tests.conftest import Command
 from tests.test_train import NET

@@ -1,1 +1,5 @@
-"""`python -m nas.search`: the config, the next trial, repeats, the results; the command is in `__main__`."""
+"""A search: its config, the next trial, repeats, the results. `search(space="mnas")` is the command as a function."""
+
+from nas.search.command import search
+
+__all__ = ["search"]

@@ -1,1 +1,5 @@
-"""Full training of one network: a recipe, a run directory, and what a trained network is worth."""
+"""Training one network in full, and what it is worth. `train("efficientnet_b0", data="images")` is the command."""
+
+from nas.train.command import train
+
+__all__ = ["train"]

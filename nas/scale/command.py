@@ -1,0 +1,194 @@
+"""`python -m nas.scale`: find α, β, γ for a baseline on a grid by proxy training, and scale it into a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import to_toml, write_atomic
+from nas.base.metrics import option_of
+from nas.base.units import format_count, nearest, parse_count, parse_duration
+from nas.datasets import Source
+from nas.networks import scaling
+from nas.networks.scaling import Coefficients, Member
+from nas.runs import study
+from nas.runs.workers import make_workers
+from nas.scale.baseline import find_baseline
+from nas.scale.config import MATCHES, Budget, Scaling
+from nas.scale.family import Family, write_family
+from nas.scale.grid import Contest, best_of_grid
+from nas.scale.rules import Comparison, best_rule
+from nas.scale.trainings import Trainings
+from nas.training.proxy import Proxy, load_data
+
+PHI = "3"
+
+
+def scale(
+    phi: Annotated[
+        str | None, typer.Option(help="Write the family from φ = 0 to this φ, or a range like 0..7.  [default: 3]")
+    ] = None,
+    madds: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to so many MAdds, like 1.2G.")] = None,
+    params: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to so many parameters.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Instead of --phi: scale up to this latency as measured here, like 5ms.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A run's name, a .toml file or a bundled name.  [default: the newest run's]")
+    ] = None,
+    rule: Annotated[
+        str, typer.Option(help="compound, depth, width, resolution, fast, weights like d1_w8_r1, or auto: the best.")
+    ] = "compound",
+    coefficients: Annotated[str | None, typer.Option(help="α,β,γ such as 1.2,1.1,1.15: skips the grid.")] = None,
+    target: Annotated[float, typer.Option(help="What α·β²·γ² should be.")] = 2.0,
+    step: Annotated[float, typer.Option(help="The grid's step.")] = 0.1,
+    tolerance: Annotated[float, typer.Option(help="How far α·β²·γ² may be from it; the paper's is 0.08 off.")] = 0.08,
+    match: Annotated[
+        str, typer.Option(help="Whether nominal or counted MAdds meet the target; counted moves a few pixels for it.")
+    ] = "nominal",
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each finalist, rule or member.")] = 3,
+    train: Annotated[bool, typer.Option("--train", help="Train the members by proxy and draw their accuracy.")] = False,
+    measure: Annotated[bool, typer.Option(help="Measure the members' latency on this device.")] = True,
+    data: Annotated[str | None, typer.Option(help="Data for the proxy.  [default: the run's]")] = None,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How networks are trained: a bundled recipe or a .toml file.  [default: the run's, or proxy]"
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
+    run: Annotated[str | None, typer.Option(help="Where results go.  [default: the baseline's run or name]")] = None,
+    storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's study.db.")] = None,
+    metric: cli.RunsMetricOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="[default: the run's]")] = None,
+    workers: cli.WorkersOption = None,
+    ray: cli.RayOption = None,
+    gpus_per_trial: cli.GpusPerTrialOption = None,
+    device: cli.DeviceOption = "auto",
+) -> list[Member]:
+    """Scale a baseline into a family.
+
+    Without --coefficients, each α, β, γ ≥ 1 on a grid with α·β²·γ² near the target is tried: φ = 1 networks are
+    trained by proxy, the better half for longer, the finalists from several seeds, and the best is taken. Results are
+    in runs/NAME/scale: grid.csv, grid.png, family.csv, family.png, phi_0.toml, … The same command again continues.
+    """
+    if match not in MATCHES:
+        raise UserError(f"--match {match[:40]!r}: {nearest(match[:40], MATCHES)}")
+    budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
+    given = given_coefficients(rule, coefficients, target)
+
+    def source(arguments: Mapping[str, Any]) -> Source:
+        return Source.of(arguments, datasets.DEFAULT, data, resize, skip_broken, recheck)
+
+    found = find_baseline(baseline, run, source, recipe, epochs, seed, metric)
+    all_workers = make_workers(device, workers, ray, gpus_per_trial)
+    if latency is not None:
+        all_workers.check_here("--latency")
+    elif measure:
+        all_workers.check_here("--measure (--no-measure leaves it out)")
+    config = Scaling(
+        found,
+        rule,
+        given,
+        target,
+        step,
+        tolerance,
+        match,
+        () if budget else tuple(scaling.parse_phis(PHI if phi is None else phi)),
+        budget,
+        seeds,
+        Proxy(found.data, found.recipe, all_workers.device),
+        all_workers,
+    )
+    config.check()
+    arguments = {
+        **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
+        **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
+        **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train},
+        **found.data.arguments(),
+        **{"recipe": recipe, "epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
+        **{"run": run, "no_measure": not measure},
+    }
+    return run_scaling(config, arguments, train, measure, storage)
+
+
+def run_scaling(
+    config: Scaling, arguments: dict[str, object], train: bool, measure: bool, storage: str | None
+) -> list[Member]:
+    """Find the coefficients if need be, write the family, and say how it went; what was trained before is kept."""
+    found = config.found
+    cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
+    cli.say(f"  {found.architecture}")
+    folder = found.path / "scale"
+    with study.locked(found.path, cli.say, shared=storage is not None):
+        folder.mkdir(exist_ok=True)
+        trainings = None
+        if train or config.rule == "auto" or config.given is None:
+            for line in load_data(config.proxy.data).lines:
+                cli.say(line)
+            trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
+            trainings = Trainings(trials, config.proxy, config.workers, config.metric)
+        chosen, rule = config.given, config.rule
+        if chosen is None:
+            assert trainings is not None
+            chosen = best_of_grid(config, trainings, folder)
+        if rule == "auto":
+            assert trainings is not None
+            epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
+            comparison = Comparison(config, chosen, epochs)
+            rule = best_rule(comparison, trainings, folder)
+            chosen = comparison.coefficients[rule]
+        facts = {
+            **{"arguments": arguments, "baseline": found.origin, "rule": rule, "coefficients": asdict(chosen)},
+            "ray": config.workers.table(),
+        }
+        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(config.proxy.device)}))
+        family = Family(config, chosen, rule, config.members(chosen))
+        write_family(family, trainings if train else None, measure, folder)
+    cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")
+    return list(family.members)
+
+
+def parse_budget(limits: dict[str, str | None]) -> Budget | None:
+    """The budget that φ is solved for, None if φ is given or left to its default; raises UserError for two."""
+    given = [name for name, text in limits.items() if text is not None]
+    if len(given) > 1:
+        raise UserError(f"--{' and --'.join(given)} exclude each other: each of them says how far to scale; give one")
+    for name in given:
+        text = str(limits[name])
+        if name != "phi":
+            read = parse_duration if name == "latency" else parse_count
+            return Budget(name, read(text, f"--{name}"), text)
+    return None
+
+
+def given_coefficients(rule: str, coefficients: str | None, target: float) -> Coefficients | None:
+    """The coefficients that the options name; None if a grid has to find them. Raises UserError."""
+    if coefficients is None:
+        if rule in ("compound", "auto"):
+            return None
+        scaling.check_target(target)
+        return scaling.rule_coefficients(rule, target)
+    if rule not in ("compound", "auto"):
+        raise UserError(f"--coefficients and --rule {rule} exclude each other; leave out one of them")
+    try:
+        alpha, beta, gamma = (float(text) for text in coefficients.split(","))
+        if not all(0 < value < 100 for value in (alpha, beta, gamma)):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--coefficients {coefficients[:60]!r}: give three positive numbers α,β,γ, like 1.2,1.1,1.15"
+        ) from None
+    try:
+        return Coefficients(alpha, beta, gamma)
+    except UserError as error:
+        raise UserError(f"--coefficients {coefficients[:60]}: {error}") from None

@@ -1,0 +1,273 @@
+"""`python -m nas.search`: search a space by proxy training under a budget, write the front, pick a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import UserError
+from nas.base.files import to_csv, write_atomic
+from nas.base.metrics import metric_of
+from nas.base.units import nearest, parse_count, parse_duration
+from nas.datasets import Dataset, Source
+from nas.devices import latency
+from nas.runs import study
+from nas.runs.display import Display
+from nas.runs.lookup import default_name, run_path
+from nas.runs.run import Run
+from nas.runs.workers import make_workers
+from nas.search import rerun
+from nas.search.config import OBJECTIVES, Search
+from nas.search.proposals import ask, make_sampler, prepare, seconds_left
+from nas.search.repeats import make, open_repeats
+from nas.search.results import measured, print_summary, write_results, write_sensitivity
+from nas.spaces.budgets import Bounds
+from nas.spaces.space import SearchSpace, budget
+from nas.training.proxy import Proxy, load_data
+from nas.training.recipe import PROXY, Recipe
+
+TRIALS = 24
+CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
+CONFIRMED_FROM = 16
+SAMPLERS = ("auto", "tpe", "nsga2", "random")
+REWARDS = ("v1", "v2")
+
+
+def search(
+    space: Annotated[str, typer.Option(help="A bundled space (mnas, efficientnet_v1, …) or a .toml file.")] = "mnas",
+    data: Annotated[str, typer.Option(help="A data set's name, or a folder train/CLASS/*.")] = datasets.DEFAULT,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
+    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: space and data]")] = None,
+    trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="How networks are trained: a bundled recipe or a .toml file.")] = PROXY,
+    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Then train the front and what is near so often again.  [default: 1 from 16 trials on, else 0]",
+        ),
+    ] = None,
+    objectives: Annotated[
+        str,
+        typer.Option(
+            help="accuracy (by --metric) and one or two of madds, flops, params, activations, latency, train_time."
+        ),
+    ] = "accuracy,madds",
+    metric: cli.MetricOption = "accuracy",
+    max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
+    min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
+    reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
+    target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
+    sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
+    workers: cli.WorkersOption = None,
+    ray: cli.RayOption = None,
+    gpus_per_trial: cli.GpusPerTrialOption = None,
+    storage: Annotated[str | None, typer.Option(help="A database URL instead of study.db, for many machines.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    device: cli.DeviceOption = "auto",
+    like: Annotated[
+        Path | None,
+        typer.Option("--from", is_eager=True, callback=rerun.defaults, help="Repeat a run: its run.toml."),
+    ] = None,
+) -> Run:
+    """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
+
+    One training tells a network's accuracy only roughly: --confirm repeats, with other seeds and after the time
+    budget, those on the front and those that may well belong there (probability 1/4), and the front and the baseline
+    are then those of the means. The same command again continues the run. Results are in runs/NAME: trials.csv,
+    repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
+    """
+    found = SearchSpace.load(space)
+    chosen = Recipe.load(recipe)
+    chosen = replace(chosen, epochs=epochs or chosen.epochs)
+    most, least, params = (
+        _count(text, option)
+        for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
+    )
+    bounds = budget(most, least, params)
+    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
+    if sampler not in SAMPLERS:
+        raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
+    if reward not in REWARDS:
+        raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
+    chosen_objectives = _objectives(objectives)
+    source = Source.of({}, data, None, resize, skip_broken, recheck)
+    images = load_data(source)
+    all_workers = make_workers(device, workers, ray, gpus_per_trial)
+    if "latency" in chosen_objectives:
+        all_workers.check_here("--objectives latency")
+    config = Search(
+        found,
+        bounds,
+        chosen_objectives,
+        reward,
+        _count(target_madds, "--target-madds") or _default_target(found, bounds),
+        sampler,
+        trials,
+        parse_duration(time_budget, "--time-budget") if time_budget else None,
+        seed,
+        Proxy(source, chosen, all_workers.device),
+        all_workers,
+        (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
+        shared=storage is not None,
+        metric=metric_of(metric),
+    )
+    path = run_path(run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name])))
+    arguments = {
+        "space": space,
+        **source.arguments(),
+        "trials": trials,
+        "time_budget": time_budget,
+        "confirm": config.confirm,
+        "recipe": recipe,
+        "epochs": chosen.epochs,
+        "objectives": list(config.objectives),
+        "metric": metric,
+        "max_madds": most,
+        "min_madds": least,
+        "max_params": params,
+        "reward": reward,
+        "target_madds": config.target_madds,
+        "sampler": sampler,
+        "seed": seed,
+        "workers": all_workers.count,
+        "device": device,
+    }
+    known = facts(config, arguments, images)
+    if like:
+        cli.say(f"as {like}, but for:")
+        for difference in rerun.differences(like, known) or ["nothing"]:
+            cli.say(f"  {difference}")
+    run_search(config, path, known, images, storage)
+    return Run(path)
+
+
+def facts(config: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
+    """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
+    space, recipe = config.space, config.proxy.recipe
+    return {
+        "arguments": arguments,
+        "space": {
+            "name": space.name,
+            "size": str(space.size),
+            "fingerprint": space.fingerprint,
+        },
+        "data": images.table(),
+        "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
+        "proxy": {
+            **recipe.table(),
+            "image_size": images.image_size,
+            "classes": images.num_classes,
+        },
+        "latency": asdict(latency.Conditions.here(config.proxy.device)) if "latency" in config.objectives else None,
+        "ray": config.workers.table(),
+        **study.environment(config.proxy.device),
+    }
+
+
+def run_search(config: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
+    """Run or continue a search in its directory, and say how it went."""
+    shown = study.shown_url(storage) if storage else None
+    with study.locked(path, cli.say, config.shared):
+        begun = study.check_arguments(path, known, storage)
+        if "latency" in config.objectives:
+            file = path / "latency.csv"
+            config = replace(config, latencies=latency.kept(file, config.space, config.proxy.device, begun, cli.say))
+        trials = study.open_study(path, path.name, config.directions, make_sampler(config, 0), storage, begun, known)
+        if not begun:
+            if trials.get_trials(deepcopy=False) and not storage:
+                raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
+            study.write_run(path, {"storage": shown, **known})
+        else:
+            study.extend_run(path, known)
+        repeats = open_repeats(path, storage)  # there may be some of a larger --confirm than that of now
+        done = len(study.finished(trials))
+        cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {config.trials} trials done")
+        if shown:
+            cli.say(f"storage {shown}: the same command on other machines joins in")
+        cli.say(f"space {config.space.name}: {config.space.size:,} networks")
+        for line in images.lines:
+            cli.say(line)
+        cli.say(
+            f"costs are counted at {config.space.resolution} px and 1000 classes; the proxy trains "
+            f"{images.num_classes} classes at {images.image_size} px, recipe {config.proxy.recipe.name}, epochs: "
+            f"{config.proxy.recipe.epochs}, {config.workers}"
+        )
+        if schedule := config.proxy.recipe.progressive:
+            cli.say(schedule.sentence(images.image_size))
+        if "train_time" in config.objectives:
+            cli.say(
+                f"train_time: seconds of a training step of {config.proxy.recipe.batch_size} images as measured on "
+                f"{config.workers.place} with {config.workers.count} trials side by side: it compares within this run "
+                "only"
+            )
+
+        def limit() -> float:
+            return seconds_left(config, study.finished(trials))
+
+        def patient() -> bool:
+            return limit() > 0
+
+        def after() -> str:
+            display.done = len(study.finished(trials))
+            return f"front {len(write_results(config, path, images, trials, repeats).front)}"
+
+        with Display(max(config.trials, done), done, after, limit=limit, metric=config.metric) as display:
+            study.run_trials(
+                trials,
+                lambda: ask(config, trials),
+                lambda trial: prepare(config, trials, trial),
+                lambda attrs: [float(attrs[name]) for name in config.columns],
+                config.proxy,
+                config.workers,
+                display,
+                config.pace,
+                patient,
+            )
+        if config.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
+            make(config, study.table(trials, config.columns), repeats, after)
+        found = write_results(config, path, images, trials, repeats)
+        write_sensitivity(config, path, trials, repeats)
+        if config.latencies:
+            kept = path / "latency_front.csv"
+            found = replace(found, front=measured(found.front, config.latencies.conditions, kept))
+            write_atomic(path / "pareto.csv", to_csv(found.front))
+    print_summary(config, trials, path, found)
+
+
+def _count(text: str | None, option: str) -> int | None:
+    return None if text is None else parse_count(text, option)
+
+
+def _objectives(text: str) -> tuple[str, ...]:
+    names = tuple(word.strip() for word in text.split(","))
+    for name in names:
+        if name not in OBJECTIVES:
+            raise UserError(f"--objectives: unknown {name[:40]!r}; {nearest(name[:40], OBJECTIVES)}")
+    if "accuracy" not in names or len(set(names)) < len(names) or len(names) > 3:
+        raise UserError(
+            f"--objectives {text[:60]!r}: name accuracy and at most two of {', '.join(OBJECTIVES[1:])}, once each"
+        )
+    return names
+
+
+def _default_target(space: SearchSpace, bounds: Bounds) -> int:
+    """T of the reward where none is given: the space's own, else the median of its feasible networks."""
+    if space.target_madds:
+        return space.target_madds
+    return int(np.quantile(space.costs(space.draw_codes(1001, 0, bounds))["madds"], 0.5))

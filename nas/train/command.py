@@ -1,0 +1,332 @@
+"""`python -m nas.train`: train one network in full, and say what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from nas import datasets
+from nas.base import cli
+from nas.base.errors import RunFailed, UserError, check_installed, first_line
+from nas.base.files import read_toml
+from nas.base.machine import default_threads, torch_threads
+from nas.base.metrics import metric_of, option_of
+from nas.base.units import format_count
+from nas.datasets import Dataset, Source, Stored
+from nas.datasets.batches import Images, images_of
+from nas.devices.device import out_of_memory
+from nas.networks.module import Network, zero_init
+from nas.runs import study
+from nas.runs.lookup import default_name, find_network, find_run, run_path
+from nas.runs.run import Run
+from nas.train.display import Display
+from nas.train.events import Events, write_events
+from nas.train.question import Training, parse_freeze
+from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
+from nas.training import trained
+from nas.training.distributed import Ranks, joined
+from nas.training.evaluate import Diverged, evaluate
+from nas.training.pretrained import TORCHVISION, Pretrained, begin_with, read_pretrained
+from nas.training.recipe import DEFAULT, FINETUNE, Recipe
+from nas.training.trainer import CHECKPOINT, Row, Task, Trainer
+from nas.training.trainer import train as run_trainer
+
+
+def train(
+    network: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's name, RUN:TRIAL, a .toml file, a bundled name, or block strings in quotes.  "
+            "[default: the newest run's baseline]"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set's name, or a folder train/CLASS/*.  [default: the run's]")
+    ] = None,
+    resize: cli.ResizeOption = None,
+    skip_broken: cli.SkipBrokenOption = None,
+    recheck: cli.RecheckOption = False,
+    run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: NETWORK-DATA-train]")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A bundled recipe or a .toml file.  [default: default, or finetune with --pretrained]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=100_000, help="[default: the recipe's]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, max=1_000_000, help="The learning rate follows.  [default: the recipe's]")
+    ] = None,
+    microbatches: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Compute each batch in so many parts, to save memory.  [default: 1]"),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels.  [default: the data's; of a folder, the network's resolution at most]")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Start from weights: torchvision, a training's directory, a .safetensors or a .pth file."),
+    ] = None,
+    freeze: Annotated[
+        str, typer.Option(help="Keep as they are: features, or so many of their parts from the stem on, or none.")
+    ] = "none",
+    unfreeze: Annotated[
+        float | None,
+        typer.Option(help="Free them again, the last first, within this share of the epochs.  [default: the recipe's]"),
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
+    ] = False,
+    metric: cli.RunsMetricOption = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the curve for TensorBoard too: tensorboard --logdir runs.")
+    ] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile make each step faster.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    device: cli.DeviceOption = "auto",
+) -> Run:
+    """Train a network in full and measure it on the validation images.
+
+    Results are in runs/NAME: weights.safetensors (nas.load("runs/NAME") gives the network), network.toml, curve.csv,
+    curve.png, confusion.csv, confusion.png, result.toml; with --tensorboard event files of TensorBoard. The same
+    command again continues a training that was interrupted, to the same weights. Several GPUs: torchrun
+    --nproc-per-node 8 -m -- nas.train and the same arguments.
+    """
+    if tensorboard:
+        check_installed("--tensorboard", "tensorboard", "tensorboard")
+    with joined(device) as ranks:
+        found = find_network(network)
+        source = Source.of(found.facts.get("arguments", {}), datasets.DEFAULT, data, resize, skip_broken, recheck)
+        measured = metric_of(metric, found.facts)
+        chosen = Recipe.load(recipe or (FINETUNE if pretrained else DEFAULT))
+        chosen = replace(chosen if batch_size is None else chosen.for_batch(batch_size), epochs=epochs or chosen.epochs)
+        chosen = chosen if unfreeze is None else replace(chosen, unfreeze=unfreeze)
+        frozen = parse_freeze(freeze, found.architecture)
+        weights = read_pretrained(pretrained_source(pretrained), found.architecture) if pretrained else None
+        path = run_path(run) if run else None
+        images = shared(
+            ranks,
+            source,
+            partial(
+                datasets.load_source,
+                image_size=image_size,
+                largest=found.architecture.resolution,
+                value_range=weights.value_range if weights else None,
+            ),
+        )
+        path = path or run_path(default_name(found.label, images.name, trained=True))
+        chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
+        held = (
+            datasets.load_test(source.name, images, skip_broken=source.skip_broken) if test else None
+        )  # refused before anything is written
+        training, validation = images_of(images, None, ranks.device)
+        if weights:
+            training, validation = (normalised_as(part, weights) for part in (training, validation))
+        wanted = Training(
+            found.architecture,
+            found.origin,
+            images,
+            tuple(training.mean.flatten().tolist()),
+            tuple(training.std.flatten().tolist()),
+            chosen,
+            microbatches or ranks.world,
+            frozen,
+            weights,
+            seed,
+            compiled,
+            measured,
+        )
+        wanted.check(ranks)
+        arguments = {
+            **source.arguments(),
+            **{"recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
+            **{
+                "microbatches": wanted.microbatches,
+                "image_size": images.image_size,
+                "compile": compiled or None,
+                "seed": seed,
+            },
+            **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
+            **{"metric": option_of(measured), "device": device, "processes": ranks.world},
+        }
+        task = Task(
+            training=training,
+            validation=validation,
+            num_classes=images.num_classes,
+            flip=images.flip,
+            recipe=chosen,
+            seed=seed,
+            freeze=wanted.freeze,
+        )
+        model, said = started(wanted)
+        if ranks.first:
+            with study.locked(path, cli.say):
+                begin(wanted, path, facts(wanted, arguments, ranks))
+                introduce(wanted, ranks, path, said)
+                if held:
+                    cli.say(f"test: {held.note}")
+                perform(wanted, task, model, ranks, path, tensorboard)
+                conclude(wanted, path, held, training, ranks)
+        else:
+            perform(wanted, task, model, ranks, path, tensorboard)
+        return Run(path)
+
+
+def pretrained_source(text: str) -> str:
+    """What --pretrained names: torchvision, a run's directory, or a path."""
+    return text if text == TORCHVISION else str(find_run(text) or text)
+
+
+def shared(ranks: Ranks, source: Source, load: Callable[[Source], Dataset]) -> Dataset:
+    """The images, found by the first process; the others read them from where it has stored them.
+
+    Raises UserError as `load` does: where the first one fails, so do the others.
+    """
+    if not ranks.first:
+        stored = Stored.from_json(ranks.handed("data", ""))
+        return load(replace(source, stored=stored, recheck=False))
+    found = None
+    try:
+        found = load(source)
+        return found
+    finally:
+        ranks.handed("data", found.stored.to_json() if found and found.stored else "")
+
+
+def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """What run.toml says: all that is needed to repeat the training."""
+    images, recipe, given = wanted.data, wanted.recipe, wanted.pretrained
+    return {
+        "arguments": arguments,
+        "network": {
+            "origin": wanted.origin,
+            "architecture": str(wanted.architecture),
+            "fingerprint": wanted.architecture.hash,
+        },
+        "data": images.table(),
+        "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
+        "recipe": recipe.table(),
+        "progressive": recipe.progressive.table() if recipe.progressive else None,
+        **study.environment(str(ranks.device)),
+    }
+
+
+def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
+    """Say what is going to be trained."""
+    arch, images, recipe = wanted.architecture, wanted.data, wanted.recipe
+    cost = arch.cost(images.image_size, images.num_classes, images.channels)
+    state = "done" if (path / RESULT).exists() else "continued" if (path / CHECKPOINT).exists() else "new"
+    cli.say(f"training {path}: {state}")
+    cli.say(f"{wanted.origin}: {arch}")
+    for line in images.lines:
+        cli.say(line)
+    cli.say(
+        f"{len(images.train_labels):,} images of {images.image_size} px, {images.num_classes} classes, for which the "
+        f"network has {format_count(cost.params)} parameters and {format_count(cost.madds)} MAdds"
+    )
+    shared = f", {ranks.world} processes" if ranks.world > 1 else ""
+    parts = wanted.microbatches
+    cut = f" in {parts} microbatches, each with batch norm statistics of its own" if parts > 1 else ""
+    cli.say(
+        f"recipe {recipe.name}: {recipe.epochs} epochs, {recipe.optimizer}, batches of {recipe.batch_size}{cut}, on "
+        f"{ranks.device}{shared}"
+    )
+    if recipe.progressive:
+        cli.say(recipe.progressive.sentence(images.image_size))
+    if said:
+        cli.say(said)
+    if wanted.freeze:
+        until = f", part by part free within {recipe.unfreeze:.0%} of the epochs" if recipe.unfreeze else ""
+        cli.say(f"frozen: the first {wanted.freeze} of {len(arch.stages) + 2} parts of the features{until}")
+
+
+def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
+    """Write what is known before the first step; raises UserError where the training was begun in another way."""
+    if not study.check_arguments(path, known):
+        study.write_run(path, known)
+        write_network(path, wanted, {})
+
+
+def perform(wanted: Training, task: Task, model: Network, ranks: Ranks, path: Path, tensorboard: bool) -> None:
+    """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
+    if ranks.broadcast(bytes([(path / RESULT).exists()]))[0]:
+        if tensorboard and ranks.first:
+            write_events(path)
+        return
+    with Display(task.recipe.epochs, ranks.first, wanted.metric) as display, closing(Events(path)) as events:
+
+        def published(rows: list[Row]) -> None:
+            display.published(rows[-1])
+            write_curve(path, wanted, rows)
+            if tensorboard:
+                events.published(rows)
+
+        with torch_threads(default_threads()), reported(wanted, ranks):
+            trainer = Trainer(model, wanted.recipe, ranks, wanted.microbatches, wanted.compiled)
+            result = run_trainer(trainer, task, path / CHECKPOINT, published, display.progressed)
+    if ranks.first:
+        write_results(path, wanted, trainer, result)
+
+
+def conclude(wanted: Training, path: Path, held: Dataset | None, training: Images, ranks: Ranks) -> None:
+    """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
+    images = wanted.data
+    draw_pictures(path, wanted, missing_only=True)  # of a training that was interrupted before they were drawn
+    if held and "test" not in read_toml(path / RESULT):
+        pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
+        part = replace(training, pixels=pixels, labels=held.val_labels)
+        model = trained.load(path).to(ranks.device)
+        write_test(path, images.name, evaluate(model, part, images.num_classes, Ranks(ranks.device)), wanted.metric)
+    for sentence in sentences(path):
+        cli.say(sentence)
+
+
+def started(wanted: Training) -> tuple[Network, str]:
+    """The network as it is before the first step, and what is to be said of that; raises UserError.
+
+    All that is random follows from the seed.
+    """
+    images, recipe = wanted.data, wanted.recipe
+    with torch.random.fork_rng([]):
+        torch.manual_seed(wanted.seed)
+        model = wanted.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
+    zero_init(model)
+    return model, begin_with(model, wanted.pretrained, images.classes) if wanted.pretrained else ""
+
+
+def normalised_as(images: Images, weights: Pretrained) -> Images:
+    """The images, normalised as those were that the weights know."""
+    mean, std = (
+        torch.tensor(values, device=images.mean.device)[:, None, None]
+        for values in weights.statistics(len(images.mean))
+    )
+    return replace(images, mean=mean, std=std)
+
+
+@contextmanager
+def reported(wanted: Training, ranks: Ranks) -> Iterator[None]:
+    """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
+    try:
+        yield
+    except (UserError, RunFailed):
+        raise
+    except Diverged as error:
+        raise RunFailed(f"the training diverged ({error}); give a recipe with a lower learning_rate") from None
+    except Exception as error:  # libraries raise errors of every class
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            tried = ", however small the microbatches" if ranks.world == 1 else ""  # several cannot cut them further
+            more = "" if ranks.world == 1 else f"--microbatches {2 * wanted.microbatches} or more, "
+            raise UserError(
+                f"--batch-size {wanted.recipe.batch_size}: out of memory on {ranks.device}{tried}; give {more}"
+                "a smaller --batch-size or a smaller --image-size"
+            ) from None
+        raise RunFailed(
+            f"the training failed: {type(error).__name__}: {first_line(error)}; the same command continues from its "
+            "last checkpoint"
+        ) from error
