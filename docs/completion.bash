@@ -9,11 +9,11 @@ _nas_options() {
     case $1 in
         nas.compare) echo "--out --seed" ;;
         nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-madds --max-params --min-madds --out --resolution --space --threads" ;;
-        nas.export) echo "--data --images --json --out --to" ;;
+        nas.export) echo "" ;;
         nas.report) echo "--live --out --port" ;;
-        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --ray --recheck --resize --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
-        nas.search) echo "--confirm --data --device --early-stopping --epochs --from --gpus-per-trial --max-madds --max-params --metric --min-madds --no-early-stopping --no-skip-broken --objectives --progressive --ray --recheck --resize --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --workers" ;;
-        nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --metric --no-skip-broken --pieces --pretrained --recheck --recipe --resize --run --seed --skip-broken --tensorboard --test --unfreeze" ;;
+        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --ray --recheck --recipe --resize --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
+        nas.search) echo "--confirm --data --device --epochs --from --gpus-per-trial --max-madds --max-params --metric --min-madds --no-skip-broken --objectives --ray --recheck --recipe --resize --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --workers" ;;
+        nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --metric --microbatches --no-skip-broken --pretrained --recheck --recipe --resize --run --seed --skip-broken --tensorboard --test --unfreeze" ;;
     esac
 }
 
@@ -28,7 +28,7 @@ _nas_values() {
         --pretrained) echo "torchvision" ;;
         --progressive) echo "default efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s" ;;
         --ray) echo "auto" ;;
-        --recipe) echo "default efficientnet_v1 efficientnet_v2 finetune" ;;
+        --recipe) echo "default efficientnet_v1 efficientnet_v2 finetune proxy" ;;
         --reward) echo "v1 v2" ;;
         --rule) echo "auto compound depth width resolution fast" ;;
         --sampler) echo "auto tpe nsga2 random" ;;

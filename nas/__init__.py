@@ -10,12 +10,14 @@ from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
+    from nas.runs.run import Run
     from nas.selection.sampler import Sampler
     from nas.training.trained import load
 
-__all__ = ["Architecture", "Cost", "Sampler", "SearchSpace", "Stage", "UserError", "load"]
+__all__ = ["Architecture", "Cost", "Run", "Sampler", "SearchSpace", "Stage", "UserError", "load"]
 
-_LATE = {"Sampler": "nas.selection.sampler", "load": "nas.training.trained"}  # what needs torch or Optuna: its module
+# What needs pandas, torch or Optuna, and its module
+_LATE = {"Run": "nas.runs.run", "Sampler": "nas.selection.sampler", "load": "nas.training.trained"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,8 @@ def main() -> None:
     """Run the command that the first argument names; exit code 2 for another one."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print("usage: nas COMMAND [OPTIONS], nas COMMAND --help")
-        print("\n".join(f"  {command:8} {what}" for command, what in COMMANDS.items()))
+        listed = "\n".join(f"  {command:8} {what}" for command, what in COMMANDS.items())
+        print(f"usage: nas COMMAND [OPTIONS], nas COMMAND --help\n{listed}")
     elif name in COMMANDS:
         sys.argv = [f"nas {name}", *sys.argv[2:]]
         runpy.run_module(f"nas.{name}", run_name="__main__")
