@@ -625,9 +625,6 @@ def test_a_run_with_options_that_are_gone(command: Command, here: Path, images: 
             assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
             assert f"{option}, which nas.search no longer has" in ended.err
         assert command("report", "r").code == 0
-    ended = command("scale", "--baseline", "r", "--phi", "1")
-    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
-    assert "--progressive, which nas.search no longer has" in ended.err
 
 
 def test_help_names_every_option_of_the_contract(command: Command) -> None:

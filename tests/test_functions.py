@@ -16,7 +16,7 @@ from nas.train import train
 
 def test_a_search_its_family_and_a_training(here: Path, images: Path) -> None:
     run = search(space="small.toml", data=str(images), trials=3, epochs=1, workers=1, device="cpu", max_madds=400_000)
-    assert run.path == Path("runs/small-images")
+    assert run.path.parent == Path("runs")
     pd.testing.assert_frame_equal(run.trials, pd.read_csv(run.path / "trials.csv", index_col=False))
     assert set(run.front["trial"]) <= set(run.trials["trial"])
     assert str(run.baseline) in set(run.front["architecture"])
@@ -31,7 +31,7 @@ def test_a_search_its_family_and_a_training(here: Path, images: Path) -> None:
 def test_a_mistake_is_a_user_error(here: Path, images: Path) -> None:
     with pytest.raises(UserError, match="unknown search space"):
         search(space="nope")
-    with pytest.raises(UserError, match="no trials|cannot be read"):
+    with pytest.raises(UserError, match=r"trials\.csv: cannot be read"):
         nas.Run(here).trials  # noqa: B018
 
 

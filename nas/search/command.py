@@ -174,6 +174,7 @@ def facts(config: Search, arguments: Mapping[str, Any], images: Dataset) -> dict
             "image_size": images.image_size,
             "classes": images.num_classes,
         },
+        "progressive": recipe.progressive.table() if recipe.progressive else None,
         "latency": asdict(latency.Conditions.here(config.proxy.device)) if "latency" in config.objectives else None,
         "ray": config.workers.table(),
         **study.environment(config.proxy.device),
