@@ -40,13 +40,14 @@ from PIL import Image
 from nas import Architecture, Sampler, SearchSpace, Stopper
 from nas.datasets import Dataset
 from nas.selection.pareto import hypervolume
-from nas.training.proxy import Recipe, train
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 
 KEPT = Path(__file__).resolve().parent / "early_stopping"
 SPACES = {"mnas": "mnas", "small": str(KEPT / "small.toml")}
 IMAGES = {"mnas": 3000, "small": 1500}  # to train on
 NETWORKS, BUDGET, VAL = 100, 400e6, 1500
-RECIPE = Recipe(epochs=8, image_size=16)
+RECIPE = replace(Recipe.load("proxy"), epochs=8)
 SEEDS = 50
 ETAS = (0, 2, 3, 4)  # 0: no stopping
 ORDERS = ("random", "nas.Sampler")
@@ -67,7 +68,7 @@ def record(name: str, part: int, of: int) -> None:
             continue
         arch = space.sample(seed=i, max_madds=BUDGET)
         began = time.process_time()
-        outcome = train(arch, data, RECIPE, 0, "cpu")
+        outcome = train_proxy(arch, data, RECIPE, 0, "cpu", image_size=16)
         row = {
             "network": i,
             "madds": arch.cost().madds,
