@@ -44,8 +44,9 @@ from nas.runs.workers import Workers
 from nas.search.config import Search
 from nas.search.proposals import ask, make_sampler, prepare
 from nas.search.results import write_results
-from nas.training.evaluate import Job, Proxy, load_data
-from nas.training.proxy import Outcome, Progress, Recipe
+from nas.training.monitor import Progress
+from nas.training.proxy import Job, Outcome, Proxy, load_data
+from nas.training.recipe import Recipe
 
 WORKERS = (1, 8, 64, 512)
 TOLD = (50, 1000, 10_000)  # finished trials that a study holds when it is measured
@@ -68,7 +69,7 @@ def make_config(workers: int = 1, shared: bool = True) -> Search:
         trials=10**6,
         time_budget=None,
         seed=0,
-        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe(), "cpu"),
+        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe.load("proxy"), "cpu"),
         workers=Workers(workers, "cpu"),
         shared=shared,
     )

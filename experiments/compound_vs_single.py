@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -35,7 +36,8 @@ from nas.devices import memory
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
 from nas.scale.halving import gap, margin, noise
-from nas.training.proxy import Recipe, train
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).resolve().parent / "compound_vs_single"
@@ -46,7 +48,7 @@ RULES = ("compound", "depth", "width", "resolution", "fast")
 BASELINE = Architecture.parse(
     "30px stem16 ds_r1_k3_s1_e1_c16 ir_r3_k3_s2_e3_c24 ir_r5_k3_s2_e3_c40 ir_r2_k3_s1_e3_c64 head160"
 )
-RECIPE = Recipe(epochs=5, shift=0.1)
+RECIPE = replace(Recipe.load("proxy"), epochs=5, shift=0.1)
 
 
 def encoded(part: str) -> tuple[list[bytes], list[int]]:
@@ -106,9 +108,8 @@ def train_part(part: int, of: int) -> None:
             continue
         member = members[rule, factor]
         arch = member.architecture
-        recipe = Recipe(epochs=RECIPE.epochs, shift=RECIPE.shift, image_size=arch.resolution)
         began = time.process_time()
-        outcome = train(arch, data, recipe, seed, "cpu")
+        outcome = train_proxy(arch, data, RECIPE, seed, "cpu", image_size=arch.resolution)
         cost = arch.cost()
         row = {
             **{"rule": rule, "factor": factor, "seed": seed, "accuracy": outcome.accuracy},

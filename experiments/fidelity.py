@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib import metadata
 from itertools import combinations
@@ -36,9 +36,11 @@ from nas import Architecture, SearchSpace
 from nas.base.machine import available_cores
 from nas.datasets import Dataset, split
 from nas.plots import figures as plots
-from nas.training.proxy import Recipe, train
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 
 KEPT = Path(__file__).resolve().parent / "fidelity"
+RECIPE = Recipe.load("proxy")
 NETWORKS, BUDGET, SEEDS, EVERY = 40, 400e6, 3, 5
 TRAIN, VAL = 12_000, 3_000
 
@@ -53,7 +55,7 @@ class Way:
     pixels: int = 32
     width: float = 1.0
     shift: float = 0.0
-    batch: int = Recipe.batch_size
+    batch: int = RECIPE.batch_size
     fp32: bool = True
 
 
@@ -114,10 +116,10 @@ def train_part(part: int, of: int) -> None:
             continue
         way = WAYS[name]
         arch = drawn[i] if way.width == 1 else drawn[i].scale(1, way.width, 1)
-        recipe = Recipe(epochs=way.epochs, image_size=way.pixels, shift=way.shift, batch_size=way.batch)
+        recipe = replace(RECIPE, epochs=way.epochs, shift=way.shift, batch_size=way.batch)
         began = time.process_time()
-        with mock.patch("nas.training.proxy.mixed_dtype", return_value=None) if way.fp32 else nullcontext():
-            outcome = train(arch, data[way.share], recipe, seed, "cpu")
+        with mock.patch("nas.training.trainer.mixed_dtype", return_value=None) if way.fp32 else nullcontext():
+            outcome = train_proxy(arch, data[way.share], recipe, seed, "cpu", image_size=way.pixels)
         row = {
             "network": i,
             "way": name,

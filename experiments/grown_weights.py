@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import tempfile
 import time
 from dataclasses import replace
 from datetime import date
@@ -31,15 +30,13 @@ from nas.base.machine import available_cores
 from nas.datasets import Dataset
 from nas.datasets.batches import images_of
 from nas.networks.architecture import Architecture
-from nas.networks.module import Network
+from nas.networks.module import Network, zero_init
 from nas.plots import figures as plots
 from nas.spaces.space import SearchSpace
-from nas.training.loop import Course, train
+from nas.training.distributed import Ranks
 from nas.training.pretrained import Pretrained, begin_with
-from nas.training.proxy import calm
-from nas.training.ranks import Ranks
 from nas.training.recipe import Recipe
-from nas.training.trainee import Trainee
+from nas.training.trainer import Task, Trainer, train
 
 KEPT = Path(__file__).resolve().parent / "grown_weights"
 EPOCHS = (2, 4, 8)
@@ -61,14 +58,21 @@ def fitted(
     recipe = replace(Recipe.load("default"), epochs=epochs)
     torch.manual_seed(seed)
     model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
-    calm(model)
+    zero_init(model)
     if begin:
         begin_with(model, begin, data.classes)
-    course = Course(*images_of(data, None, HERE.where), data.num_classes, data.flip, recipe, 1, 0, seed)
-    trainee = Trainee(model, recipe, HERE)
-    with tempfile.TemporaryDirectory() as place:
-        ended = train(trainee, course, Path(place) / "checkpoint.pt", lambda _: None, lambda _: None)
-    return trainee.averaged, ended.measured.top1, time.process_time() - began
+    training, validation = images_of(data, None, HERE.device)
+    task = Task(
+        training=training,
+        validation=validation,
+        num_classes=data.num_classes,
+        flip=data.flip,
+        recipe=recipe,
+        seed=seed,
+    )
+    trainer = Trainer(model, recipe, HERE)
+    result = train(trainer, task)
+    return trainer.evaluated, result.metrics.top1, time.process_time() - began
 
 
 def done(table: pd.DataFrame, **wanted: object) -> bool:

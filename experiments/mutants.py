@@ -45,22 +45,22 @@ MUTANTS = (
     Mutant("timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
     Mutant("pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
     Mutant("confirm.py", " & (open_ != i)", "", "confirm"),
-    Mutant("progressive.py", "module.p = self.dropout", "pass", "progressive"),
+    Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
     Mutant(
         "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
     ),
-    Mutant("images.py", "width - 1 - columns", "width - columns - 2", "proxy"),
-    Mutant("proxy.py", "right += (logits.argmax(1) == labels", "right += (logits.argmin(1) == labels", "proxy"),
+    Mutant("datasets/batches.py", "width - 1 - columns", "width - columns - 2", "batches"),
+    Mutant("training/evaluate.py", "num_classes + logits.argmax(1)", "num_classes + logits.argmin(1)", "evaluate"),
     Mutant(
-        "proxy.py",
-        "own = torch.Generator(home).manual_seed(seed)",
-        "own = torch.Generator(home).manual_seed(0)",
+        "training/trainer.py",
+        "torch.Generator(self.training.pixels.device).manual_seed(self.seed)",
+        "torch.Generator(self.training.pixels.device).manual_seed(0)",
         "proxy",
     ),
     Mutant(
         "convolutions.py", "reach = padding = min(radius, side - 1)", "reach = padding = min(radius, 1)", "convolutions"
     ),
-    Mutant("evaluate.py", "except Diverged as error:", "except KeyError as error:", "commands"),
+    Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
     Mutant("workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant("sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),

@@ -16,8 +16,9 @@ import platform
 import time
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib import metadata
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from statistics import median
 
@@ -30,8 +31,11 @@ from nas.base.machine import available_cores
 from nas.networks.architecture import Architecture
 from nas.plots import figures as plots
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Recipe, Stepper, train
+from nas.training.distributed import Ranks
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 from nas.training.schedule import Schedule
+from nas.training.trainer import Trainer
 
 KEPT = Path(__file__).resolve().parent / "progressive"
 
@@ -40,7 +44,7 @@ def recipes(epochs: int) -> dict[str, Recipe]:
     """The recipes by name."""
     growing = Schedule.load("default")
     last = Schedule("last", (1,), (1,), growing.randaugment[-1:], growing.mixup[-1:], growing.dropout[-1:])
-    plain = Recipe(epochs=epochs)
+    plain = replace(Recipe.load("proxy"), epochs=epochs)
     return {
         "plain": plain,
         "progressive": replace(plain, progressive=growing),
@@ -51,14 +55,15 @@ def recipes(epochs: int) -> dict[str, Recipe]:
 def share_of_time(arch: Architecture, size: int, repeats: int = 5) -> float:
     """The time of the default schedule's steps relative to steps at the final size, by the stages' median steps."""
     schedule = Schedule.load("default")
-    stepper = Stepper(arch.build(10, 1), Recipe(), torch.device("cpu"))
+    trainer = Trainer(arch.build(10, 1), Recipe.load("proxy"), Ranks(torch.device("cpu")))
     seconds = []
     for until in schedule.until:
         images = torch.randn(64, 1, *[schedule.at(until - 1e-9, size).size] * 2)
+        batches = partial(repeat, (images, torch.arange(64) % 10))
         times = []
         for _ in range(repeats):
             began = time.process_time()
-            stepper.step(images, torch.arange(64) % 10, 1e-3)
+            trainer.step(batches, 64, 1e-3)
             times.append(time.process_time() - began)
         seconds.append(median(times))
     shares = [b - a for a, b in pairwise((0.0, *schedule.until))]
@@ -96,7 +101,7 @@ def main() -> None:
             if any((row["recipe"], row["seed"], row["epochs"]) == (name, seed, recipe.epochs) for row in rows):
                 continue
             began = time.process_time()
-            outcome = train(arch, data, recipe, seed, "cpu")
+            outcome = train_proxy(arch, data, recipe, seed, "cpu")
             rows.append(
                 {
                     "recipe": name,
@@ -140,7 +145,7 @@ are what a step costs.
 
 Network `{table["architecture"].iloc[0]}`
 on {len(data.train_labels):,} images of {data.name}, validation on {len(data.val_labels):,} at 28 px,
-seeds 0 to {table["seed"].max()}, batch {Recipe.batch_size}.
+seeds 0 to {table["seed"].max()}, batch {Recipe.load("proxy").batch_size}.
 {available_cores()} CPU cores ({platform.machine()}, {platform.system()}), one thread, shared,
 torch {metadata.version("torch")}, torchvision {metadata.version("torchvision")}, {date.today()}.
 """

@@ -16,9 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib import metadata
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from statistics import median
 
@@ -35,8 +37,11 @@ from nas.base.machine import available_cores
 from nas.datasets.batches import images_of
 from nas.devices.device import pick_device
 from nas.runs.workers.processes import Submit, pool
-from nas.training.evaluate import Job, Proxy, Result
-from nas.training.proxy import Recipe, Stepper, decayed, make_optimizer
+from nas.training.distributed import Ranks
+from nas.training.optimizer import make_optimizer, parameter_groups
+from nas.training.proxy import Job, Proxy, Result
+from nas.training.recipe import Recipe
+from nas.training.trainer import Trainer
 
 KEPT = Path(__file__).resolve().parent / "proxy_throughput"
 SIZES = 32, 64  # pixels
@@ -49,7 +54,7 @@ KINDS = {  # of kernels, by parts of their names
     "the optimizer": ("adamw", "Optimizer"),
 }
 OTHER = "all else"
-RECIPE = Recipe(batch_size=BATCH, shift=0.125)
+RECIPE = replace(Recipe.load("proxy"), batch_size=BATCH, shift=0.125)
 
 
 def networks() -> dict[str, Architecture]:
@@ -90,8 +95,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def plain(arch: Architecture, data: datasets.Dataset, where: torch.device) -> Iterator[None]:
     """The loop that people write; each turn is a step."""
     model = arch.build(data.num_classes).to(where).train()
-    groups = decayed(model.parameters(), RECIPE.weight_decay)
-    optimizer = make_optimizer(groups, RECIPE.optimizer, RECIPE.learning_rate)
+    optimizer = make_optimizer(parameter_groups(model, RECIPE), RECIPE.optimizer, RECIPE.learning_rate)
     loss = nn.CrossEntropyLoss()
     for images, labels in DataLoader(Pictures(data), BATCH, shuffle=True, num_workers=2):
         optimizer.zero_grad()
@@ -103,22 +107,22 @@ def plain(arch: Architecture, data: datasets.Dataset, where: torch.device) -> It
 def ours(arch: Architecture, data: datasets.Dataset, where: torch.device) -> Iterator[None]:
     """The proxy trainer's steps."""
     training, _ = images_of(data, None, where)
-    stepper = Stepper(arch.build(data.num_classes), RECIPE, where)
+    trainer = Trainer(arch.build(data.num_classes), RECIPE, Ranks(where))
     own = torch.Generator(where).manual_seed(0)
     order = torch.randperm(len(training), generator=own, device=where)
     for chosen in order.tensor_split(len(training) // BATCH):
-        pixels, labels = training.drawn(chosen, RECIPE.shift, True, own)
-        stepper.step(training.normalised(pixels), labels, 1e-3)
+        pixels, labels = training.sample(chosen, RECIPE.shift, True, own)
+        trainer.step(partial(repeat, (training.normalize(pixels), labels)), len(chosen), 1e-3)
         yield
 
 
 def bound(arch: Architecture, data: datasets.Dataset, where: torch.device) -> Iterator[None]:
     """Our steps without the data: the same batch again and again."""
     training, _ = images_of(data, None, where)
-    stepper = Stepper(arch.build(data.num_classes), RECIPE, where)
-    images, labels = training.normalised(training.pixels[:BATCH]), training.labels[:BATCH]
+    trainer = Trainer(arch.build(data.num_classes), RECIPE, Ranks(where))
+    batch = training.normalize(training.pixels[:BATCH]), training.labels[:BATCH]
     while True:
-        stepper.step(images, labels, 1e-3)
+        trainer.step(lambda _: iter([batch]), BATCH, 1e-3)
         yield
 
 

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from importlib import metadata
 from itertools import chain, repeat
@@ -42,13 +43,15 @@ from nas.base.machine import available_cores
 from nas.datasets import Dataset
 from nas.plots import figures as plots
 from nas.selection.pareto import hypervolume, non_dominated
-from nas.training.proxy import Recipe, train
+from nas.training.proxy import train_proxy
+from nas.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/side_by_side"
 BUDGET = 400_000_000
 PARTS = {"train": 12_000, "val": 3_000, "test": 5_000}
-JUDGE = Recipe(epochs=4, shift=0.125)
+PROXY = Recipe.load("proxy")
+JUDGE = replace(PROXY, epochs=4, shift=0.125)
 JUDGE_SEEDS = (100, 101)
 OURS, PEER = "nas.search", "NSGA-II + timm + plain loop"
 
@@ -99,9 +102,9 @@ def peer(folder: Path, out: Path, seed: int) -> None:
             raise optuna.TrialPruned
         loader = DataLoader(training, 64, shuffle=True, num_workers=2)
         optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=Recipe.epochs * len(loader))
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=PROXY.epochs * len(loader))
         model.train()
-        for images, labels in chain.from_iterable(repeat(loader, Recipe.epochs)):
+        for images, labels in chain.from_iterable(repeat(loader, PROXY.epochs)):
             optimizer.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
             optimizer.step()
@@ -204,7 +207,7 @@ def judge(architectures: Sequence[str]) -> pd.DataFrame:
     for text in architectures:
         for seed in JUDGE_SEEDS:
             if (text, seed) not in known:
-                outcome = train(Architecture.parse(text), data, JUDGE, seed)
+                outcome = train_proxy(Architecture.parse(text), data, JUDGE, seed)
                 rows.append({"architecture": text, "seed": seed, "accuracy": outcome.accuracy})
                 pd.DataFrame(rows).to_csv(file, index=False)
     return pd.DataFrame(rows)

@@ -31,7 +31,9 @@ from nas import Architecture, SearchSpace, datasets
 from nas.base.machine import available_cores
 from nas.datasets.batches import images_of
 from nas.devices.device import pick_device
-from nas.training.proxy import Recipe, Stepper
+from nas.training.distributed import Ranks
+from nas.training.recipe import Recipe
+from nas.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/training_aware"
@@ -64,7 +66,8 @@ def step_ratios(where: torch.device) -> pd.DataFrame:
     """For each stage, the time of a training step with it as er over that with it as ir: medians over rounds."""
     space, data = SearchSpace.load("efficientnet_v2"), datasets.load()
     images, _ = images_of(data, None, where)
-    x, y = images.normalised(images.pixels[: Recipe.batch_size]), images.labels[: Recipe.batch_size]
+    recipe = Recipe.load("proxy")
+    batch = images.normalize(images.pixels[: recipe.batch_size]), images.labels[: recipe.batch_size]
     base = {choice.name: choice.values[-1] for choice in space.choices}  # most layers, 5x5, expansion 6
     base |= {
         name: (3 if name.endswith("kernel") else 4 if name.endswith("expansion") else v) for name, v in base.items()
@@ -72,18 +75,18 @@ def step_ratios(where: torch.device) -> pd.DataFrame:
     names = [choice.name for choice in space.choices if set(choice.texts) == {"er", "ir_se0.25"}]
     base |= dict.fromkeys(names, "ir_se0.25")
 
-    def stepper(changed: dict[str, object]) -> Stepper:
+    def trainer(changed: dict[str, object]) -> Trainer:
         network = space.decode(space.code({**base, **changed}))
-        return Stepper(network.build(data.num_classes, data.channels), Recipe(), where)
+        return Trainer(network.build(data.num_classes, data.channels), recipe, Ranks(where))
 
     rows = []
     for i, name in enumerate(names):
-        pair = {"er": stepper({name: "er"}), "ir": stepper({})}
+        pair = {"er": trainer({name: "er"}), "ir": trainer({})}
         seconds: dict[str, list[float]] = {op: [] for op in pair}
         for turn in range(ROUNDS + 1):
             for op, one in pair.items():
                 began = time.process_time() if where.type == "cpu" else time.perf_counter()
-                loss = one.step(x, y, 1e-3).item()  # waits for the device
+                loss = one.step(lambda _: iter([batch]), recipe.batch_size, 1e-3).item()  # waits for the device
                 ended = time.process_time() if where.type == "cpu" else time.perf_counter()
                 if turn and loss == loss:
                     seconds[op].append(ended - began)
