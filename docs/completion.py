@@ -17,7 +17,6 @@ from nas.networks import architecture, scaling
 from nas.search.__main__ import OBJECTIVES, SAMPLERS
 from nas.spaces import space
 from nas.training import recipe
-from nas.training import schedule as progressive
 
 SCRIPT = Path(__file__).resolve().parent / "completion.bash"
 COMMANDS = ("compare", "cost", "export", "report", "scale", "search", "train")
@@ -31,7 +30,6 @@ VALUES = {
     "--match": ["nominal", "counted"],
     "--objectives": [f"accuracy,{name}" for name in OBJECTIVES[1:]],
     "--pretrained": ["torchvision"],
-    "--progressive": architecture.bundled_names(progressive.BUNDLED),
     "--ray": ["auto"],
     "--recipe": architecture.bundled_names(recipe.BUNDLED),
     "--reward": ["v1", "v2"],
