@@ -36,11 +36,16 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant("networks/blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
     Mutant("networks/cost.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
-    Mutant("networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
+    Mutant(
+        "networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"
+    ),
     Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
     Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
     Mutant(
-        "networks/module.py", "result = self.stochastic_depth(result) + x", "result = self.stochastic_depth(result)", "network"
+        "networks/module.py",
+        "result = self.stochastic_depth(result) + x",
+        "result = self.stochastic_depth(result)",
+        "network",
     ),
     Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
     Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
@@ -58,12 +63,17 @@ MUTANTS = (
         "proxy",
     ),
     Mutant(
-        "training/convolutions.py", "reach = padding = min(radius, side - 1)", "reach = padding = min(radius, 1)", "convolutions"
+        "training/convolutions.py",
+        "reach = padding = min(radius, side - 1)",
+        "reach = padding = min(radius, 1)",
+        "convolutions",
     ),
     Mutant("evaluate.py", "except Diverged as error:", "except KeyError as error:", "commands"),
     Mutant("runs/workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
-    Mutant("selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),
+    Mutant(
+        "selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"
+    ),
     Mutant("selection/sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
     Mutant("networks/scaling.py", "(w / (2 * total))", "(w / total)", "scaling"),
     Mutant("scale/halving.py", "key=lambda network: -done[network]", "key=lambda network: done[network]", "scale"),
