@@ -65,7 +65,7 @@ class Search:
     def lag(self) -> int:
         """How many of the trials just before the next one may still be in training.
 
-        Two for each other worker, which may overtake the slowest twice. 0 without an order: every result counts at once.
+        Two for each other worker, which may overtake the slowest twice. 0 without an order: each result counts at once.
         """
         return 2 * (self.workers.count - 1) if self.ordered else 0
 
