@@ -34,17 +34,22 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant("blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
-    Mutant("cost/__init__.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
-    Mutant("architecture.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
-    Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
-    Mutant("budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
+    Mutant("networks/blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
+    Mutant("networks/cost.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
     Mutant(
-        "network.py", "result = self.stochastic_depth(result) + x", "result = self.stochastic_depth(result)", "network"
+        "networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"
     ),
-    Mutant("timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
-    Mutant("pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
-    Mutant("confirm.py", " & (open_ != i)", "", "confirm"),
+    Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
+    Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
+    Mutant(
+        "networks/module.py",
+        "result = self.stochastic_depth(result) + x",
+        "result = self.stochastic_depth(result)",
+        "network",
+    ),
+    Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
+    Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
+    Mutant("selection/noise.py", " & (open_ != i)", "", "confirm"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
     Mutant(
         "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
@@ -58,31 +63,36 @@ MUTANTS = (
         "proxy",
     ),
     Mutant(
-        "convolutions.py", "reach = padding = min(radius, side - 1)", "reach = padding = min(radius, 1)", "convolutions"
+        "training/convolutions.py",
+        "reach = padding = min(radius, side - 1)",
+        "reach = padding = min(radius, 1)",
+        "convolutions",
     ),
     Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
-    Mutant("workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
-    Mutant("sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
-    Mutant("sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"),
-    Mutant("sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
-    Mutant("scaling.py", "(w / (2 * total))", "(w / total)", "scaling"),
+    Mutant("runs/workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
+    Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
+    Mutant(
+        "selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"
+    ),
+    Mutant("selection/sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
+    Mutant("networks/scaling.py", "(w / (2 * total))", "(w / total)", "scaling"),
     Mutant("scale/halving.py", "key=lambda network: -done[network]", "key=lambda network: done[network]", "scale"),
     Mutant(
         "search/front.py", "pareto.pick_baseline(rewards, madds)", "pareto.pick_baseline(-rewards, madds)", "commands"
     ),
     Mutant("search/proposals.py", "if not config.feasible(params):", "if False:", "commands"),
-    Mutant("files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
-    Mutant("trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
-    Mutant("units.py", '"m": 60', '"m": 1', "units"),
-    Mutant("train/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
+    Mutant("base/files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
+    Mutant("training/trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
+    Mutant("base/units.py", '"m": 60', '"m": 1', "units"),
+    Mutant("training/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
     Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
     Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
     Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
-    Mutant("study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
+    Mutant("runs/study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
-    Mutant("latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
-    Mutant("memory.py", "_saved_bytes(arch) // TRACED", "_saved_bytes(arch)", "scale"),
-    Mutant("distributions.py", "append=np.inf) > 0", "append=np.inf) >= 0", "compare"),
+    Mutant("devices/latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
+    Mutant("devices/memory.py", "_saved_bytes(arch) // TRACED", "_saved_bytes(arch)", "scale"),
+    Mutant("selection/distributions.py", "append=np.inf) > 0", "append=np.inf) >= 0", "compare"),
 )
 
 

@@ -335,6 +335,23 @@ def test_trainings_without_the_metric_are_made_again(command: Command, here: Pat
         assert pd.read_csv(here / "runs/g/scale/family.csv")["balanced_accuracy"].notna().all()
 
 
+def test_trainings_of_an_older_version_are_known(command: Command, here: Path, uneven: Path) -> None:
+    """Jobs had a field `stop` then, which was always empty in a scaling."""
+    network = "32px stem8 ds_r1_k3_s1_c8 ir_r2_k3_s2_e2_c16 head16"
+    arguments = ("--baseline", network, "--run", "g", "--coefficients", "1.2,1.1,1.15", "--phi", "0", "--train")
+    more = ("--data", str(uneven), "--seeds", "1", "--epochs", "1", "--no-measure", "--workers", "1")
+    assert command("scale", *arguments, *more).code == 0
+    with sqlite3.connect(here / "runs/g/study.db") as database:
+        database.execute(
+            "update trial_user_attributes set value_json = json_set(value_json, '$.stop', json('null')) "
+            "where key = 'job'"
+        )
+    database.close()
+    ended = command("scale", *arguments, *more)
+    assert ended.code == 0, ended.err
+    assert "trial " not in ended.out
+
+
 def test_comparisons_go_by_the_metric_of_the_runs(command: Command, here: Path, uneven: Path) -> None:
     arguments = ("--space", "small.toml", "--data", str(uneven), "--sampler", "random", "--trials", "5")
     more = ("--epochs", "1", "--workers", "1", "--confirm", "0")

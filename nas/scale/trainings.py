@@ -54,7 +54,7 @@ class Trainings:
     def run(self, plan: Plan, total: int, after: Callable[[], str]) -> None:
         """Train all that a plan names, which may name more with each result; interrupted trainings come first.
 
-        total: how many jobs the plan will name in the end. after: publishes what is known, and says how it stands.
+        total: how many jobs the plan will name in the end. after: writes what is known, and says how it stands.
         """
         key = self.key
         name = key if self.metric == "accuracy" else f"{key}{_BALANCED}"
@@ -122,5 +122,6 @@ def recipe_key(recipe: Recipe) -> str:
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
     """The job that a trial's attributes name, if it was trained with this key."""
     named = dict(attrs.get(_JOB, {}))
+    named.pop("stop", None)  # a field of Job in older versions
     known = _IMAGE_SIZE.sub("", str(named.pop("key", None)).removesuffix(_BALANCED))
     return Job(**named) if known == key else None

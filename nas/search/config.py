@@ -1,4 +1,4 @@
-"""The search as it was asked for, and what its space says of parameters without training."""
+"""The config of a search, and what is known of its networks without training."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ORDERED = 8  # workers that wait for each other, at most
 
 @dataclass(frozen=True)
 class Search:
-    """A search as asked for: the space, its bounds, what is optimized, how trials are proposed and trained.
+    """A search: the space, its bounds, the objectives, how trials are proposed and trained.
 
-    confirm: how many times the front and what is near it are trained again. shared: whether other processes may be at
-    work on it as well. metric: the column of what the objective accuracy, the reward and the front go by. began: when
-    this process did, on the monotonic clock.
+    confirm: repeats of each network on the front or near it. shared: whether other processes may work on the same
+    search. metric: the column that serves as accuracy for objective, reward and front. began: when this process
+    started, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -54,23 +54,24 @@ class Search:
 
     @property
     def ordered(self) -> bool:
-        """Whether what is proposed does not depend on which worker is first: with ORDERED workers at most, in one
-        process. More would wait for the slowest too much, or hear too late of what others found
+        """Whether proposals are the same whichever worker finishes first: in one process with at most ORDERED workers.
+
+        More workers would wait too long for the slowest, or learn too late what the others found
         (`experiments/cluster_simulation`).
         """
         return not self.shared and self.workers.count <= ORDERED
 
     @property
     def lag(self) -> int:
-        """How many trials before the next may be in training still: each other worker overtakes the slowest twice.
+        """How many of the trials just before the next one may still be in training.
 
-        Without an order there is none, and every result is heeded at once.
+        Two for each other worker, which may overtake the slowest twice. 0 without an order: each result counts at once.
         """
         return 2 * (self.workers.count - 1) if self.ordered else 0
 
     @property
     def pace(self) -> float:
-        """The lag that has to be kept: none where nothing depends on it."""
+        """The lag that trials have to keep; infinite where proposals do not depend on it."""
         return self.lag if self.ordered and self.sampler == "auto" else inf
 
     @property
@@ -80,12 +81,12 @@ class Search:
 
     @property
     def columns(self) -> list[str]:
-        """The objectives' columns in trials.csv: the objective accuracy is measured by the metric."""
+        """The objectives' columns in trials.csv; that of accuracy is the metric's."""
         return [{"accuracy": self.metric, **study.MEASURED}.get(name, name) for name in self.objectives]
 
     @property
     def costs(self) -> list[str]:
-        """Those of them that are minimized."""
+        """The columns that are minimized."""
         return [name for name in self.columns if name != self.metric]
 
     @cached_property
@@ -94,7 +95,7 @@ class Search:
         return {choice.name: CategoricalDistribution(choice.values) for choice in self.space.choices}
 
     def cost(self, params: Mapping[str, Any]) -> Cost:
-        """The cost of the network that parameters stand for."""
+        """The cost of the network of these parameters."""
         return self.network(params).cost()
 
     def known(self, name: str, params: Mapping[str, Any]) -> float:
@@ -105,20 +106,20 @@ class Search:
         return float(getattr(self.cost(params), name))
 
     def others(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """The objectives that need no training and are no costs."""
+        """The objectives other than costs that need no training, such as a predicted latency."""
         return {name: self.known(name, params) for name in self.objectives if name in KNOWN and name not in COSTS}
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
-        """Whether a network keeps the budget."""
+        """Whether the network of these parameters is within the budget."""
         cost = asdict(self.cost(params))
         return all(low <= cost[name] <= high for name, (low, high) in self.bounds.items())
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
-        """The network that parameters stand for."""
+        """The network of these parameters."""
         return _network(self.space, tuple(self.space.code(dict(params)).tolist()))
 
 
 @lru_cache(maxsize=256)
 def _network(space: SearchSpace, code: tuple[int, ...]) -> Architecture:
-    """Kept, since a network is asked for its budget, each of its costs and its name."""
+    """Cached: each network is decoded for its budget, its costs and its name."""
     return space.decode(code)

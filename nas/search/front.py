@@ -1,4 +1,4 @@
-"""From the table of trials to the front: means over repeats, rewards, the baseline, what is near."""
+"""From the table of trials to the front: means over repeats, rewards, the baseline, near misses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nas.selection.noise import NEAR, Noise, Repeats, draws, pooled_noise, proba
 
 
 def validated(images: Dataset, metric: str) -> float:
-    """The number of validation images; for balanced accuracy, the number that resolves accuracy as finely."""
+    """The number of validation images; for balanced accuracy, the number whose accuracy has equally fine steps."""
     return resolved(metric, images.val_labels.bincount().tolist())
 
 
@@ -26,9 +26,10 @@ def averaged(
 ) -> tuple[pd.DataFrame, Noise | None]:
     """The trials with the means over their own training and its repeats, and the noise of one training.
 
-    table has the columns of trials.csv; repeats hold the metric, which is a column of it; images: validation images, as
-    `validated` counts them. Columns are added: runs (0 of a trial that failed); the mean of the metric, mean_accuracy
-    or mean_balanced_accuracy; and mean_error, the standard error of that mean, empty as long as nothing was repeated.
+    table has the columns of trials.csv, of which the metric is one; repeats hold values of that metric; images:
+    validation images, as `validated` counts them. Columns are added: runs (0 of a trial that failed); the mean of the
+    metric, mean_accuracy or mean_balanced_accuracy; and mean_error, the standard error of that mean, empty if nothing
+    was repeated.
     """
     runs = [
         [first, *(again for again in repeats.get(trial, ()) if not np.isnan(again))] if state == "COMPLETE" else []
@@ -44,8 +45,8 @@ def averaged(
 def ranked(table: pd.DataFrame, noise: Noise | None, config: Search) -> pd.DataFrame:
     """The complete trials of an averaged table by rising cost, judged by their means.
 
-    Columns are added: reward; baseline, true of the one of largest reward; front, true of those that no other
-    dominates; probability of being so (`confirm.probabilities`), empty without noise.
+    Columns are added: reward; baseline, true for the largest reward; front, true for trials that no other dominates;
+    probability of being on the front (`nas.selection.noise.probabilities`), empty without noise.
     """
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
@@ -63,7 +64,7 @@ def ranked(table: pd.DataFrame, noise: Noise | None, config: Search) -> pd.DataF
 
 
 def front_of(judged: pd.DataFrame) -> pd.DataFrame:
-    """The front, and the baseline, which other objectives than its reward's may leave outside."""
+    """The front and the baseline, which may be off the front if the objectives are not those of its reward."""
     return judged[judged["front"].astype(bool) | judged["baseline"].astype(bool)].drop(columns="front")
 
 
@@ -74,7 +75,7 @@ def contenders(judged: pd.DataFrame) -> list[int]:
 
 
 def rewards_of(table: pd.DataFrame, config: Search) -> Floats:
-    """The reward of each complete trial of an averaged table, of which there is one at least."""
+    """The reward of each complete trial of an averaged table, which has at least one."""
     accuracy, madds, step, params = (
         table[table["state"] == "COMPLETE"][name].astype(float).to_numpy()
         for name in (f"mean_{config.metric}", "madds", "step_seconds", "params")

@@ -1,4 +1,4 @@
-"""From the study to the next trial: proposed, within the budget, and never a network that was trained before."""
+"""The next trial of a search: within the budget, and never a network that was trained before."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nas.selection.sampler import Sampler
 from nas.spaces.slots import Codes
 from nas.training.proxy import Job, load_data
 
-REFUSALS = 50  # proposals of a foreign sampler refused in a row before a uniform one takes their place
+REFUSALS = 50  # refused proposals in a row of a sampler other than ours, before a uniform draw takes their place
 
 
 def ask(config: Search, trials: optuna.Study) -> Trial | None:
-    """The next trial, or None when there are enough, the time is spent, or no new network is left."""
+    """The next trial; None if there are enough, the time is used up, or no new network is left."""
     known = trials.get_trials(deepcopy=False)
     counted = [t for t in known if t.state not in (TrialState.WAITING, TrialState.PRUNED) and not study.lost(t)]
     if len(counted) >= config.trials or time_spent(config, counted):
@@ -35,15 +35,15 @@ def ask(config: Search, trials: optuna.Study) -> Trial | None:
             return None
         if config.sampler == "random" or refused >= REFUSALS:
             trials.enqueue_trial(config.space.params(code), {"hash": config.space.decode(code).hash})
-    if config.sampler != "auto":  # seeded anew by each trial, they propose the same in a run that was continued
+    if config.sampler != "auto":  # seeded by the trial, so that a continued run proposes the same
         trials.sampler = make_sampler(config, len(known))
     return trials.ask()
 
 
 def prepare(config: Search, trials: optuna.Study, trial: Trial) -> Job | None:
-    """Complete a trial's parameters; None for a network over the budget or known already (foreign samplers).
+    """Complete a trial's parameters and return its job; None if its network is over the budget or known already.
 
-    With other processes at work, the trial of the lower number has the network, and the last place as well.
+    Where several processes work on the study, the trial of the lower number gets the network, and the last place.
     """
     params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in config.distributions.items()}
     arch = config.network(params)
@@ -87,7 +87,7 @@ def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:
 
 
 def _fresh_code(config: Search, counted: list[FrozenTrial]) -> Codes | None:
-    """A uniform draw from the feasible networks that no trial has; None if there is none left."""
+    """A uniform draw from the feasible networks that no trial has; None if none is left."""
     known = _hashes(counted)
     rng = np.random.default_rng([config.seed, len(counted)])
     for draws in (len(known) + 8, 20 * len(known) + 1000):
@@ -103,9 +103,9 @@ def time_spent(config: Search, trials: list[FrozenTrial]) -> bool:
 
 
 def seconds_left(config: Search, trials: list[FrozenTrial]) -> float:
-    """What these trials, made by the workers side by side, have left of the time budget; infinite without one.
+    """What is left of the time budget after these trials, which ran side by side; infinite without a budget.
 
-    Where other processes are at work, each has a time budget of its own, from its beginning on.
+    Where several processes work on the study, each has its own time budget from its own start.
     """
     if config.time_budget is None:
         return math.inf

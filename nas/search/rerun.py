@@ -1,4 +1,4 @@
-"""A run repeated from its run.toml: its arguments as defaults, and what is otherwise now."""
+"""A run repeated from its run.toml: its arguments become defaults, and differences are listed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nas.runs import study
 
 
 def defaults(context: typer.Context, file: Path | None) -> Path | None:
-    """Let the options that are not given be those of a run.toml; raises UserError.
+    """Take the options that are not given from a run.toml; raises UserError.
 
-    The run's name is that of the old one with "-again", unless given.
+    The name of the new run is that of the old one with "-again", unless --run is given.
     """
     if file is None:
         return None
@@ -34,7 +34,7 @@ def defaults(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def differences(file: Path, now: Mapping[str, Any]) -> list[str]:
-    """Where a run that is about to start differs from the one of a run.toml, one line each."""
+    """How a run that is about to start differs from that of a run.toml, one line per difference."""
     found = []
     for table, before in read_toml(file).items():
         if not isinstance(before, Mapping):

@@ -1,4 +1,4 @@
-"""What a search found: tables, front, picture and baseline, as they are after each trial and in the end."""
+"""The results of a search: tables, front, picture and baseline, written after each trial and at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nas.selection.noise import Noise
 
 @dataclass(frozen=True)
 class Found:
-    """What a run knows: the front, the noise of one training (None: nothing was repeated), and the reward's formula."""
+    """The front, the noise of one training (None if nothing was repeated), and the formula of the reward."""
 
     front: pd.DataFrame
     noise: Noise | None
@@ -38,9 +38,9 @@ class Found:
 
 
 def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) -> pd.DataFrame:
-    """The front with its networks' latency measured whole, in the column latency_measured.
+    """The front with a column latency_measured: the latency of each whole network.
 
-    Each network is measured once: what is known is kept in `file`.
+    Each network is measured once; `file` keeps what was measured.
     """
     kept = latency.Table.load(file) if file.exists() else latency.Table(conditions, {})
     known = dict(kept.seconds) if kept.conditions == conditions else {}
@@ -57,7 +57,7 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) ->
 def write_results(
     config: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None
 ) -> Found:
-    """Write the tables, pareto.png and baseline.toml as they are now."""
+    """Write trials.csv, repeats.csv, pareto.csv, pareto.png and baseline.toml from the trials so far."""
     known = by_trial(repeats, config.metric) if repeats else {}
     table, noise = averaged(study.table(trials, config.columns), known, validated(images, config.metric), config.metric)
     write_atomic(path / "trials.csv", to_csv(table))
@@ -93,7 +93,7 @@ def write_results(
 
 
 def write_sensitivity(config: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
-    """Write sensitivity.csv and sensitivity.png, if enough networks were trained for a model."""
+    """Write sensitivity.csv and sensitivity.png if enough networks were trained to fit a model."""
     known = by_trial(repeats, config.metric) if repeats else {}
     table, _ = averaged(study.table(trials, config.columns), known, 1, config.metric)
     done = table[table["state"] == "COMPLETE"]
@@ -115,7 +115,7 @@ def write_sensitivity(config: Search, path: Path, trials: optuna.Study, repeats:
 
 
 def print_summary(config: Search, trials: optuna.Study, path: Path, found: Found) -> None:
-    """Say what was found and where it is; raises RunFailed if no network could be trained."""
+    """Print what was found and where it is; raises RunFailed if no network could be trained."""
     front, done = found.front, study.finished(trials)
     if front.empty:
         causes = {t.user_attrs.get("note", "") for t in done}
@@ -144,7 +144,7 @@ def print_summary(config: Search, trials: optuna.Study, path: Path, found: Found
 
 
 def _measured(row: dict[Hashable, Any], metric: str) -> str:
-    """The metric of a row of the front, and how it is known."""
+    """The metric of a row of the front, with its error."""
     mean = f"{spoken(metric)} {100 * row[f'mean_{metric}']:.1f}"
     if row["runs"] == 1:
         return f"{mean} %, one training"
@@ -155,7 +155,7 @@ def _measured(row: dict[Hashable, Any], metric: str) -> str:
 
 
 def _confidence(front: pd.DataFrame, noise: Noise | None) -> str:
-    """What the front rests on."""
+    """How far the front can be trusted, in a sentence."""
     if not noise:
         return (
             "the front and the baseline are of single trainings, unconfirmed: seeds alone may change them; "

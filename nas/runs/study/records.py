@@ -1,4 +1,4 @@
-"""What a study holds: the facts of each trial, which of them count, and their table."""
+"""What a study records: the attributes of each trial, which trials count, and their table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ COLUMNS = [
     *("balanced_accuracy", "balanced_accuracy_error"),
 ]
 
-MEASURED = {"train_time": "step_seconds"}  # objectives that only training tells, and their columns in trials.csv
+MEASURED = {
+    "train_time": "step_seconds"
+}  # objectives that are known only after training, and their columns in trials.csv
 CURVES = {"accuracy": "curve", "balanced_accuracy": "balanced_curve"}  # a trial's attributes: a metric by epoch
 
 
 def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[str, float] | None = None) -> None:
-    """Store what is known of a trial before its training: the architecture, its costs, and others by their names."""
+    """Store what is known of a trial before its training: the architecture, its costs, and other values by name."""
     cost = arch.cost()
     described = {
         "architecture": str(arch),
@@ -41,9 +43,9 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[st
 
 
 def lost(trial: FrozenTrial) -> bool:
-    """Whether a trial was taken from a worker that was not heard of any more: another trial stands in for it.
+    """Whether a trial was taken from a worker whose heartbeat stopped; another trial replaces it.
 
-    One that failed in training has a note of the cause.
+    A trial that failed in training has a note of the cause instead.
     """
     return trial.state == TrialState.FAIL and "note" not in trial.user_attrs
 

@@ -30,16 +30,16 @@ class Observer(Protocol):
     """What listens to a run."""
 
     def started(self, trial: Trial) -> None:
-        """A trial's training starts; its user attributes name the architecture and its costs."""
+        """A trial's training starts; its user attributes hold the architecture and its costs."""
 
     def progressed(self, number: int, progress: Progress) -> None:
-        """The training of the trial of this number has come further."""
+        """The training of the trial of this number has progressed."""
 
     def finished(self, trials: Sequence[FrozenTrial]) -> None:
-        """Trials are in the database with their results, and others are in training in their place."""
+        """The results of these trials are in the database."""
 
     def waiting(self) -> None:
-        """There is nothing to train here, until other processes have finished their trials."""
+        """This process has nothing to train until other processes finish their trials."""
 
 
 Ask = Callable[[], Trial | None]
@@ -60,12 +60,13 @@ def run_trials(
 ) -> None:
     """Train trials until `ask` gives None and all are finished; interrupted ones come first.
 
-    prepare: completes a trial's parameters and attributes and names its job, or None to refuse it untrained.
-    values: the objectives from a finished trial's attributes. Trial n is asked for when those before n - lag have
-    ended: what a sampler of the same lag proposes then does not depend on which worker is first. Where other processes
-    are at work on the study, their trials are waited for too, as long as this process is patient: they may be lost.
-    A training that raises is a failed trial. Raises RunFailed where the last IN_A_ROW trials of
-    this call, by their numbers, have all failed.
+    prepare: completes a trial's parameters and attributes and returns its job, or None to refuse the trial untrained.
+    values: the objectives from a finished trial's attributes. lag: trial n is asked for when all trials before n - lag
+    have ended; a sampler of the same lag then proposes the same whichever worker finishes first. patient: whether to
+    wait for the trials of other processes that work on the study; they may be lost.
+
+    A training that raises makes a failed trial. Raises RunFailed if the last IN_A_ROW trials of this call, by number,
+    have all failed.
     """
     alone = heartbeat_storage(study) is None
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
@@ -124,7 +125,7 @@ def run_trials(
 
 
 def _submitted(submit: Submit, job: Job) -> Future[Result]:
-    """The future of a job's result, which is Failed where the training, or the start of a worker for it, raised."""
+    """The future of a job's result; the result is Failed if the training or the start of its worker raised."""
     try:
         return submit(job)
     except (UserError, RunFailed):
@@ -160,7 +161,7 @@ def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
 
 
 def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None:
-    """The job of a trial, or None if it is refused or was taken from this process meanwhile."""
+    """The job of a trial; None if it is refused, or if another process has taken it."""
     try:
         job = prepare(trial)
         if job is None:
@@ -173,7 +174,7 @@ def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None
 
 
 def _retried(trial: Trial) -> bool:
-    """Whether a trial stands in for one that was lost."""
+    """Whether a trial replaces one that was lost."""
     return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
 
 
@@ -197,5 +198,5 @@ def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Val
             trial.set_user_attr(key, value)
         # The one write that makes the trial count.
         return study.tell(trial, values(trial.user_attrs), skip_if_finished=True)
-    except UpdateFinishedTrialError:  # it was taken from this process, which was not heard of for long
+    except UpdateFinishedTrialError:  # another process took it: heartbeats had stopped for long
         return study._storage.get_trial(trial._trial_id)
