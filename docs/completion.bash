@@ -26,7 +26,6 @@ _nas_values() {
         --match) echo "nominal counted" ;;
         --objectives) echo "accuracy,madds accuracy,flops accuracy,params accuracy,activations accuracy,latency accuracy,train_time" ;;
         --pretrained) echo "torchvision" ;;
-        --progressive) echo "default efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s" ;;
         --ray) echo "auto" ;;
         --recipe) echo "default efficientnet_v1 efficientnet_v2 finetune proxy" ;;
         --reward) echo "v1 v2" ;;
