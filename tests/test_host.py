@@ -75,7 +75,7 @@ def test_importing_changes_nothing() -> None:
         "import warnings, logging, optuna, torch, os, signal, random\n"
         "state = lambda: (list(warnings.filters), logging.getLogger('optuna').level, torch.get_num_threads(),\n"
         "    dict(os.environ), signal.getsignal(signal.SIGINT), random.getstate(), torch.get_rng_state().tolist())\n"
-        "import matplotlib.pyplot, pandas, torchvision, filelock, rich.live, rich.progress, typer, plotly.tools\n"
+        "import matplotlib.pyplot, pandas, torchvision, filelock, rich.live, rich.progress, typer, plotly.tools, scipy.stats\n"
         "before = state()\n"
         "import nas, nas.search.__main__, nas.scale.__main__, nas.train.__main__, nas.cost.__main__\n"
         "import nas.report.__main__, nas.compare\n"
