@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from nas import Architecture, UserError, datasets
 from nas.networks.module import zero_init
-from nas.train import results
 from nas.training import trained
 from nas.training.grow import check_family, grown
 from nas.training.pretrained import IMAGENET, begin_with, published, read_pretrained
@@ -97,7 +96,7 @@ def test_frozen_features_stay_and_the_classifier_learns(
     assert kept["classifier.1.weight"].abs().sum() > 0  # it starts at zero
     assert trained.read(here / "runs/t").inputs.mean == pytest.approx(IMAGENET[0])
     with monkeypatch.context() as patch:  # interrupted after the last step
-        patch.setattr(results, "write_results", interrupted)
+        patch.setattr("nas.train.command.write_results", interrupted)
         assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 130
     assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 0
     written = [(here / f"runs/{run}/weights.safetensors").read_bytes() for run in ("t", "u")]
