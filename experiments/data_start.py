@@ -38,8 +38,13 @@ STARTS = ("first", "second", "one file changed", "--recheck")
 LOAD = """
 import json, multiprocessing, sys, time
 from dataclasses import replace
-from nas import datasets, evaluate
-from nas.proxy import Recipe
+from nas import datasets
+try:
+    from nas.training import proxy as evaluate
+    from nas.training.recipe import Recipe
+except ImportError:
+    from nas import evaluate
+    from nas.proxy import Recipe
 
 def load(source, ready, told):
     ready.wait()

@@ -47,8 +47,8 @@ def test_cores_within_the_containers_quota(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinities")
 def test_cores_within_the_affinity() -> None:
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); import nas.machine as m; "
-    code += "from nas.workers.processes import default_workers; print(m.available_cores(), default_workers('cpu'))"
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); import nas.base.machine as m; "
+    code += "from nas.runs.workers.processes import default_workers; print(m.available_cores(), default_workers('cpu'))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert ran.stdout.split() == ["1", "1"], ran.stderr
 

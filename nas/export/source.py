@@ -96,7 +96,7 @@ def _place(name: str) -> Path:
     if name in family_names() or name.endswith(".toml"):
         raise UserError(
             f"{name[:200]}: is an architecture without trained weights; python -m nas.train trains it, and "
-            "nas.timm.to_arch_def writes an untrained one for timm"
+            "nas.networks.timm.to_arch_def writes an untrained one for timm"
         )
     return find_run(name) or Path(name)
 

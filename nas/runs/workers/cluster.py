@@ -126,7 +126,7 @@ def _nodes() -> list[dict[str, float]]:
 
 @contextmanager
 def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> Iterator[Submit]:
-    """As `nas.workers.Workers.pool`, on the cluster that this process is connected to.
+    """As `nas.runs.workers.Workers.pool`, on the cluster that this process is connected to.
 
     Raises RunFailed from a job's future where no node is left that has room, and UserError where a node's data is
     not that of this machine.
