@@ -85,7 +85,7 @@ def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
 
 
 @forked
-@pytest.mark.parametrize(("sampler", "count"), [("auto", 8), ("random", 4)])
+@pytest.mark.parametrize(("sampler", "count"), [("auto", 4), ("random", 4)])
 def test_machines_share_a_search(server: str, here: Path, command: Command, sampler: str, count: int) -> None:
     arguments = [*survival.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--sampler", sampler]
     arguments += ["--storage", server, "--run", sampler]

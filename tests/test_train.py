@@ -252,7 +252,9 @@ def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) 
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.05))
         else:
-            process.join(rng.uniform(0, whole / 2))
+            end = time.perf_counter() + rng.uniform(0, whole / 2)
+            while process.is_alive() and time.perf_counter() < end and not checkpoint.exists():
+                time.sleep(0.002)
         process.kill()
         process.join()
         if checkpoint.exists():
