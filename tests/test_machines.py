@@ -19,9 +19,9 @@ import torch
 from optuna.trial import TrialState
 
 from experiments import survival
-from nas.runs import study
-from nas.runs.study import database, trials
-from nas.runs.study.sharing import Heartbeat
+from nas.runs import database, trials
+from nas.runs.sharing import Heartbeat, claim
+from nas.runs.trials import Plan, train_trials
 from nas.runs.workers import Workers, processes
 from nas.training.proxy import Job, Result, run_job
 from tests.conftest import Command
@@ -69,7 +69,7 @@ def claim(url: str, trial: int, answer: Any) -> None:
     """Claim a name for a trial, and tell so, and then what it got."""
     mine = optuna.load_study(study_name="claims", storage=database._shared(url))
     answer.put("claims")
-    answer.put(study.claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
+    answer.put(claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
 
 
 def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
@@ -143,8 +143,9 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "run_job", interrupted)
+    plan = Plan(study=given, ask=given.ask, prepare=lambda _: Job("", 0), values=lambda _: [0.0], written=Mock())
     with pytest.raises(KeyboardInterrupt):
-        study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), Workers(1, "cpu"), Mock())
+        train_trials(plan, Mock(), Workers(1, "cpu"), Mock())
     assert [t.state for t in given.get_trials()] == [TrialState.WAITING]
     assert given.ask().number == 0
 
@@ -170,10 +171,10 @@ def test_the_lower_number_has_the_network(server: str) -> None:
     assert answer.get(timeout=60) == "claims"
     other.join(2)
     assert other.is_alive()
-    assert study.claim(given, first, "name", ["a", "b"]) == "a"
+    assert claim(given, first, "name", ["a", "b"]) == "a"
     assert answer.get(timeout=30) == "b"
     other.join()
     for trial in (first, second):
         given.tell(trial, 0.0)
-    assert study.claim(given, last, "name", ["a", "b"]) is None
+    assert claim(given, last, "name", ["a", "b"]) is None
     assert given.get_trials()[gone.number].state == TrialState.FAIL
