@@ -1,6 +1,6 @@
 """Bad input by machine: whatever is typed or written into a file, it is accepted or refused in one line, soon.
 
-    python experiments/fuzz.py [--inputs 100000] [--seed 0]
+    PYTHONPATH=. python experiments/fuzz.py [--inputs 100000] [--seed 0]      # its run is that of a test
 
 Texts are mutated: block strings, whole networks, stages with choices; TOML files of spaces, networks and schedules; the
 files of a run, its database among them; arguments of the commands, which are given images that do not exist, so that
@@ -29,7 +29,6 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import survival
 
 from nas import search_spaces
 from nas.base import cli
@@ -46,6 +45,7 @@ from nas.search.command import search
 from nas.spaces.space import SearchSpace
 from nas.train.command import train
 from nas.training.schedule import Schedule
+from tests.helpers import killing
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/fuzz"
@@ -136,7 +136,7 @@ def arguments(command: Callable[..., object], *more: str) -> Callable[[str], obj
 
 def a_run(folder: Path) -> Path:
     """The directory of a small run, with the tables of a scaling."""
-    words = ["-m", "nas.search", *survival.prepare(folder), "--run", "whole"]
+    words = ["-m", "nas.search", *killing.prepare(folder), "--run", "whole"]
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
     scale = ["-m", "nas.scale", "--phi", "1", "--epochs", "1", "--seeds", "1", "--no-measure", "--workers", "1"]
     for arguments in (words, scale):

@@ -25,7 +25,7 @@ KEPT = ROOT / "experiments/mutants"
 
 
 class Mutant(NamedTuple):
-    """A line of a file of nas/, what is made of it, and the tests that ought to see it, by their files' names."""
+    """A line of a file of nas/, what is made of it, and the tests that ought to see it: test_NAME.py in tests/ each."""
 
     file: str
     line: str
@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
     Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
-    Mutant("selection/noise.py", " & (open_ != i)", "", "confirm"),
+    Mutant("selection/noise.py", " & (open_ != i)", "", "noise"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
     Mutant(
         "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
@@ -121,7 +121,7 @@ def caught_by(mutant: Mutant) -> str:
         if text.count(mutant.line) != 1:
             sys.exit(f"{mutant.file}: {mutant.line!r} is there {text.count(mutant.line)} times, not once")
         broken.write_text(text.replace(mutant.line, mutant.broken))
-        own = [f"tests/test_{name}.py" for name in mutant.tests.split()]
+        own = [str(file) for name in mutant.tests.split() for file in Path(copy, "tests").rglob(f"test_{name}.py")]
         return failure(copy, own) or failure(copy, ["tests"])
 
 

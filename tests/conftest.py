@@ -4,8 +4,8 @@ import runpy
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,31 +18,12 @@ from nas import datasets
 from nas.plots import figures as plots
 from nas.training.proxy import Proxy
 from nas.training.recipe import Recipe
+from tests.helpers.commands import SPACE, Command, Ended
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
-
-SPACE = """
-stem = 8
-head = 16
-resolution = 32
-target_madds = 400000
-stages = ["ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s2_e{2|3}_c{8|16}_se{0|0.25}"]
-"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 
 
 @pytest.fixture(scope="session")
