@@ -269,7 +269,7 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, m
     panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
     note(
         figure,
-        "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations given its settings; "
+        "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations; "
         "MAdds need no model\neffects are relative to the average over a choice's alternatives; where these differ "
         "between stages, first is the one written first in the space",
     )
