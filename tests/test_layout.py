@@ -74,7 +74,7 @@ def test_test_images_stay_unseen_until_asked_for(root: Path, test: str) -> None:
     fill(root / test, count=3)
     data = load(root)
     assert sizes(data) == (20, 4)
-    assert sizes(datasets.load_test(str(root), data)) == (0, 6)
+    assert sizes(datasets.load_test(datasets.Source(name=str(root)), data)) == (0, 6)
 
 
 def test_a_folder_that_holds_images_is_a_class_whatever_its_name(root: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_locked_test_folder_does_not_stop_a_search(root: Path, monkeypatch: py
     data = load(root)
     assert sizes(data) == (10, 2)
     with pytest.raises(UserError, match=r"test: cannot be read \(Permission denied\)"):
-        datasets.load_test(str(root), data)
+        datasets.load_test(datasets.Source(name=str(root)), data)
 
 
 # ---- files -----------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_equal_images_in_two_splits_are_said(root: Path) -> None:
     (root / "test" / "dog" / "0.png").symlink_to(root / "val" / "dog" / "1.png")
     data = load(root)
     assert "warning: 3 of the 12 validation images equal training images" in data.note
-    held = datasets.load_test(str(root), data)
+    held = datasets.load_test(datasets.Source(name=str(root)), data)
     assert "warning: 1 of the 12 test images equal images for training or validation" in held.note
 
 
@@ -338,8 +338,8 @@ def test_broken_test_images_are_skipped_when_asked_for(root: Path) -> None:
     (root / "test" / "cat" / "0.png").write_bytes(b"")
     data = load(root)
     with pytest.raises(UserError, match=r"1 of 12 images are broken.*test/cat/0\.png \(empty\)"):
-        datasets.load_test(str(root), data)
-    held = datasets.load_test(str(root), data, skip_broken=True)
+        datasets.load_test(datasets.Source(name=str(root)), data)
+    held = datasets.load_test(datasets.Source(name=str(root), skip_broken=True), data)
     assert sizes(held) == (0, 11)
     assert "1 broken images skipped" in held.note
 

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
+from nas.base.files import replacing
 from nas.base.machine import available_cores
 from nas.datasets.decode import DECODING, Extremes, extremes
 
@@ -106,11 +106,7 @@ def _write(manifest: Path, known: Known) -> None:
     """Replace a manifest, at once or not at all."""
     rows = {name: (stamp, (found.digest or b"").hex(), found.extremes) for name, (stamp, found) in known.items()}
     body = json.dumps([DECODING, rows]).encode()
-    temporary = manifest.with_name(f"{manifest.name}.{uuid4().hex}")
     with suppress(OSError):
         manifest.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(manifest) as temporary:
             temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-            os.replace(temporary, manifest)
-        finally:
-            temporary.unlink(missing_ok=True)

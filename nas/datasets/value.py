@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 
+FOLDER_SIZE = 64  # pixels of folders whose images are not smaller, unless told otherwise
 FEW = 10  # validation images of a class; below, they are called few
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
 
@@ -49,14 +50,20 @@ class Stored:
 class Source:
     """Which images are used, and how they are read.
 
-    name: a data set's name or a folder. resize: one of RESIZES. skip_broken: leave out images that cannot be decoded,
-    however many they are. recheck: read every file again, even if its size and times are as before. stored: where
-    another process has put the decoded images; they are read from there if they are there.
+    name: a data set's name or a folder. image_size: 8 to 1024 pixels; None keeps a named set as it is and gives a
+    folder `largest`, or less if its images are smaller. resize: how an image becomes square: its centre is cropped, it
+    is padded with black, or stretched. skip_broken: leave out images that cannot be decoded, instead of refusing more
+    than 1 % of them. value_range: the pixel values that become 0 and 255 in images with more than 8 bits; None for the
+    lowest and highest of the training images. recheck: read every file again, even if its size and times are those of
+    the last time. stored: where another process has put the decoded images; they are read from there if they are there.
     """
 
     name: str
+    image_size: int | None = None
+    largest: int = FOLDER_SIZE
     resize: str = "crop"
     skip_broken: bool = False
+    value_range: ValueRange | None = None
     recheck: bool = field(default=False, compare=False)
     stored: Stored | None = field(default=None, compare=False)
 

@@ -62,10 +62,8 @@ LABELS = {
 
 def short_name(cost: str) -> str:
     """A cost as a title names it."""
-    return {
-        **{"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"},
-        "latency_measured": "measured latency",
-    }.get(cost, cost.replace("_", " "))
+    names = {"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"}
+    return names.get(cost, "measured latency" if cost == "latency_measured" else cost.replace("_", " "))
 
 
 def draw(path: Path, picture: Callable[Options, Figure], *args: Options.args, **kwargs: Options.kwargs) -> None:
@@ -147,7 +145,7 @@ def pareto(
     are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed.
     """
     mean = f"mean_{metric}"
-    figure, axes = _figure(title if noise else f"{title} (single trainings, unconfirmed)", subtitle)
+    figure, (axes,) = figures(title if noise else f"{title} (single trainings, unconfirmed)", subtitle, 1)
     done = trials[trials["state"] == "COMPLETE"]
     near = done["runs"].gt(1) & ~done["trial"].isin(front["trial"])
     rest = done[~near & ~done["trial"].isin(front["trial"])]
@@ -208,7 +206,7 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     space, feasible: MAdds of uniform draws, [n] and [m]; share: how much of the space the feasible ones are, 0 to 1,
     which is the area of their bars. bounds on MAdds are drawn as lines.
     """
-    figure, axes = _figure(title, subtitle)
+    figure, (axes,) = figures(title, subtitle, 1)
     everything, kept = np.asarray(space, float), np.asarray(feasible, float)
     edges = np.histogram_bin_edges(np.concatenate([everything, kept]), 80)
     shapes: tuple[tuple[Any, float, str, str], ...] = (
@@ -318,11 +316,6 @@ def distributions(
         "further up and to the left is better",
     )
     return figure
-
-
-def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    figure, (axes,) = figures(title, subtitle, 1)
-    return figure, axes
 
 
 def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
