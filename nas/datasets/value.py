@@ -139,11 +139,8 @@ class Dataset:
     @property
     def lines(self) -> tuple[str, ...]:
         """What every command says first: the note, and what makes accuracies on this data set misleading."""
-        val, both = (
-            torch.bincount(labels, minlength=self.num_classes).tolist()
-            for labels in (self.val_labels, torch.cat([self.train_labels, self.val_labels]))
-        )
-        return (f"data {self.name}: {self.note}", *_warnings(self.classes, val, both))
+        train, val = (torch.bincount(part, minlength=self.num_classes) for part in (self.train_labels, self.val_labels))
+        return (f"data {self.name}: {self.note}", *_warnings(self.classes, val.tolist(), (train + val).tolist()))
 
     def table(self) -> dict[str, Any]:
         """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
@@ -170,9 +167,9 @@ def fingerprinted(data: Dataset, fingerprint: str) -> Dataset:
 def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -> list[str]:
     """Sentences about a class with most of the images and about those with few to validate with."""
     found = []
-    largest = max(range(len(classes)), key=lambda i: both[i])
-    if both[largest] > sum(both) * 2 / 3:
-        share, name = f"{100 * both[largest] / sum(both):.0f} %", classes[largest]
+    most, name = max(zip(both, classes, strict=True))
+    if most > sum(both) * 2 / 3:
+        share = f"{100 * most / sum(both):.0f} %"
         found.append(
             f"warning: class {name} has {share} of the images, so an accuracy near {share} is worth nothing: a network "
             f"that always answers {name} has it; --metric balanced weighs all classes alike"
