@@ -20,7 +20,7 @@ from nas.base.machine import available_memory
 from nas.base.units import shown
 from nas.datasets.value import PARTS, Dataset, Stored, fingerprinted
 
-FORMAT = "1"  # of cached files; raise it when decoding changes
+FORMAT = "2"  # of cached files of named sets; raise it when they are decoded or split otherwise
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
 SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
 

@@ -8,9 +8,7 @@ from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, place_of
 from nas.datasets.layout import MANY, Sample, layout, listed, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
-from nas.datasets.value import split
-
-SHARE = 1 / 6  # of a folder's images set aside when it has no val/
+from nas.datasets.value import split, validation_share, why
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,12 @@ def _split(files: Sequence[File], top: Path) -> tuple[list[File], list[File], st
     """Training images, a part set aside to validate with, and a note."""
     names = [normal(file.path.relative_to(top).as_posix()) for file in files]
     digests = [file.content.digest for file in files]
-    kept, aside = split(names, [file.label for file in files], SHARE, digests)
-    note = f"validation: {len(aside):,} of the {len(names):,} images, set aside class by class, by file name"
+    labels = [file.label for file in files]
+    share = validation_share(len(files), len(set(labels)))
+    kept, aside = split(names, labels, share, digests)
+    note = (
+        f"validation: {len(aside):,} of the {len(names):,} images{why(share)}, set aside class by class, by file name"
+    )
     copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
     if copies:
         note += f"; {copies:,} images are copies, on the side of their original where a class has other images"

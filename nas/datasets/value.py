@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from math import sqrt
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
 
+from nas.base.metrics import seed_noise, spoken
+
 FOLDER_SIZE = 64  # pixels of folders whose images are not smaller, unless told otherwise
 FEW = 10  # validation images of a class; below, they are called few
+ERROR = 1 / 4  # of a network after a brief training, where none is known yet
+ENOUGH = (
+    10_000  # validation images: the difference of two trainings has a standard error of sqrt(ERROR / n), 0.5 points
+)
+MOST = 1 / 4  # of all images that are set aside to validate with
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
 
 Resize = Literal["crop", "pad", "stretch"]  # how an image that is not square becomes square
@@ -142,6 +150,24 @@ class Dataset:
         train, val = (torch.bincount(part, minlength=self.num_classes) for part in (self.train_labels, self.val_labels))
         return (f"data {self.name}: {self.note}", *_warnings(self.classes, val.tolist(), (train + val).tolist()))
 
+    def seed_noise(self, metric: str = "accuracy", error: float = ERROR) -> float:
+        """The standard deviation of a metric between seeds, from 0 to 1, as `nas.base.metrics.seed_noise` has it.
+
+        error: the share of the validation images that is classified wrongly. Two networks, each trained once, can be
+        told apart where they differ by more than sqrt(2) times that.
+        """
+        return seed_noise(metric, self.val_labels.bincount().tolist(), error)
+
+    def differences(self, metric: str = "accuracy", error: float = ERROR) -> str:
+        """One sentence: what differences between networks the validation images can show, and what would help."""
+        number, points = len(self.val_labels), 100 * sqrt(2) * self.seed_noise(metric, error)
+        more = f"more of them ({ENOUGH:,} for {100 * sqrt(ERROR / ENOUGH):.1f} points) or " if number < ENOUGH else ""
+        return (
+            f"{number:,} validation images show differences in {spoken(metric)} from about {points:.2g} points on (one "
+            f"standard error at {100 * error:.0f} % error, each network trained once); {more}repeats (--confirm) show "
+            "smaller ones"
+        )
+
     def table(self) -> dict[str, Any]:
         """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
         return {
@@ -182,6 +208,16 @@ def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -
     return found
 
 
+def validation_share(count: int, classes: int) -> float:
+    """The share of so many images to validate with: ENOUGH, and FEW of each class, but not more than MOST of all.
+
+    On n validation images the difference of two trainings has a standard error of sqrt(error / n), that is twice the
+    variance of `seed_noise`: 0.5 points on 10,000 images at 25 % error. More of them cost training images and time, and
+    show little more: there the noise of the training itself begins.
+    """
+    return min(MOST, max(ENOUGH, FEW * classes) / count)
+
+
 def split(
     keys: Sequence[str], labels: Sequence[int], share: float, contents: Sequence[bytes | None] | None = None
 ) -> tuple[list[int], list[int]]:
@@ -208,10 +244,14 @@ def split(
     return sorted(kept), sorted(aside)
 
 
-def hold_out(
-    name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str], share: float, flip: bool
-) -> Dataset:
-    """The Dataset that sets a share of these training images aside for validation, by their index."""
+def why(share: float) -> str:
+    """As a part of a note, why `validation_share` is this one."""
+    return ", a quarter" if share == MOST else ", enough for differences of half a point"
+
+
+def hold_out(name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str], flip: bool) -> Dataset:
+    """The Dataset that sets `validation_share` of these training images aside for validation, by their index."""
+    share = validation_share(len(labels), len(classes))
     train, val = split([str(i) for i in range(len(labels))], labels.tolist(), share)
-    note = f"validation: {len(val):,} of the {len(labels):,} training images, set aside class by class"
+    note = f"validation: {len(val):,} of the {len(labels):,} training images{why(share)}, set aside class by class"
     return Dataset(name, images[train], labels[train], images[val], labels[val], tuple(classes), flip, note)
