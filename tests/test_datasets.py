@@ -27,7 +27,7 @@ from nas.base.errors import UserError
 from nas.datasets import cache as cache_room
 from nas.datasets import folders
 from nas.datasets.batches import images_of
-from nas.datasets.value import validation_share
+from nas.datasets.validation import validation_share
 from nas.networks.architecture import Architecture
 from nas.training.proxy import train_proxy
 from nas.training.recipe import Recipe

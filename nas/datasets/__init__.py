@@ -22,7 +22,8 @@ from nas.base.errors import UserError
 from nas.datasets.batches import resized
 from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, saved
 from nas.datasets.folders import folder, test_folder
-from nas.datasets.value import RESIZES, Dataset, Source, Stored, hold_out, split
+from nas.datasets.validation import hold_out, split
+from nas.datasets.value import RESIZES, Dataset, Source, Stored
 
 __all__ = [
     "DEFAULT",

@@ -8,7 +8,7 @@ from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, place_of
 from nas.datasets.layout import MANY, Sample, layout, listed, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
-from nas.datasets.value import split, validation_share, why
+from nas.datasets.validation import reason, split, validation_share
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ def _split(files: Sequence[File], top: Path) -> tuple[list[File], list[File], st
     labels = [file.label for file in files]
     share = validation_share(len(files), len(set(labels)))
     kept, aside = split(names, labels, share, digests)
-    note = (
-        f"validation: {len(aside):,} of the {len(names):,} images{why(share)}, set aside class by class, by file name"
-    )
+    note = f"validation: {len(aside):,} of the {len(names):,} images{reason(share)}, "
+    note += "set aside class by class, by file name"
     copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
     if copies:
         note += f"; {copies:,} images are copies, on the side of their original where a class has other images"

@@ -290,17 +290,13 @@ def distributions(
     figure, (left, right) = figures(title, subtitle, 2)
     colours = {name: colormaps["tab10"](i % 10) for i, name in enumerate(plain)}
     for name, (errors, shares, n) in plain.items():
-        x = 100 * np.asarray(errors, dtype=float)
-        x = np.concatenate([[x[0]], x])
-        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
+        x, y = _staircase(errors, shares)
         width = (np.log(2 / 0.05) / (2 * n)) ** 0.5
         band = np.clip(y - width, 0, 1), np.clip(y + width, 0, 1)
         left.fill_between(x, *band, step="post", color=colours[name], alpha=0.12, linewidth=0)
         left.step(x, y, where="post", color=colours[name], label=f"{literal(name, 40)} ({n})")
     for name, (errors, shares) in equal.items():
-        x = 100 * np.asarray(errors, dtype=float)
-        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
-        right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=literal(name, 40))
+        right.step(*_staircase(errors, shares), where="post", color=colours[name], label=literal(name, 40))
     for axes, what in ((left, "as drawn"), (right, "at equal cost")):
         axes.set_title(what, fontsize=10)
         axes.set_xlabel(f"{error} on validation images (%)")
@@ -316,6 +312,12 @@ def distributions(
         "further up and to the left is better",
     )
     return figure
+
+
+def _staircase(errors: ArrayLike, shares: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of an empirical distribution function in percent, from 0 on."""
+    x, y = 100 * np.asarray(errors, dtype=float), np.asarray(shares, dtype=float)
+    return np.concatenate([x[:1], x]), np.concatenate([[0.0], y])
 
 
 def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
