@@ -188,13 +188,13 @@ def test_every_class_keeps_images_on_both_sides() -> None:
 def test_what_differences_validation_images_show_is_said() -> None:
     data = datasets.load()
     assert data.seed_noise(error=0.15) == pytest.approx((0.15 / 20_000) ** 0.5)
-    assert data.differences(error=0.16) == (
+    assert data.difference_line(error=0.16) == (
         "10,000 validation images show differences in accuracy from about 0.4 points on (one standard error at 16 % "
         "error, each network trained once); repeats (--confirm) show smaller ones"
     )
     few = datasets.load(datasets.FORMER)
-    assert "from about 1.1 points on" in few.differences()
-    assert "more of them (10,000 for 0.5 points) or repeats" in few.differences("balanced_accuracy")
+    assert "from about 1.1 points on" in few.difference_line()
+    assert "more of them (10,000 for 0.5 points) or repeats" in few.difference_line("balanced_accuracy")
 
 
 def test_cifar_sets_aside_a_balanced_part_and_downloads_once(monkeypatch: pytest.MonkeyPatch) -> None:

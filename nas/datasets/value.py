@@ -151,7 +151,7 @@ class Dataset:
         """
         return seed_noise(metric, self.val_labels.bincount().tolist(), error)
 
-    def differences(self, metric: str = "accuracy", error: float = ERROR) -> str:
+    def difference_line(self, metric: str = "accuracy", error: float = ERROR) -> str:
         """One sentence: what differences between networks the validation images can show, and what would help."""
         number, points = len(self.val_labels), 100 * sqrt(2) * self.seed_noise(metric, error)
         more = f"more of them ({ENOUGH:,} for {100 * sqrt(ERROR / ENOUGH):.1f} points) or " if number < ENOUGH else ""
