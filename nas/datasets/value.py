@@ -146,15 +146,15 @@ class Dataset:
     def seed_noise(self, metric: str = "accuracy", error: float = ERROR) -> float:
         """The standard deviation of a metric between seeds, from 0 to 1, as `nas.base.metrics.seed_noise` has it.
 
-        error: the share of the validation images that is classified wrongly. Two networks, each trained once, can be
-        told apart where they differ by more than sqrt(2) times that.
+        error: the share of the validation images that is classified wrongly, 1/4 where none is known yet. The
+        difference of two networks, each trained once, has sqrt(2) times that.
         """
         return seed_noise(metric, self.val_labels.bincount().tolist(), error)
 
     def difference_line(self, metric: str = "accuracy", error: float = ERROR) -> str:
         """One sentence: what differences between networks the validation images can show, and what would help."""
         number, points = len(self.val_labels), 100 * sqrt(2) * self.seed_noise(metric, error)
-        more = f"more of them ({ENOUGH:,} for {100 * sqrt(ERROR / ENOUGH):.1f} points) or " if number < ENOUGH else ""
+        more = f"more of them ({ENOUGH:,} for {100 * sqrt(error / ENOUGH):.2g} points) or " if number < ENOUGH else ""
         return (
             f"{number:,} validation images show differences in {spoken(metric)} from about {points:.2g} points on (one "
             f"standard error at {100 * error:.0f} % error, each network trained once); {more}repeats (--confirm) show "
