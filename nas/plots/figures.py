@@ -155,9 +155,7 @@ def pareto(
     ranked = front.sort_values(cost)
     steps = ranked[ranked[mean] >= ranked[mean].cummax()]  # others are there by a third objective
     if len(steps):
-        line: dict[str, Any] = {"where": "post", "color": FRONT, "linewidth": 1.4, "alpha": 0.8, "zorder": 3}
-        axes.step(steps[cost], 100 * steps[mean], **line)
-    bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
+        axes.step(steps[cost], 100 * steps[mean], where="post", color=FRONT, linewidth=1.4, alpha=0.8, zorder=3)
     for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, FRONT, "front of means")):
         if not len(rows):
             continue
@@ -165,11 +163,14 @@ def pareto(
         axes.errorbar(
             rows[cost].astype(float),
             100 * rows[mean].astype(float),
-            yerr=error.astype(float),
+            error.astype(float),
+            fmt="o",
             color=colour,
+            elinewidth=1.0,
+            capsize=2.5,
             markersize=6 if colour == FRONT else 4.5,
             label=f"{label if noise else 'front'} ({len(rows)})",
-            **bars,
+            zorder=4,
         )
     again = done[done["runs"].gt(1)]
     if len(again):
@@ -184,20 +185,17 @@ def pareto(
         label = f"baseline: trial {row['trial']}, {100 * row[mean]:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row[mean], marker="*", s=230, color=PICK, label=label, zorder=5)
     log_counts(axes, "x", done[cost].astype(float).tolist())
-    axes.set_xlabel(f"{LABELS[cost]} (log scale)")
-    axes.set_ylabel(LABELS[metric] + ("\nmean over trainings" if noise else "\none training each"))
+    kind = "mean over trainings" if noise else "one training each"
+    axes.set(xlabel=f"{LABELS[cost]} (log scale)", ylabel=f"{LABELS[metric]}\n{kind}")
     if len(done):
         axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
-    note(figure, _noise_note(noise) if noise else _BARS)
-    return figure
-
-
-def _noise_note(noise: Noise) -> str:
-    return (
+    pooled = noise and (
         f"bars: ± 2 standard errors of a mean, from the noise of one training between seeds: "
         f"{100 * noise.variance**0.5:.2f} %, pooled over repeats ({noise.freedom} degrees of freedom),\n"
         "on the same validation images; numbers: probability of being non-dominated"
     )
+    note(figure, pooled or _BARS)
+    return figure
 
 
 def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, title: str, subtitle: str) -> Figure:
@@ -209,19 +207,15 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     figure, (axes,) = figures(title, subtitle, 1)
     everything, kept = np.asarray(space, float), np.asarray(feasible, float)
     edges = np.histogram_bin_edges(np.concatenate([everything, kept]), 80)
-    shapes: tuple[tuple[Any, float, str, str], ...] = (
-        (everything, 100, PALE, "the space"),
-        (kept, 100 * share, FRONT, "within the budget"),
-    )
-    for values, percent, colour, label in shapes if bounds else shapes[:1]:
-        weights = np.full(len(values), percent / len(values))
+    shapes = [(everything, 1.0, PALE, "the space"), (kept, share, FRONT, "within the budget")]
+    for values, area, colour, label in shapes if bounds else shapes[:1]:
+        weights = np.full(len(values), 100 * area / len(values))
         axes.hist(values, edges.tolist(), weights=weights, color=colour, label=label, zorder=2)
     for limit in bounds.get("madds", ()):
         if edges[0] < limit < edges[-1]:
             axes.axvline(limit, color=PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
-    axes.set_xlabel(LABELS["madds"])
-    axes.set_ylabel("share of the space per bar (%)")
+    axes.set(xlabel=LABELS["madds"], ylabel="share of the space per bar (%)")
     axes.legend(fontsize=8)
     return figure
 
@@ -259,12 +253,12 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, m
             axes.tick_params(labelsize=8)
         top.legend(fontsize=7, ncols=min(most, 3), loc="upper center", handletextpad=0.1, columnspacing=0.6)
         bottom.set_xlabel("stage", fontsize=8.5)
-        bottom.set_xticks(sorted(effects["stage"].unique()))
-        bottom.set_xlim(effects["stage"].min() - 0.6, effects["stage"].max() + 0.6)
+        stages = sorted(effects["stage"].unique())
+        bottom.set(xticks=stages, xlim=(stages[0] - 0.6, stages[-1] + 0.6))
     low, high = panels[0, 0].get_ylim()
-    panels[0, 0].set_ylim(low, high + 0.18 * (high - low))  # room for the legends
-    panels[0, 0].set_ylabel(f"effect on {spoken(metric)} (% points)")
-    panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
+    room = low, high + 0.18 * (high - low)  # for the legends
+    panels[0, 0].set(ylim=room, ylabel=f"effect on {spoken(metric)} (% points)")
+    panels[1, 0].set(ylabel=f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
     note(
         figure,
         "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations given its settings; "
@@ -299,8 +293,7 @@ def distributions(
         right.step(*_staircase(errors, shares), where="post", color=colours[name], label=literal(name, 40))
     for axes, what in ((left, "as drawn"), (right, "at equal cost")):
         axes.set_title(what, fontsize=10)
-        axes.set_xlabel(f"{error} on validation images (%)")
-        axes.set_ylabel("share of networks with at most this error")
+        axes.set(xlabel=f"{error} on validation images (%)", ylabel="share of networks with at most this error")
         axes.set_ylim(0, 1.02)
     left.legend(loc="lower right", fontsize=8)
     right.sharex(left)
