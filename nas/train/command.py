@@ -112,7 +112,7 @@ def train(
             ranks,
             source,
             partial(
-                datasets.load_source,
+                datasets.load,
                 image_size=image_size,
                 largest=found.architecture.resolution,
                 value_range=weights.value_range if weights else None,
@@ -120,8 +120,7 @@ def train(
         )
         path = path or run_path(default_name(found.label, images.name, trained=True))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
-        # Refused before anything is written.
-        held = datasets.load_test(source.name, images, skip_broken=source.skip_broken) if test else None
+        held = datasets.load_test(source, images) if test else None  # refused before anything is written
         training, validation = images_of(images, None, ranks.device)
         if weights:
             training, validation = (normalised_as(part, weights) for part in (training, validation))
