@@ -69,7 +69,7 @@ def make_config(workers: int = 1, shared: bool = True) -> Search:
         trials=10**6,
         time_budget=None,
         seed=0,
-        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe.load("proxy"), "cpu"),
+        proxy=Proxy(Source(name=DEFAULT), Recipe.load("proxy"), "cpu"),
         workers=Workers(workers, "cpu"),
         shared=shared,
     )
