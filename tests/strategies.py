@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import Block
+from nas.networks.blocks import Layer
 from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
@@ -56,11 +56,9 @@ def small_spaces(draw: st.DrawFn) -> SearchSpace:
     return SearchSpace("small", tuple(templates), stem=draw(st.sampled_from([4, 8, 16])), head=8, resolution=8)
 
 
-def layers_of(arch: Architecture) -> list[list[tuple[Block, str]]]:
+def layers_of(arch: Architecture) -> list[list[tuple[tuple[Layer, ...], bool, str]]]:
     """The blocks of each stage, one after the other."""
-    channels, found = arch.stem, []
-    for stage in arch.stages:
-        blocks = [stage.first(channels), *[stage.later()] * (stage.repeats - 1)]
-        found.append([(block, stage.activation or arch.activation) for block in blocks])
-        channels = stage.channels
+    found: list[list[tuple[tuple[Layer, ...], bool, str]]] = [[] for _ in arch.stages]
+    for block in arch.walk()[1:-1]:
+        found[block.stage - 1].append((block.layers, block.residual, block.activation or arch.activation))
     return found

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from nas.base.arrays import Ints
 from nas.base.units import format_count
+from nas.networks.cost import COLUMNS
 from nas.spaces.budgets import DRAWS, Bounds
-from nas.spaces.counting import COLUMNS
 from nas.spaces.space import SearchSpace
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent

@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any
 from nas.base.errors import UserError
 from nas.base.files import read_toml, to_toml
 from nas.base.units import nearest
-from nas.networks.blocks import (
-    MAX_RESOLUTION,
-    scale_channels,
-    scale_repeats,
-)
-from nas.networks.stages import ACTIVATIONS, LIMITS, BlockError, Stage, canonical, parse_stage
+from nas.networks.blocks import MAX_RESOLUTION, Block, FeatureMap, head, scale_channels, scale_repeats, stem
+from nas.networks.stages import ACTIVATIONS, LIMITS, BlockError, Stage, blocks_of, canonical, parse_stage
 
 if TYPE_CHECKING:
     from nas.networks.cost import Cost
@@ -133,6 +129,17 @@ class Architecture:
     def hash(self) -> str:
         """Twelve hexadecimal digits that name this network (SHA-256 of the canonical string)."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
+
+    def walk(self, resolution: int | None = None, in_channels: int = 3) -> tuple[Block, ...]:
+        """All blocks in order, the stem first and the head last, each with its layers and the feature maps around it.
+
+        For images of this side (pixels; the own resolution if None), which no limit is checked for.
+        """
+        image = FeatureMap(in_channels, self.resolution if resolution is None else resolution)
+        blocks = [stem(image, self.stem)]
+        for number, stage in enumerate(self.stages, 1):
+            blocks += blocks_of(stage, blocks[-1].output, number)
+        return (*blocks, head(blocks[-1].output, self.head, len(self.stages) + 1))
 
     def scale(self, depth: float = 1, width: float = 1, resolution: float = 1) -> Architecture:
         """Scale every stage, the stem and the head by factors (EfficientNet, arXiv 1905.11946, section 3).

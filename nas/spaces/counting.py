@@ -14,18 +14,16 @@ import numpy as np
 
 from nas.base.arrays import Bools, Floats, Ints
 from nas.base.units import format_count
-from nas.networks.blocks import Linear, head, stem
-from nas.networks.cost import Cost, Count, add, check_counting, count_layer, count_layers, count_stage
-from nas.networks.stages import Stage, canonical
-
-COLUMNS = ("madds", "flops", "params", "activations")
+from nas.networks.blocks import FeatureMap, head, stem
+from nas.networks.cost import added, check_counting, count_blocks, count_classifier
+from nas.networks.stages import Stage, blocks_of, canonical
 
 CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage. A state is the shape (channels, size) of its input.
+    """One stage. A state is the feature map that comes in.
 
     cost: int64 [states, options, 4]. next: the state that comes out, [states, options]. distinct: False where an
     earlier option gives the same stage, [states, options].
@@ -59,39 +57,31 @@ def build(
 ) -> Counting:
     """Count every option of every stage after every shape that can come before it."""
     check_counting(resolution, num_classes, in_channels)
-    count, size = count_layers(stem(in_channels, stem_channels), resolution)
-    states, steps = [(stem_channels, size)], []
+    first = stem(FeatureMap(in_channels, resolution), stem_channels)
+    states, steps = [first.output], []
     for options in stages:
-        following: dict[tuple[int, int], int] = {}
+        following: dict[FeatureMap, int] = {}
         cost = np.zeros((len(states), len(options), 4), np.int64)
         onward = np.zeros((len(states), len(options)), np.int64)
         distinct = np.zeros((len(states), len(options)), np.bool_)
-        for s, (channels, size) in enumerate(states):
+        for s, state in enumerate(states):
             seen: set[Stage] = set()
             for o, option in enumerate(options):
-                stage = canonical(option, channels, activation)
-                one, out = count_stage(stage, channels, size)
-                cost[s, o] = _figures(one)
-                onward[s, o] = following.setdefault((stage.channels, out), len(following))
+                stage = canonical(option, state.channels, activation)
+                blocks = blocks_of(stage, state)
+                cost[s, o] = count_blocks(blocks)
+                onward[s, o] = following.setdefault(blocks[-1].output, len(following))
                 distinct[s, o] = stage not in seen
                 seen.add(stage)
         steps.append(Step(cost, onward, distinct))
         states = list(following)
-    classifier = Linear(head_channels, num_classes)
-    finish = []
-    for channels, size in states:
-        one, out = count_layers(head(channels, head_channels), size)
-        finish.append(_figures(add(one, count_layer(classifier, out))))
+    heads = [head(state, head_channels) for state in states]
+    finish = [added([count_blocks([last]), count_classifier(last, num_classes)]) for last in heads]
     counted = (
         f"counted at {resolution} px with {num_classes} classes, whatever the data's: the classifier alone has "
-        f"{format_count(count_layer(classifier, 1).params)} params"
+        f"{format_count((head_channels + 1) * num_classes)} params"
     )
-    return Counting(np.array(_figures(count)), tuple(steps), np.array(finish), counted)
-
-
-def _figures(count: Count) -> tuple[int, int, int, int]:
-    cost: Cost = count.cost
-    return cost.madds, cost.flops, cost.params, cost.activations
+    return Counting(np.array(count_blocks([first])), tuple(steps), np.array(finish), counted)
 
 
 def costs(counting: Counting, options: Ints) -> Ints:

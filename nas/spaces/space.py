@@ -22,10 +22,11 @@ from nas.base.errors import UserError
 from nas.base.files import read_toml
 from nas.base.units import parse_count
 from nas.networks.architecture import Architecture, bundled_path, check_keys, strings
+from nas.networks.cost import COLUMNS
 from nas.networks.stages import BlockError, Stage
 from nas.spaces import budgets, counting
 from nas.spaces.budgets import Bounds
-from nas.spaces.counting import CHUNK, COLUMNS, Counting
+from nas.spaces.counting import CHUNK, Counting
 from nas.spaces.slots import Choice, Codes, Slot, parse_slot
 
 BUNDLED = "nas.search_spaces"
@@ -47,19 +48,18 @@ class SearchSpace:
     target_madds: int | None = None
 
     def __post_init__(self) -> None:
+        Architecture(tuple(slot.options[0] for slot in self.slots), **self._frame())  # checks the shared settings
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The stages, parsed."""
         slots = []
         for number, template in enumerate(self.templates, 1):
             try:
                 slots.append(parse_slot(template, number))
             except BlockError as error:
                 raise UserError(f"stage {number}, {error} (in {template[:80]!r})") from None
-        self.__dict__["slots"] = tuple(slots)
-        Architecture(tuple(slot.options[0] for slot in slots), **self._frame())  # checks the shared settings
-
-    @cached_property
-    def slots(self) -> tuple[Slot, ...]:
-        """The stages, parsed."""
-        raise AssertionError("set when the space is made")
+        return tuple(slots)
 
     @classmethod
     def load(cls, name: str | Path) -> SearchSpace:
@@ -125,12 +125,12 @@ class SearchSpace:
     @cached_property
     def _places(self) -> NDArray[np.float32]:
         """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
-        places = np.zeros((len(self.choices), len(self.slots)), np.float32)
-        row = 0
-        for i, slot in enumerate(self.slots):
-            for j in range(len(slot.shape)):
-                places[row, i] = math.prod(slot.shape[j + 1 :])
-                row += 1
+        rows = [
+            (i, math.prod(slot.shape[j:])) for i, slot in enumerate(self.slots) for j in range(1, len(slot.shape) + 1)
+        ]
+        places = np.zeros((len(rows), len(self.slots)), np.float32)
+        for row, (stage, place) in enumerate(rows):
+            places[row, stage] = place
         return places
 
     def codes_of(self, options: Ints) -> Codes:
