@@ -36,6 +36,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         activation=draw(st.sampled_from(["relu", "silu"])),
         norm_eps=draw(st.sampled_from([1e-5, 1e-3, 2.5e-06])),
         norm_momentum=draw(st.sampled_from([0.1, 0.01])),
+        stem_stride=draw(st.integers(1, 2)),
     )
 
 
@@ -54,6 +55,30 @@ def small_spaces(draw: st.DrawFn) -> SearchSpace:
         words += [choice("se", [0, 0.1, 0.25, 0.26, 0.3])]
         templates.append("_".join(words))
     return SearchSpace("small", tuple(templates), stem=draw(st.sampled_from([4, 8, 16])), head=8, resolution=8)
+
+
+@st.composite
+def strided_spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces whose stages have one stride each, with choices written in several ways."""
+    templates = []
+    for _ in range(draw(st.integers(1, 4))):
+        stride = draw(st.integers(1, 2))
+        widths = draw(st.lists(st.sampled_from([8, 16, 24, 32, 40, 48]), min_size=1, max_size=3, unique=True))
+        channels = "|".join(map(str, widths))
+        templates.append(
+            draw(
+                st.sampled_from(
+                    [
+                        f"ir_r{{1|2}}_k3_s{stride}_e{{3|6}}_c{{{channels}}}",
+                        f"{{ds|er_e4}}_k3_s{stride}_c{{{channels}}}",
+                        f"{{ds_c{widths[0]}|ir_e6_c{widths[-1]}_se0.25}}_r1_k{{3|5}}_s{stride}",
+                        f"cn_c{widths[0]}_k3_s{stride}_r{{1|2}}",
+                    ]
+                )
+            )
+        )
+    resolution, stem_stride = draw(st.integers(8, 256)), draw(st.integers(1, 2))
+    return SearchSpace("strided", tuple(templates), 16, 64, resolution, target_madds=10**7, stem_stride=stem_stride)
 
 
 def layers_of(arch: Architecture) -> list[list[tuple[tuple[Layer, ...], bool, str]]]:

@@ -48,6 +48,13 @@ def test_random_architectures_equal_fvcore(arch: Architecture, px: int, classes:
     check(arch, px, classes, channels)
 
 
+@settings(max_examples=15, deadline=None)
+@given(architectures(), st.integers(1, 70))
+def test_fitted_networks_equal_fvcore(arch: Architecture, px: int) -> None:
+    fitted = arch.fitted(px)
+    check(fitted, fitted.resolution, 7, 1)
+
+
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(("seed", "px", "classes", "channels"), [(0, 33, 10, 1), (1, 65, 1000, 3), (2, 224, 7, 3)])
 def test_sampled_networks_equal_fvcore(name: str, seed: int, px: int, classes: int, channels: int) -> None:

@@ -84,7 +84,8 @@ def main(
             show_network(arch, classes, channels, check, as_json)
     elif space is not None:
         numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
-        show_space(View(SearchSpace.load(space), bounds(*numbers), resolution), out)
+        found = SearchSpace.load(space)
+        show_space(View(found if resolution is None else found.at(resolution), bounds(*numbers)), out)
     else:
         show_families()
 

@@ -161,7 +161,7 @@ def parts(arch: Architecture) -> list[str]:
     """
     stem, *inner, head = arch.walk(in_channels=CHANNELS)
     first, last = (
-        part(stem.input, f"stem{arch.stem}", arch.activation),
+        part(stem.input, arch.stem_word, arch.activation),
         part(head.input, f"head{arch.head}", arch.activation),
     )
     return [first, *(block_part(arch.stages[block.stage - 1], block, arch.activation) for block in inner), last]
@@ -319,7 +319,7 @@ def moves(space: SearchSpace) -> tuple[list[dict[FeatureMap, list[Move]]], dict[
         blocks = blocks_of(option, given)
         return option, blocks[-1].output, frozenset(block_part(option, block, space.activation) for block in blocks)
 
-    maps = [stem(FeatureMap(CHANNELS, space.resolution), space.stem).output]
+    maps = [stem(FeatureMap(CHANNELS, space.resolution), space.stem, space.stem_stride).output]
     steps = []
     for slot in space.slots:
         step = {given: [move(option, given) for option in slot.options] for given in maps}

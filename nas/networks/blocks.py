@@ -134,9 +134,9 @@ def block(
     return Block(layers, given, FeatureMap(channels, size), stride, residual, activation, stage)
 
 
-def stem(image: FeatureMap, channels: int) -> Block:
-    """What stands before the stages: a 3x3 convolution with stride 2."""
-    return block((Conv(image.channels, channels, 3, 2, 1, True),), image, channels, 0)
+def stem(image: FeatureMap, channels: int, stride: int) -> Block:
+    """What stands before the stages: a 3x3 convolution."""
+    return block((Conv(image.channels, channels, 3, stride, 1, True),), image, channels, 0)
 
 
 def head(given: FeatureMap, channels: int, stage: int = 1) -> Block:

@@ -24,7 +24,8 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
     """The stages as timm writes them, one list a stage.
 
     Build them with `round_chs_fn=lambda c: c` (timm rounds channels to multiples of 8 otherwise) and with the
-    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. Raises UserError where timm
+    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. timm's stem always has stride 2:
+    where this one's is 1, set `model.conv_stem.stride = (1, 1)` on the built model. Raises UserError where timm
     rounds an SE width otherwise than torchvision, and for a block that it does not have.
     """
     for stage in arch.stages:
@@ -38,8 +39,8 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
 def from_arch_def(arch_def: Sequence[Sequence[str]], **settings: Any) -> Architecture:
     """The architecture of a timm arch_def of `cn`, `ds`, `ir` and `er` strings.
 
-    settings: stem, head, resolution, activation, norm_eps, norm_momentum, where they are not the defaults. As in
-    timm, a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
+    settings: the architecture's other fields (stem, stem_stride, head, …) where they are not the defaults. As in timm,
+    a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
     """
     stages: list[Stage] = []
     given = FeatureMap(settings.get("stem", 32), 1)

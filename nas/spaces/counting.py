@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.base.arrays import Bools, Floats, Ints
 from nas.base.units import format_count
 from nas.networks.blocks import FeatureMap, head, stem
-from nas.networks.cost import added, check_counting, count_blocks, count_classifier
+from nas.networks.cost import added, count_blocks, count_classifier
 from nas.networks.stages import Stage, blocks_of, canonical
+
+if TYPE_CHECKING:
+    from nas.spaces.space import SearchSpace
 
 CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
 
@@ -46,20 +51,12 @@ class Counting:
     counted: str
 
 
-def build(
-    stages: Sequence[Sequence[Stage]],
-    stem_channels: int,
-    head_channels: int,
-    activation: str,
-    resolution: int,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-) -> Counting:
-    """Count every option of every stage after every shape that can come before it."""
-    check_counting(resolution, num_classes, in_channels)
-    first = stem(FeatureMap(in_channels, resolution), stem_channels)
+@lru_cache(maxsize=64)
+def build(space: SearchSpace) -> Counting:
+    """Count every option of every stage after every feature map that can come before it."""
+    first = stem(FeatureMap(space.in_channels, space.resolution), space.stem, space.stem_stride)
     states, steps = [first.output], []
-    for options in stages:
+    for options in (slot.options for slot in space.slots):
         following: dict[FeatureMap, int] = {}
         cost = np.zeros((len(states), len(options), 4), np.int64)
         onward = np.zeros((len(states), len(options)), np.int64)
@@ -67,7 +64,7 @@ def build(
         for s, state in enumerate(states):
             seen: set[Stage] = set()
             for o, option in enumerate(options):
-                stage = canonical(option, state.channels, activation)
+                stage = canonical(option, state.channels, space.activation)
                 blocks = blocks_of(stage, state)
                 cost[s, o] = count_blocks(blocks)
                 onward[s, o] = following.setdefault(blocks[-1].output, len(following))
@@ -75,11 +72,11 @@ def build(
                 seen.add(stage)
         steps.append(Step(cost, onward, distinct))
         states = list(following)
-    heads = [head(state, head_channels) for state in states]
-    finish = [added([count_blocks([last]), count_classifier(last, num_classes)]) for last in heads]
+    heads = [head(state, space.head) for state in states]
+    finish = [added([count_blocks([last]), count_classifier(last, space.num_classes)]) for last in heads]
     counted = (
-        f"counted at {resolution} px with {num_classes} classes, whatever the data's: the classifier alone has "
-        f"{format_count((head_channels + 1) * num_classes)} params"
+        f"counted at {space.resolution} px with {space.num_classes} classes: the classifier alone has "
+        f"{format_count((space.head + 1) * space.num_classes)} params"
     )
     return Counting(np.array(count_blocks([first])), tuple(steps), np.array(finish), counted)
 
