@@ -56,6 +56,7 @@ def definition(source: Source) -> dict[str, Any]:
             "in_chans": inputs.channels,
             "act_layer": arch.activation,
         },
+        "stem_stride": arch.stem_stride,
         "norm": {"eps": arch.norm_eps, "momentum": arch.norm_momentum},
         "pretrained_cfg": {
             "num_classes": len(inputs.classes),
@@ -86,4 +87,7 @@ def build(known: dict[str, Any]) -> nn.Module:
         round_chs_fn=lambda channels: channels,
         **known["model"],
     )
+    stem = model.get_submodule("conv_stem")
+    assert isinstance(stem, nn.Conv2d)
+    stem.stride = (known.get("stem_stride", 2),) * 2  # no argument of timm's
     return model

@@ -18,8 +18,8 @@ from nas.base.units import nearest
 from nas.networks.architecture import Architecture
 from nas.networks.blocks import SMALL
 from nas.networks.cost import Cost
+from nas.networks.fitting import PAPER
 
-PAPER = (1.2, 1.1, 1.15)  # what the paper found for EfficientNet-B0 (arXiv 1905.11946, section 4)
 MOST_PHI = 20.0
 EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
 MOVE = 8  # pixels by which a resolution may be moved to meet a count

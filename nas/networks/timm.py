@@ -14,8 +14,8 @@ from typing import Any
 
 from nas.base.errors import UserError
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import OPS, SqueezeExcitation
-from nas.networks.stages import EXPANDING, Stage, parse_stage
+from nas.networks.blocks import OPS, Block, FeatureMap, SqueezeExcitation
+from nas.networks.stages import EXPANDING, Stage, blocks_of, parse_stage
 
 THEIRS = ("cn", "ds", "ir", "er")
 
@@ -24,33 +24,34 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
     """The stages as timm writes them, one list a stage.
 
     Build them with `round_chs_fn=lambda c: c` (timm rounds channels to multiples of 8 otherwise) and with the
-    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. Raises UserError where timm
+    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. timm's stem always has stride 2:
+    where this one's is 1, set `model.conv_stem.stride = (1, 1)` on the built model. Raises UserError where timm
     rounds an SE width otherwise than torchvision, and for a block that it does not have.
     """
-    channels = arch.stem
     for stage in arch.stages:
         if stage.op not in THEIRS:
             raise UserError(f"{stage}: timm's {', '.join(THEIRS)} are known here, {stage.op} is not")
-        _check_squeeze(stage, channels)
-        channels = stage.channels
+    for block in arch.walk()[1:-1]:
+        _check_squeeze(arch.stages[block.stage - 1], block)
     return [[str(stage)] for stage in arch.stages]
 
 
 def from_arch_def(arch_def: Sequence[Sequence[str]], **settings: Any) -> Architecture:
     """The architecture of a timm arch_def of `cn`, `ds`, `ir` and `er` strings.
 
-    settings: stem, head, resolution, activation, norm_eps, norm_momentum, where they are not the defaults. As in
-    timm, a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
+    settings: the architecture's other fields (stem, stem_stride, head, …) where they are not the defaults. As in timm,
+    a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
     """
     stages: list[Stage] = []
-    channels = settings.get("stem", 32)
+    given = FeatureMap(settings.get("stem", 32), 1)
     for strings in arch_def:
         for position, text in enumerate(strings):
             stage = parse_stage(_expanding(text))
             stage = replace(stage, stride=1) if position else stage
-            _check_squeeze(stage, channels)
+            for block in blocks_of(stage, given):  # as written: timm squeezes by the ratio's own digits
+                _check_squeeze(stage, block)
+                given = block.output
             stages.append(stage)
-            channels = stage.channels
     return Architecture(tuple(stages), **settings)
 
 
@@ -59,14 +60,13 @@ def _expanding(text: str) -> str:
     return re.sub(r"_e1(\.0*)?(?=_|$)", f"_e{EXPANDING:f}", text) if op and op.plain else text
 
 
-def _check_squeeze(stage: Stage, in_channels: int) -> None:
+def _check_squeeze(stage: Stage, block: Block) -> None:
     """Refuse an SE width that timm rounds to the nearest and torchvision down."""
-    for block in (stage.first(in_channels), stage.later())[: stage.repeats]:
-        for layer in block.layers:
-            if isinstance(layer, SqueezeExcitation):
-                theirs = round(layer.channels * (stage.se / stage.expansion))
-                if layer.squeeze != theirs:
-                    raise UserError(
-                        f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
-                        f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"
-                    )
+    for layer in block.layers:
+        if isinstance(layer, SqueezeExcitation):
+            theirs = round(layer.channels * (stage.se / stage.expansion))
+            if layer.squeeze != theirs:
+                raise UserError(
+                    f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
+                    f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"
+                )

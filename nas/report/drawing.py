@@ -41,5 +41,5 @@ def _counted(text: str) -> tuple[Architecture, tuple[int, ...], list[int]]:
     """A network, the sides of its parts' outputs in pixels, and their shares of the MAdds in percent."""
     arch = Architecture.parse(text)
     counted = parts(arch)
-    madds = [part.counts.cost.madds for part in counted]
+    madds = [part.cost.madds for part in counted]
     return arch, tuple(part.size for part in counted), [round(100 * one / sum(madds)) for one in madds]

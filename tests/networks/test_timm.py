@@ -51,6 +51,7 @@ def built_by_timm(arch: Architecture, arch_def: list[list[str]] | None = None, c
         act_layer=ACTIVATIONS[arch.activation],
         norm_layer=partial(nn.BatchNorm2d, eps=arch.norm_eps, momentum=arch.norm_momentum),
     )
+    model.conv_stem.stride = (arch.stem_stride, arch.stem_stride)
     return model
 
 
@@ -90,6 +91,7 @@ def test_any_architecture_is_built_by_timm_or_refused(arch: Architecture, px: in
             activation=arch.activation,
             norm_eps=arch.norm_eps,
             norm_momentum=arch.norm_momentum,
+            stem_stride=arch.stem_stride,
         )
         == arch
     )
