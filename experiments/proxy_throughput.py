@@ -36,7 +36,8 @@ from nas import Architecture, SearchSpace, datasets
 from nas.base.machine import available_cores
 from nas.datasets.batches import images_of
 from nas.devices.device import pick_device
-from nas.runs.workers.processes import Submit, pool
+from nas.runs.workers import Submit
+from nas.runs.workers.processes import pool
 from nas.training.distributed import Ranks
 from nas.training.optimizer import make_optimizer, parameter_groups
 from nas.training.proxy import Job, Proxy, Result
