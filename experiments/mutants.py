@@ -72,7 +72,7 @@ MUTANTS = (
         "convolutions",
     ),
     Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
-    Mutant("runs/workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
+    Mutant("runs/workers/pool.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant(
         "selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from optuna.trial import TrialState
 
 from nas.base.arrays import Floats
 from nas.base.metrics import spoken
@@ -30,8 +29,8 @@ _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *C
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places = _places(run)
-    main = {"madds", "params", "latency_measured", *sentences.objectives(run)}
+    places, objectives, costs = _places(run), sentences.objectives(run), _costs(run.trials)
+    main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
     return {
         "name": run.name,
@@ -45,11 +44,11 @@ def contents(run: Run) -> dict[str, Any]:
         "origin": sentences.origin(run),
         "costs": [
             {"key": name, "label": plots.LABELS[name], "short": plots.short_name(name), "main": name in main}
-            for name in _costs(run.trials)
+            for name in costs
         ],
-        "cost": next((name for name in sentences.objectives(run) if name in _costs(run.trials)), "madds"),
+        "cost": next((name for name in objectives if name in costs), "madds"),
         "trials": _trials(run, network),
-        "running": _running(run, network),
+        "running": [{"trial": t.number, "network": network[str(t.user_attrs["architecture"])]} for t in run.running],
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
@@ -63,9 +62,8 @@ def contents(run: Run) -> dict[str, Any]:
 def _places(run: Run) -> dict[str, str]:
     """All block strings that are drawn, and where each was read."""
     places: dict[str, str] = {}
-    for trial in run.studied:
-        if trial.state == TrialState.RUNNING and "architecture" in trial.user_attrs:
-            places.setdefault(str(trial.user_attrs["architecture"]), f"{run.path / 'study.db'}, trial {trial.number}")
+    for trial in run.running:
+        places.setdefault(str(trial.user_attrs["architecture"]), f"{run.path / 'study.db'}, trial {trial.number}")
     for number, text in zip(run.trials["trial"], run.trials["architecture"], strict=True):
         places.setdefault(str(text), f"{run.path / 'trials.csv'}, trial {number:g}")
     for phi, text in zip(run.family["phi"], run.family["architecture"], strict=True):
@@ -103,30 +101,27 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
     }
 
 
-def _running(run: Run, network: Mapping[str, int]) -> list[dict[str, int]]:
-    """The trials that were begun and have not ended."""
-    begun = [t for t in run.studied if t.state == TrialState.RUNNING and "architecture" in t.user_attrs]
-    return [{"trial": t.number, "network": network[str(t.user_attrs["architecture"])]} for t in begun]
-
-
 def _history(run: Run) -> dict[str, list[Any]]:
     """After each trained network: the hypervolume of the front of the first trainings until then, as a share.
 
     The whole is the box between the worst and the best value of each objective among all trained networks; costs are
     taken by their logarithm. Empty where there is no such box.
     """
+    nothing: dict[str, list[Any]] = {"trial": [], "share": []}
     done = run.trials[run.trials["state"] == "COMPLETE"].sort_values("trial")
     names = sentences.objectives(run)
     if not set(names) <= set(done):
-        return {"trial": [], "share": []}
+        return nothing
     values = done[names].astype(float)
     points = np.column_stack([-values[name] if name == run.metric else np.log(values[name]) for name in names])
     kept = np.isfinite(points).all(axis=1)
-    points, numbers = points[kept], done["trial"][kept]
-    low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(1), np.zeros(1))
+    if not kept.any():
+        return nothing
+    points = points[kept]
+    low, high = points.min(axis=0), points.max(axis=0)
     if not (high > low).all():
-        return {"trial": [], "share": []}
-    return {"trial": _numbers(numbers), "share": shares((points - low) / (high - low))}
+        return nothing
+    return {"trial": _numbers(done["trial"][kept]), "share": shares((points - low) / (high - low))}
 
 
 def shares(points: Floats) -> list[float]:
@@ -158,24 +153,19 @@ def _barred(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.assign(bar=half_intervals(pd.to_numeric(table[f"{metric}_error"]), freedom))
 
 
-def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:
-    """Numbers as JSON has them, to six digits: whole ones whole, what is not finite as null."""
-    return [_number(value) for value in values]
-
-
-def _number(value: Any) -> int | float | None:
-    number = math.nan if value is None or value is pd.NA else float(value)
-    if not math.isfinite(number):
-        return None
-    return int(number) if number.is_integer() else float(f"{number:.6g}")
+def _numbers(values: pd.Series) -> list[Any]:
+    return [_cell(value) for value in values]
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table's rows, with texts as texts."""
     return [{str(key): _cell(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _cell(value: Any) -> Any:
+    """A value as JSON has it: numbers to six digits, whole ones whole, what is not finite as null; texts as texts."""
     if isinstance(value, str | bool | np.bool_):
         return value if isinstance(value, str) else bool(value)
-    return _number(value)
+    number = math.nan if value is None or value is pd.NA else float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else float(f"{number:.6g}")

@@ -14,7 +14,7 @@ from typing import Any
 from nas.base.errors import UserError
 from nas.report.contents import contents
 from nas.report.page import embedded, page
-from nas.report.run import read, watched
+from nas.report.run import WATCHED, read
 
 ADDRESS = "127.0.0.1"
 REST = 10  # of the time since the run was read last, reading it takes one part in so many at most
@@ -33,7 +33,7 @@ class Source:
     def now(self) -> dict[str, Any]:
         """The contents, with a tag as `live` that differs when they do; raises UserError for a damaged file."""
         with self._lock:
-            state = tuple(map(_stamp, (self.path / file for file in (*watched(), "study.db"))))
+            state = tuple(map(_stamp, (self.path / file for file in (*WATCHED, "study.db"))))
             if state != self._state and time.monotonic() >= self._rest_until:
                 started = time.monotonic()
                 found = contents(read(self.path))

@@ -39,13 +39,9 @@ class Ranks:
         """What the first process has, in all of them."""
         if self.world == 1:
             return message
-        size = self.all_reduce(torch.tensor(len(message) if self.first else 0, device=self.device))
-        content = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
-        if self.first and message:
-            content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
-        if len(content):
-            dist.broadcast(content, 0)
-        return content.cpu().numpy().tobytes()
+        messages = [message]
+        dist.broadcast_object_list(messages, 0, device=self.device)
+        return messages[0]
 
     def handed(self, name: str, message: str) -> str:
         """What the first process has under a name, in all of them, however long the others wait for it.

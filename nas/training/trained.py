@@ -30,7 +30,7 @@ class Inputs:
 
     Images [n, channels, image_size, image_size] of pixel values 0 to 255, less mean, by std (one number per channel).
     resize: how images became square: crop, pad (with black) or stretch. value_range: the values of images with more
-    than 8 bits that became 0 and 255; None if there were none.
+    than 8 bits that became 0 and 255; None if there were none. Raises ValueError or TypeError for what cannot be.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +40,21 @@ class Inputs:
     std: tuple[float, ...]
     resize: str = "crop"
     value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.value_range or (0.0, 255.0)
+        numbers = (*self.mean, *self.std, low, high)
+        if (
+            not self.classes
+            or not all(isinstance(name, str) for name in self.classes)
+            or not len(self.mean) == len(self.std) == self.channels
+            or not all(isinstance(value, float) and isfinite(value) for value in numbers)
+            or not isinstance(self.image_size, int)
+            or self.image_size < 1
+            or self.resize not in ("crop", "pad", "stretch")
+            or min(self.std) <= 0
+        ):
+            raise ValueError(f"no network takes such images: {self}")
 
     @property
     def sentence(self) -> str:
@@ -128,28 +143,6 @@ def _described(file: Path) -> Trained:
     try:
         inputs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table["inputs"].items()}
         found = Inputs(**inputs)
-        _check(found)
     except (KeyError, AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: does not say what its network takes (table inputs)") from None
     return Trained(Architecture.from_table(table, str(file)), found, table.get("about", {}))
-
-
-def _check(inputs: Inputs) -> None:
-    """Refuse what cannot be; raises ValueError or TypeError."""
-    numbers = (*inputs.mean, *inputs.std)
-    if (
-        not inputs.classes
-        or not all(isinstance(name, str) for name in inputs.classes)
-        or not len(inputs.mean) == len(inputs.std) == inputs.channels
-        or not all(isinstance(value, float) for value in numbers)
-        or not isinstance(inputs.image_size, int)
-        or inputs.resize not in ("crop", "pad", "stretch")
-        or not (inputs.value_range is None or _is_range(inputs.value_range))
-        or inputs.image_size < 1
-        or min(inputs.std) <= 0
-    ):
-        raise ValueError
-
-
-def _is_range(values: Any) -> bool:
-    return len(values) == 2 and all(isinstance(value, float) and isfinite(value) for value in values)

@@ -21,8 +21,8 @@ from torch import nn
 import nas
 from nas import Architecture, UserError, datasets
 from nas.base.errors import RunFailed
-from nas.export import check, formats, timm
-from nas.export.files import export
+from nas.export import formats, timm
+from nas.export.files import difference, export
 from nas.export.source import Source, open_source
 from nas.networks.module import Network
 from nas.networks.timm import to_arch_def
@@ -175,8 +175,8 @@ def quantized(file: Any) -> None:
 
 def test_answers_of_another_shape_are_wrong_answers() -> None:
     """Also where broadcasting would find them equal."""
-    assert check.difference(torch.ones(1, 3), torch.ones(2, 3)) == float("inf")
-    assert check.difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]])) == 0.5
+    assert difference(torch.ones(1, 3), torch.ones(2, 3)) == float("inf")
+    assert difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]])) == 0.5
 
 
 @settings(max_examples=15)
@@ -201,7 +201,7 @@ def test_timm_answers_as_any_architecture_or_refuses_it(arch: Architecture, chan
 def spoilt(form: formats.Format, damage: str) -> formats.Format:
     """A format that writes another network than that which was trained."""
 
-    def write(source: Source, folder: Path) -> None:
+    def write(source: Source, file: Path) -> None:
         other = source.trained.architecture.build(len(source.inputs.classes), source.inputs.channels).eval()
         other.load_state_dict(source.model.state_dict())
         if damage == "weight":
@@ -210,7 +210,7 @@ def spoilt(form: formats.Format, damage: str) -> formats.Format:
             other.features[2][0].block[1][1].running_var.data[3] *= 1.05
         else:
             other.classifier[1].bias.data[1] = torch.nan
-        form.write(replace(source, model=other), folder)
+        form.write(replace(source, model=other), file)
 
     return replace(form, write=write)
 

@@ -57,7 +57,7 @@ def learned(clothes: Dataset) -> Outcome:
 def test_it_learns_real_images(learned: Outcome) -> None:
     assert learned.accuracy > 0.6  # chance is 0.1
     assert learned.accuracy == learned.curve[-1] > learned.curve[0] > 0.3
-    assert learned.error == pytest.approx(math.sqrt(learned.accuracy * (1 - learned.accuracy) / 2000))
+    assert learned.score.accuracy_error == pytest.approx(math.sqrt(learned.accuracy * (1 - learned.accuracy) / 2000))
     assert (learned.epochs, learned.steps, learned.batch_size, learned.note) == (2, 250, 16, "")
     assert 0 < learned.step_seconds * learned.steps < 3 * learned.seconds
 
