@@ -14,6 +14,7 @@ import pytest
 
 import nas
 from nas import datasets
+from tests.helpers import needs
 from tests.helpers.commands import ROOT
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_the_completion_is_up_to_date() -> None:
     assert made["SCRIPT"].read_text(encoding="utf-8") == made["script"](), "python docs/completion.py writes it anew"
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="completion is bash's")
+@needs.bash
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

@@ -23,12 +23,11 @@ from nas.runs.study import database, trials
 from nas.runs.study.sharing import Heartbeat
 from nas.runs.workers import Workers, processes
 from nas.training.proxy import Job, Result, run_job
-from tests.helpers import killing
+from tests.helpers import killing, needs
 from tests.helpers.commands import Command
 
 TRIALS = 7
 IMPATIENT = ((database, "HEARTBEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
-forked = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="forks machines")
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +83,7 @@ def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
     return run_job(proxy, job, report)
 
 
-@forked
+@needs.fork
 @pytest.mark.parametrize(("sampler", "count"), [("auto", 4), ("random", 4)])
 def test_machines_share_a_search(server: str, here: Path, command: Command, sampler: str, count: int) -> None:
     arguments = [*killing.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--sampler", sampler]
@@ -160,7 +159,7 @@ def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) 
     assert [t.state for t in given.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
-@forked
+@needs.fork
 def test_the_lower_number_has_the_network(server: str) -> None:
     """Also where it says so later than the other, which waits; a trial whose worker is gone before is given up."""
     given = optuna.create_study(study_name="claims", storage=database._shared(server))

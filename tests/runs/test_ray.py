@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-pytest.importorskip("ray", reason="needs compound-nas[ray]")
+pytest.importorskip("ray")
 
 import ray
 from ray.cluster_utils import Cluster

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from scipy import stats
 from torch.profiler import ProfilerActivity, profile
 
 from nas import Architecture
@@ -82,7 +83,6 @@ def test_rungs_cost_alike() -> None:
 
 @given(*[st.lists(st.integers(0, 1000), min_size=2, max_size=5)] * 2)
 def test_a_gap_is_students_interval(one: list[int], other: list[int]) -> None:
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the yardstick")
     scores = {"one": [x / 1000 for x in one], "other": [x / 1000 for x in other]}
     found = gap(scores, "one", "other")
     if len(set(one)) == len(set(other)) == 1:

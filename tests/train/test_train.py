@@ -24,6 +24,7 @@ from nas.plots import training as pictures
 from nas.training import trained, trainer
 from nas.training.distributed import Ranks
 from nas.training.trainer import Trainer
+from tests.helpers import needs
 from tests.helpers.commands import NET, RECIPE, Command, train_arguments
 
 ALONE = Ranks(torch.device("cpu"))
@@ -179,10 +180,6 @@ def test_a_training_that_diverges_fails(command: Command, here: Path, images: Pa
 
 # Killed, continued, and shared by processes. Forked, so that nothing is imported anew.
 
-forking = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="starts trainings by forking"
-)
-
 
 def trained_silently(folder: Path, told: list[str], environment: dict[str, str]) -> None:
     """`python -m nas.train` in this forked process, with a checkpoint after each step."""
@@ -213,7 +210,7 @@ def weights(folder: Path, run: str) -> bytes:
     return (folder / f"runs/{run}/weights.safetensors").read_bytes()
 
 
-@forking
+@needs.fork
 def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) -> None:
     """Killed while it starts, and again and again a random while after a checkpoint."""
     (here / "r.toml").write_text(RECIPE)
@@ -246,7 +243,7 @@ def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) 
     assert not checkpoint.exists()
 
 
-@forking
+@needs.fork
 @pytest.mark.parametrize("change", ["", "unfreeze = 0.5\n"], ids=["plain", "unfreezing"])
 def test_two_processes_train_like_one(here: Path, images: Path, change: str) -> None:
     """To the same bits: both cut a batch in two microbatches, each with its own batch norm statistics and chance."""
