@@ -38,7 +38,7 @@ from nas.networks.architecture import Architecture
 from nas.networks.stages import parse_stage
 from nas.report import run as runs
 from nas.report.contents import contents
-from nas.runs import study
+from nas.runs.database import read_study
 from nas.runs.lookup import find_network
 from nas.scale.command import scale
 from nas.search.command import search
@@ -152,7 +152,7 @@ def in_run(file: Path) -> Callable[[str], object]:
     def reader(text: str) -> object:
         file.write_bytes(text.encode("utf-8", errors="surrogateescape"))
         try:
-            study.read_study(run, run.name)
+            read_study(run, run.name)
             return contents(runs.read(run)), find_network(str(run))
         finally:
             file.write_bytes(whole)

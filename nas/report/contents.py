@@ -21,7 +21,7 @@ from nas.plots import figures as plots
 from nas.report import sentences
 from nas.report.drawing import drawings
 from nas.report.run import Run
-from nas.runs import study
+from nas.runs.records import CURVES
 from nas.selection import pareto
 
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
@@ -86,7 +86,7 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
     trials = run.trials
     noisy = trials["mean_error"].notna()
     front = run.front.drop_duplicates("trial").set_index("trial")
-    curves = {trial.number: trial.user_attrs.get(study.CURVES[run.metric]) for trial in run.studied}
+    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.studied}
     chosen = front.index[front["baseline"].astype(str) == "True"]
     return {
         **{name: _numbers(trials[name]) for name in (run.metric, f"mean_{run.metric}", *_COLUMNS) if name in trials},

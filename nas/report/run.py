@@ -15,7 +15,7 @@ from nas.base.errors import UserError
 from nas.base.files import read_csv, read_toml
 from nas.base.metrics import metric_of
 from nas.base.units import nearest
-from nas.runs import study
+from nas.runs.database import read_study
 from nas.runs.lookup import NETWORK, RUNS, find_run
 
 # The tables of a run, and the columns of each that hold numbers and must be there; those of accuracy are of the metric.
@@ -119,7 +119,7 @@ def read(path: Path) -> Run:
     studied: Sequence[FrozenTrial] = ()
     unread = ""
     try:
-        found = study.read_study(path, path.absolute().name)
+        found = read_study(path, path.absolute().name)
         studied = found.get_trials(deepcopy=False) if found else ()
     except UserError as error:  # the tables say nearly all of it
         unread = str(error)

@@ -14,7 +14,7 @@ from nas.base.units import format_count, format_duration, plural
 from nas.devices import latency
 from nas.plots import figures as plots
 from nas.report.run import Run, table_of
-from nas.runs import study
+from nas.runs.records import MEASURED
 from nas.selection.sensitivity import LEAST
 
 _OBJECTIVES = ("accuracy", "madds")
@@ -41,7 +41,7 @@ def all_of(run: Run) -> dict[str, Any]:
 def objectives(run: Run) -> list[str]:
     """The objectives' columns in trials.csv, the metric among them."""
     named = run.fact("arguments", "objectives")
-    columns = {"accuracy": run.metric, **study.MEASURED}
+    columns = {"accuracy": run.metric, **MEASURED}
     return [columns.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
 
 

@@ -17,7 +17,8 @@ from nas.base.units import format_count, nearest, parse_count, parse_duration
 from nas.datasets import Source
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
-from nas.runs import study
+from nas.runs.facts import environment
+from nas.runs.run import Run
 from nas.runs.workers import make_workers
 from nas.scale.baseline import find_baseline
 from nas.scale.config import MATCHES, Budget, Scaling
@@ -129,14 +130,14 @@ def run_scaling(
     cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
     cli.say(f"  {found.architecture}")
     folder = found.path / "scale"
-    with study.locked(found.path, cli.say, shared=storage is not None):
+    run = Run(found.path, storage)
+    with run.locked():
         folder.mkdir(exist_ok=True)
         trainings = None
         if train or config.rule == "auto" or config.given is None:
             for line in load_data(config.proxy.data).lines:
                 cli.say(line)
-            trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
-            trainings = Trainings(trials, config.proxy, config.workers, config.metric)
+            trainings = Trainings(run.study("scale"), config.proxy, config.workers, config.metric)
         chosen, rule = config.given, config.rule
         if chosen is None:
             assert trainings is not None
@@ -151,7 +152,7 @@ def run_scaling(
             **{"arguments": arguments, "baseline": found.origin, "rule": rule, "coefficients": asdict(chosen)},
             "ray": config.workers.table(),
         }
-        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(config.proxy.device)}))
+        write_atomic(folder / "scale.toml", to_toml({**facts, **environment(config.proxy.device)}))
         family = Family(config, chosen, rule, config.members(chosen))
         write_family(family, trainings if train else None, measure, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")

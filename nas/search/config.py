@@ -7,32 +7,37 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import CategoricalDistribution
 
+from nas.datasets import Dataset
 from nas.devices import latency
 from nas.networks.architecture import Architecture
 from nas.networks.cost import Cost
-from nas.runs import study
+from nas.runs.database import Direction
+from nas.runs.facts import environment
+from nas.runs.records import MEASURED
 from nas.runs.workers import Workers
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Proxy
+from nas.training.proxy import Proxy, load_data
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
-OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
+OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
 ORDERED = 8  # workers that wait for each other, at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """A search: the space, its bounds, the objectives, how trials are proposed and trained.
 
     confirm: repeats of each network on the front or near it. shared: whether other processes may work on the same
-    search. metric: the column that serves as accuracy for objective, reward and front. began: when this process
-    started, on the monotonic clock.
+    search. metric: the column that serves as accuracy for objective, reward and front. options: as run.toml keeps them,
+    by name. began: when this process started, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -50,7 +55,28 @@ class Search:
     latencies: latency.Table | None = None
     shared: bool = False
     metric: str = "accuracy"
+    options: Mapping[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def images(self) -> Dataset:
+        """What networks are trained and validated on."""
+        return load_data(self.proxy.data)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
+        space, recipe, images = self.space, self.proxy.recipe, self.images
+        return {
+            "arguments": self.options,
+            "space": {"name": space.name, "size": str(space.size), "fingerprint": space.fingerprint},
+            "data": images.table(),
+            "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
+            "proxy": {**recipe.table(), "image_size": images.image_size, "classes": images.num_classes},
+            "progressive": recipe.progressive.table() if recipe.progressive else None,
+            "latency": asdict(latency.Conditions.here(self.proxy.device)) if "latency" in self.objectives else None,
+            "ray": self.workers.table(),
+            **environment(self.proxy.device),
+        }
 
     @property
     def ordered(self) -> bool:
@@ -75,14 +101,14 @@ class Search:
         return self.lag if self.ordered and self.sampler == "auto" else inf
 
     @property
-    def directions(self) -> list[study.Direction]:
+    def directions(self) -> list[Direction]:
         """Optuna's directions of the objectives."""
         return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
 
     @property
     def columns(self) -> list[str]:
         """The objectives' columns in trials.csv; that of accuracy is the metric's."""
-        return [{"accuracy": self.metric, **study.MEASURED}.get(name, name) for name in self.objectives]
+        return [{"accuracy": self.metric, **MEASURED}.get(name, name) for name in self.objectives]
 
     @property
     def costs(self) -> list[str]:
@@ -123,3 +149,13 @@ class Search:
 def _network(space: SearchSpace, code: tuple[int, ...]) -> Architecture:
     """Cached: each network is decoded for its budget, its costs and its name."""
     return space.decode(code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """A search at work: its config, the directory of its results, the studies of its trials and of their repeats."""
+
+    config: Search
+    path: Path
+    trials: optuna.Study
+    repeats: optuna.Study

@@ -23,7 +23,7 @@ from nas.datasets import Dataset, Source, Stored
 from nas.datasets.batches import Images, images_of
 from nas.devices.device import out_of_memory
 from nas.networks.module import Network, zero_init
-from nas.runs import study
+from nas.runs.facts import environment
 from nas.runs.lookup import default_name, find_network, find_run, run_path
 from nas.runs.run import Run
 from nas.train.display import Display
@@ -166,7 +166,7 @@ def train(
         )
         model, said = started(wanted)
         if ranks.first:
-            with study.locked(path, cli.say):
+            with Run(path).locked():
                 begin(wanted, path, facts(wanted, arguments, ranks))
                 introduce(wanted, ranks, path, said)
                 if held:
@@ -213,7 +213,7 @@ def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[
         "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
         "recipe": recipe.table(),
         "progressive": recipe.progressive.table() if recipe.progressive else None,
-        **study.environment(str(ranks.device)),
+        **environment(str(ranks.device)),
     }
 
 
@@ -248,8 +248,9 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
 
 def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
     """Write what is known before the first step; raises UserError where the training was begun in another way."""
-    if not study.check_arguments(path, known):
-        study.write_run(path, known)
+    run = Run(path)
+    if not run.is_begun(known):
+        run.write(known)
         write_network(path, wanted, {})
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nas import Architecture
 from nas.base.errors import UserError
 from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved
+from nas.datasets import Source
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
 from nas.runs.workers import Workers
@@ -123,11 +124,20 @@ def test_a_run_that_does_not_say_its_metric_is_by_accuracy() -> None:
 @pytest.fixture
 def by_balanced(here: Path) -> Search:
     """A search by balanced accuracy."""
-    space = SearchSpace.load(str(here / "small.toml"))
-    workers, proxy = Workers(1, "cpu"), Proxy("", Recipe(), "cpu")
-    objectives = ("accuracy", "madds")
     return Search(
-        space, {}, objectives, "v1", 4e5, "auto", 9, None, 0, proxy, workers, confirm=1, metric="balanced_accuracy"
+        space=SearchSpace.load(str(here / "small.toml")),
+        bounds={},
+        objectives=("accuracy", "madds"),
+        reward="v1",
+        target_madds=400_000,
+        sampler="auto",
+        trials=9,
+        time_budget=None,
+        seed=0,
+        proxy=Proxy(Source(name=""), Recipe(), "cpu"),
+        workers=Workers(1, "cpu"),
+        confirm=1,
+        metric="balanced_accuracy",
     )
 
 

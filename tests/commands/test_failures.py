@@ -12,7 +12,7 @@ import torch
 
 from nas.base.errors import RunFailed, UserError
 from nas.devices import latency
-from nas.runs.study.trials import IN_A_ROW
+from nas.runs.trials import IN_A_ROW
 from nas.runs.workers.processes import pool
 from nas.training import proxy as trainings
 from nas.training.proxy import Failed, Job, Proxy, run_job, train_proxy

@@ -18,9 +18,10 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from nas.runs import study
-from nas.runs.study import database, trials
-from nas.runs.study.sharing import Heartbeat
+from nas.runs import database, sharing, trials
+from nas.runs.records import lost
+from nas.runs.sharing import Heartbeat
+from nas.runs.trials import Plan, train_trials
 from nas.runs.workers import Workers, processes
 from nas.training.proxy import Job, Result, run_job
 from tests.helpers import killing, needs
@@ -68,7 +69,7 @@ def claim(url: str, trial: int, answer: Any) -> None:
     """Claim a name for a trial, and tell so, and then what it got."""
     mine = optuna.load_study(study_name="claims", storage=database._shared(url))
     answer.put("claims")
-    answer.put(study.claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
+    answer.put(sharing.claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
 
 
 def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
@@ -99,14 +100,14 @@ def test_machines_share_a_search(server: str, here: Path, command: Command, samp
         optuna.load_study(study_name=name, storage=server).get_trials(deepcopy=False)
         for name in (sampler, f"{sampler}-repeats")
     )
-    trained = [t for t in found if t.state in (TrialState.COMPLETE, TrialState.FAIL) and not study.lost(t)]
+    trained = [t for t in found if t.state in (TrialState.COMPLETE, TrialState.FAIL) and not lost(t)]
     assert len(trained) == TRIALS
     assert len({t.user_attrs["hash"] for t in trained}) == TRIALS
     (failed,) = (t for t in trained if t.state == TrialState.FAIL)
     assert failed.user_attrs["architecture"] == kills.read_text()
     assert failed.user_attrs["note"].startswith("its worker was lost twice")
     # Once each: on a busy machine a worker may be late with its heartbeat, and its trial is lost as well.
-    given_up = Counter(t.user_attrs.get("architecture", t.number) for t in found if study.lost(t))
+    given_up = Counter(t.user_attrs.get("architecture", t.number) for t in found if lost(t))
     assert given_up[kills.read_text()] == 1
     assert given_up.total() == len(given_up)
     done = [t for t in repeats if t.state == TrialState.COMPLETE]
@@ -142,8 +143,9 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "run_job", interrupted)
+    plan = Plan(study=given, ask=given.ask, prepare=lambda _: Job("", 0), values=lambda _: [0.0], written=Mock())
     with pytest.raises(KeyboardInterrupt):
-        study.run_trials(given, given.ask, lambda _: Job("", 0), lambda _: [0.0], Mock(), Workers(1, "cpu"), Mock())
+        train_trials(plan, Mock(), Workers(1, "cpu"), Mock())
     assert [t.state for t in given.get_trials()] == [TrialState.WAITING]
     assert given.ask().number == 0
 
@@ -169,10 +171,10 @@ def test_the_lower_number_has_the_network(server: str) -> None:
     assert answer.get(timeout=60) == "claims"
     other.join(2)
     assert other.is_alive()
-    assert study.claim(given, first, "name", ["a", "b"]) == "a"
+    assert sharing.claim(given, first, "name", ["a", "b"]) == "a"
     assert answer.get(timeout=30) == "b"
     other.join()
     for trial in (first, second):
         given.tell(trial, 0.0)
-    assert study.claim(given, last, "name", ["a", "b"]) is None
+    assert sharing.claim(given, last, "name", ["a", "b"]) is None
     assert given.get_trials()[gone.number].state == TrialState.FAIL

@@ -22,7 +22,7 @@ import nas
 from nas import datasets
 from nas.base.errors import RunFailed, UserError
 from nas.plots import figures as plots
-from nas.runs import study
+from nas.runs.database import read_study
 from nas.runs.workers import Workers, make_workers
 from nas.runs.workers import cluster as room
 from nas.runs.workers.cluster import Share
@@ -135,7 +135,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def states(run: Path) -> list[TrialState]:
     """Of the trials of a run, if it has begun."""
-    found = study.read_study(run, run.name) if (run / "run.toml").exists() else None
+    found = read_study(run, run.name) if (run / "run.toml").exists() else None
     return [trial.state for trial in found.get_trials(deepcopy=False)] if found else []
 
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from nas.base.metrics import Score
 from nas.datasets import Source
-from nas.runs import study
+from nas.runs.trials import Plan, State, train_trials
 from nas.runs.workers import Workers
 from nas.search.config import ORDERED, Search
 from nas.spaces.space import SearchSpace
@@ -70,7 +70,7 @@ class Watch:
     def started(self, trial: Trial) -> None:
         self.ahead = max([self.ahead, *(trial.number - number for number in self.trainings.running)])
 
-    def finished(self, trials: list[FrozenTrial]) -> None:
+    def finished(self, trials: list[FrozenTrial], state: State) -> None:
         self.finished_trials += [trial.number for trial in trials]
         self.meanwhile.append(len(self.trainings.running))
 
@@ -84,22 +84,39 @@ class Watch:
 def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: float) -> Watch:
     trainings = Trainings(workers)
     watch = Watch(trainings)
-    monkeypatch.setattr("nas.runs.study.trials.wait", trainings.wait)
+    monkeypatch.setattr("nas.runs.trials.wait", trainings.wait)
     made = optuna.create_study()
 
     def ask() -> Trial | None:
         return made.ask() if len(made.trials) < trials else None
 
-    prepared: Callable[[Trial], Job] = lambda trial: Job("", trial.number)  # noqa: E731
-    study.run_trials(made, ask, prepared, lambda _: [0.0], Mock(), trainings, watch, lag)  # type: ignore[arg-type]
+    plan = Plan(
+        study=made,
+        ask=ask,
+        prepare=lambda trial: Job("", trial.number),
+        values=lambda _: [0.0],
+        written=lambda: State(done=0, total=trials),
+        lag=lag,
+    )
+    train_trials(plan, Mock(), trainings, watch)  # type: ignore[arg-type]
     assert [trial.state.name for trial in made.trials] == ["COMPLETE"] * trials
     return watch
 
 
 def make_config(workers: int) -> Search:
-    space = SearchSpace.load("mnas")
-    proxy = Proxy(Source(name="digits"), Recipe(), "cpu")
-    return Search(space, {}, ("accuracy", "madds"), "v1", 4e8, "auto", 99, None, 0, proxy, Workers(workers, "cpu"))
+    return Search(
+        space=SearchSpace.load("mnas"),
+        bounds={},
+        objectives=("accuracy", "madds"),
+        reward="v1",
+        target_madds=400_000_000,
+        sampler="auto",
+        trials=99,
+        time_budget=None,
+        seed=0,
+        proxy=Proxy(Source(name="digits"), Recipe(), "cpu"),
+        workers=Workers(workers, "cpu"),
+    )
 
 
 def test_all_are_at_work_again_before_a_result_is_published(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -38,7 +39,12 @@ def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[st
         "seed": job.seed,
         **(known or {}),
     }
-    for key, value in described.items():
+    describe(trial, described)
+
+
+def describe(trial: Trial, values: Mapping[str, Any]) -> None:
+    """Store values as a trial's user attributes."""
+    for key, value in values.items():
         trial.set_user_attr(key, value)
 
 

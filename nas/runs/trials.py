@@ -1,12 +1,16 @@
-"""The loop that trains: asks a study for trials, trains them side by side, and tells the study each result."""
+"""The loop that trains: asks a plan for trials, trains them side by side, and tells the study each result.
+
+A trial's parameters are in the database before its training starts. A trial that was interrupted is trained again, so a
+killed run ends like an uninterrupted one.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Protocol
 
@@ -16,14 +20,73 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed, UserError
 from nas.base.metrics import METRICS
-from nas.runs.study.records import CURVES
-from nas.runs.study.sharing import Heartbeat, fail_lost, heartbeat_storage, settled
+from nas.networks.architecture import Architecture
+from nas.runs.records import CURVES, describe, describe_trial
+from nas.runs.sharing import Heartbeat, claim, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
 from nas.training.monitor import Progress
 from nas.training.proxy import Failed, Job, Proxy, Result, failed
 
 POLL = 3.0  # seconds between looks at what other processes have done
 IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How a plan stands: its trainings done, of how many as far as is known, and a word on the results."""
+
+    done: int
+    total: int
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to train in a study.
+
+    ask: the next trial, None if there is none. prepare: completes a trial's parameters and attributes and gives its
+    job, or None to refuse the trial untrained; no network is trained twice (`claim`). values: the objectives from a
+    finished trial's attributes. written: writes the results so far and says how the plan stands. lag: trial n is asked
+    for when all trials before n - lag have ended; a sampler of the same lag then proposes the same whichever worker
+    finishes first. patient: whether to wait for the trials of other processes that work on the study; they may be lost.
+    """
+
+    study: optuna.Study
+    ask: Callable[[], Trial | None]
+    prepare: Callable[[Trial], Job | None]
+    values: Callable[[Mapping[str, Any]], list[float]]
+    written: Callable[[], State]
+    lag: float = inf
+    patient: Callable[[], bool] = lambda: True
+
+
+def listed(
+    study: optuna.Study,
+    key: str,
+    due: Callable[[], Iterable[Any]],
+    job: Callable[[Any], Job | None],
+    value: str,
+    written: Callable[[], State],
+) -> Plan:
+    """The plan that trains what is due, which may change with each result.
+
+    key: the user attribute that says what a trial is of. due: what has no finished trial yet. job: that of one of
+    these, None for what an earlier plan left behind. value: the attribute that is the study's objective.
+    """
+
+    def ask() -> Trial | None:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        begun = [trial.user_attrs.get(key) for trial in running]
+        return study.ask() if any(one not in begun for one in due()) else None
+
+    def prepare(trial: Trial) -> Job | None:
+        named = claim(study, trial, key, due())
+        found = None if named is None else job(named)
+        if found:
+            describe_trial(trial, Architecture.parse(found.architecture), found)
+        return found
+
+    return Plan(study=study, ask=ask, prepare=prepare, values=lambda known: [known[value]], written=written)
 
 
 class Observer(Protocol):
@@ -35,39 +98,20 @@ class Observer(Protocol):
     def progressed(self, number: int, progress: Progress) -> None:
         """The training of the trial of this number has progressed."""
 
-    def finished(self, trials: Sequence[FrozenTrial]) -> None:
-        """The results of these trials are in the database."""
+    def finished(self, trials: Sequence[FrozenTrial], state: State) -> None:
+        """The results of these trials are in the database, and the run's files are written."""
 
     def waiting(self) -> None:
         """This process has nothing to train until other processes finish their trials."""
 
 
-Ask = Callable[[], Trial | None]
-Prepare = Callable[[Trial], Job | None]
-Values = Callable[[Mapping[str, Any]], list[float]]
-
-
-def run_trials(
-    study: optuna.Study,
-    ask: Ask,
-    prepare: Prepare,
-    values: Values,
-    proxy: Proxy,
-    workers: Workers,
-    observer: Observer,
-    lag: float = inf,
-    patient: Callable[[], bool] = lambda: True,
-) -> None:
-    """Train trials until `ask` gives None and all are finished; interrupted ones come first.
-
-    prepare: completes a trial's parameters and attributes and returns its job, or None to refuse the trial untrained.
-    values: the objectives from a finished trial's attributes. lag: trial n is asked for when all trials before n - lag
-    have ended; a sampler of the same lag then proposes the same whichever worker finishes first. patient: whether to
-    wait for the trials of other processes that work on the study; they may be lost.
+def train_trials(plan: Plan, proxy: Proxy, workers: Workers, observer: Observer) -> None:
+    """Train a plan's trials until none is left and all are finished; interrupted ones come first.
 
     A training that raises makes a failed trial. Raises RunFailed if the last IN_A_ROW trials of this call, by number,
     have all failed.
     """
+    study = plan.study
     alone = heartbeat_storage(study) is None
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
     left = [Trial(study, trial._trial_id) for trial in interrupted]
@@ -81,15 +125,15 @@ def run_trials(
             return left.pop(0)
         fail_lost(study)
         oldest = min((trial.number for trial in running.values()), default=inf)
-        ahead = lag < inf and oldest < len(study.get_trials(deepcopy=False)) - lag
-        return None if ahead else ask()
+        ahead = plan.lag < inf and oldest < len(study.get_trials(deepcopy=False)) - plan.lag
+        return None if ahead else plan.ask()
 
     def progressed(job: Job, progress: Progress) -> None:
         observer.progressed(numbers[job], progress)
 
     def report() -> None:
         if ended:
-            observer.finished(ended[:])
+            observer.finished(ended[:], plan.written())
             ended.clear()
 
     with Heartbeat(study) as heartbeat, workers.pool(proxy, progressed) as submit:
@@ -99,7 +143,7 @@ def run_trials(
             before = None if alone or running else settled(study)
             if len(running) < workers.count and (trial := next_trial()) is not None:
                 heartbeat.begin(trial)
-                if job := _prepared(study, trial, prepare):
+                if job := _prepared(plan, trial):
                     numbers[job] = trial.number
                     observer.started(trial)
                     running[_submitted(submit, job)] = trial
@@ -109,14 +153,14 @@ def run_trials(
             report()  # what is written of a run can wait until everyone is at work
             if not running:
                 # Nothing to do is the end only if it is not for trials that others began or ended meanwhile.
-                if alone or not patient() or (before is not None and before == settled(study)):
+                if alone or not plan.patient() or (before is not None and before == settled(study)):
                     return
                 observer.waiting()
                 time.sleep(POLL)
             done, _ = wait(running, None if alone or len(running) == workers.count else POLL, FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
-                ended.append(_tell(study, trial, future, values))
+                ended.append(_tell(plan, trial, future))
                 outcomes[trial.number] = ended[-1]
                 heartbeat.end(trial)
             if cause := _cause_in_common(outcomes):
@@ -160,12 +204,12 @@ def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
     return f"{said}, for different causes: {' | '.join(kinds.values())}"
 
 
-def _prepared(study: optuna.Study, trial: Trial, prepare: Prepare) -> Job | None:
+def _prepared(plan: Plan, trial: Trial) -> Job | None:
     """The job of a trial; None if it is refused, or if another process has taken it."""
     try:
-        job = prepare(trial)
+        job = plan.prepare(trial)
         if job is None:
-            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            plan.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         elif _retried(trial):  # said beforehand: if it is lost again, nobody is there to say it
             trial.set_user_attr("note", "its worker was lost twice: out of memory, a crash, or a machine that is gone")
         return job
@@ -178,7 +222,8 @@ def _retried(trial: Trial) -> bool:
     return bool(trial.storage.get_trial(trial._trial_id).system_attrs.get("retry_history"))
 
 
-def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Values) -> FrozenTrial:
+def _tell(plan: Plan, trial: Trial, future: Future[Result]) -> FrozenTrial:
+    study = plan.study
     try:
         result = _result(future)
         if _retried(trial):
@@ -194,9 +239,8 @@ def _tell(study: optuna.Study, trial: Trial, future: Future[Result], values: Val
             **{CURVES[metric]: [getattr(score, metric) for score in result.scores] for metric in METRICS.values()},
             "note": result.note,
         }
-        for key, value in found.items():
-            trial.set_user_attr(key, value)
+        describe(trial, found)
         # The one write that makes the trial count.
-        return study.tell(trial, values(trial.user_attrs), skip_if_finished=True)
+        return study.tell(trial, plan.values(trial.user_attrs), skip_if_finished=True)
     except UpdateFinishedTrialError:  # another process took it: heartbeats had stopped for long
         return study._storage.get_trial(trial._trial_id)

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import optuna
@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial
 
 from nas.base.errors import UserError
 from nas.base.units import shown
-from nas.runs.study.directory import FINGERPRINTED, Direction, difference, reason
+from nas.runs.facts import FINGERPRINTED, difference
 
+Direction = Literal["maximize", "minimize"]
 HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
 _BROKEN = (  # what a storage raises that is damaged or out of reach
@@ -63,6 +64,12 @@ def open_study(
     if storage and facts and (differs := _agree(study, created, facts)):
         raise UserError(f"{where}, study {name}: {differs}")
     return study
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause of a database's error, in one line."""
+    inner = error.__cause__ or error
+    return str(getattr(inner, "orig", None) or inner).strip().splitlines()[0][:120]
 
 
 def read_study(path: Path, name: str) -> optuna.Study | None:

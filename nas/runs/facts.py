@@ -1,26 +1,18 @@
-"""A run's directory: its name, its lock, and run.toml, which says what the run is of."""
+"""What run.toml says of a run: how two of them differ, and on what a result depends beside its arguments."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import optuna
-import sqlalchemy
 import torch
-from filelock import Timeout
 
-from nas.base.errors import RunFailed, UserError
-from nas.base.files import file_lock, read_toml, to_toml, write_atomic
 from nas.base.machine import default_threads
 from nas.devices.device import mixed_dtype
-
-Direction = Literal["maximize", "minimize"]
 
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
@@ -44,66 +36,6 @@ FINGERPRINTED = {
     "network": "network",
     "pretrained": "file of pretrained weights",
 }
-
-
-@contextmanager
-def locked(path: Path, say: Callable[[str], None], shared: bool = False) -> Iterator[None]:
-    """Make a run's directory and keep other processes out of it; raises UserError if that cannot be.
-
-    Where the file system has no locks, nobody is kept out, and that is said. shared: whether others may be at work on
-    the run, perhaps from other machines; then nobody is kept out either. A database that fails meanwhile raises
-    RunFailed.
-    """
-    with ExitStack() as stack:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not shared and not stack.enter_context(file_lock(path / ".lock", wait=False)):
-                say(f"warning: {path} is on a file system without locks: start no second command on this run")
-        except Timeout:
-            raise UserError(
-                f"{path}: another process has this run open; wait for it, or choose another --run"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror or error}; choose another --run") from None
-        try:
-            yield
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise RunFailed(
-                f"{path}: the study cannot be written ({reason(error)}); finished trials are kept"
-            ) from None
-
-
-def reason(error: BaseException) -> str:
-    """The innermost cause of a database's error, in one line."""
-    inner = error.__cause__ or error
-    return str(getattr(inner, "orig", None) or inner).strip().splitlines()[0][:120]
-
-
-def check_arguments(path: Path, facts: Mapping[str, Any], storage: str | None = None) -> bool:
-    """Whether the run exists.
-
-    Raises UserError if the directory is another command's run, or if the run was started with other arguments, space,
-    data or storage; those of EXTENT may differ.
-    """
-    file = path / "run.toml"
-    if not file.exists():
-        if (path / "scale").is_dir() and not (path / "trials.csv").exists():
-            raise UserError(f"{path}: holds a family of nas.scale; choose another --run NAME for nas.{_command(facts)}")
-        return False
-    saved = read_toml(file)
-    mine, its = _command(facts), _command(saved)
-    if mine != its:
-        raise UserError(f"{path}: is a run of nas.{its}; choose another --run NAME for nas.{mine}")
-    if "storage" in saved and not storage:
-        raise UserError(f"{path}: the trials of this run are in --storage {saved['storage']}; give it again")
-    if differs := difference(saved, facts):
-        raise UserError(f"{path}: {differs}")
-    return True
-
-
-def _command(facts: Mapping[str, Any]) -> str:
-    """The command whose run these facts of run.toml are of."""
-    return "train" if "network" in facts else "search"
 
 
 def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -131,6 +63,11 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if saved.get("progressive") != facts.get("progressive"):
         return "the schedule of its recipe (progressive) has changed since then; choose another --run NAME"
     return ""
+
+
+def command_of(facts: Mapping[str, Any]) -> str:
+    """The command whose run these facts are of."""
+    return "train" if "network" in facts else "search"
 
 
 def removed_option(arguments: Mapping[str, Any]) -> str:
@@ -167,18 +104,3 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_run(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write run.toml."""
-    write_atomic(path / "run.toml", to_toml(facts))
-
-
-def extend_run(path: Path, facts: Mapping[str, Any]) -> None:
-    """Let the run.toml of a run that is continued say how far it goes now: the arguments of EXTENT."""
-    saved = read_toml(path / "run.toml")
-    before, now = saved["arguments"], facts["arguments"]
-    merged = {key: now.get(key) if key in EXTENT else before[key] for key in {**before, **dict.fromkeys(EXTENT)}}
-    arguments = {key: value for key, value in merged.items() if value is not None}
-    if arguments != before:
-        write_run(path, {**saved, "arguments": arguments})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from math import inf
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.base.errors import RunFailed
-from nas.runs.study import database
-from nas.runs.study.records import lost
+from nas.runs import database
+from nas.runs.records import lost
 
 _SOON = 0.1  # seconds between two looks at trials that have no network yet
 
@@ -71,12 +72,14 @@ def earlier(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
         fail_lost(study)
 
 
-def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any]) -> Any | None:
+def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any], most: float = inf) -> Any | None:
     """Set a trial's user attribute `key` to the first of `due` that no trial of lower number has, and return it.
 
-    A trial that was interrupted keeps what it has. None if nothing is left for it.
+    A trial that was interrupted keeps what it has. None if nothing is left for it, or if there are `most` such trials.
     """
     taken = [other.user_attrs.get(key) for other in earlier(study, trial, key)]
+    if len(taken) >= most:
+        return None
     mine = trial.user_attrs.get(key)
     for name in due if mine is None else [mine]:
         if name not in taken:
