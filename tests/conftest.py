@@ -2,18 +2,22 @@
 
 import runpy
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 from PIL import Image
+from sqlalchemy import Engine, event
 
 from nas import datasets
 from nas.plots import figures as plots
@@ -26,6 +30,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests 
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+@event.listens_for(Engine, "connect")
+def wait_for_no_disk(connection: Any, _: object) -> None:
+    """SQLite leaves it to the system when a file is on the disk: that is safe where processes are killed."""
+    with suppress(sqlite3.Error):  # a damaged file, in tests of that
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,15 +111,15 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     mark = request.node.get_closest_marker("pictures")
     if mark and not mark.args:
         return
-    save, wanted = plots.save, mark.args if mark else ()
+    draw, names = plots.draw, mark.args if mark else ()
 
-    def blank(figure: Figure, path: Path) -> None:
-        if path.name in wanted:
-            save(figure, path)
+    def blank(path: Path, picture: Callable[..., Figure], *args: Any, **kwargs: Any) -> None:
+        if path.name in names:
+            draw(path, picture, *args, **kwargs)
         else:
             path.write_bytes(b"")
 
-    monkeypatch.setattr(plots, "save", blank)
+    monkeypatch.setattr(plots, "draw", blank)
 
 
 @pytest.fixture
