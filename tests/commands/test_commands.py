@@ -80,7 +80,7 @@ def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, i
     assert facts["cost"]["classes"] == 1000
     assert facts["versions"]["torch"]
 
-    scaling = ("scale", "--phi", "2", "--tolerance", "0.03", "--step", "0.1", "--workers", "1")
+    scaling = ("scale", "--phi", "2", "--tolerance", "0.03", "--step", "0.1", "--seeds", "1", "--workers", "1")
     ended = command(*scaling)
     assert ended.code == 0, ended.err
     grid = pd.read_csv(run / "scale/grid.csv")
