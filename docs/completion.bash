@@ -20,7 +20,7 @@ _nas_options() {
 _nas_values() {
     case $1 in
         --baseline) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
-        --data) echo "fashion-mnist-12k fashion-mnist cifar10 cifar100 digits" ;;
+        --data) echo "fashion-mnist-20k fashion-mnist cifar10 cifar100 digits fashion-mnist-12k" ;;
         --device) echo "auto cpu cuda mps" ;;
         --freeze) echo "features none" ;;
         --match) echo "nominal counted" ;;

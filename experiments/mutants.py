@@ -52,7 +52,10 @@ MUTANTS = (
     Mutant("selection/noise.py", " & (open_ != i)", "", "noise"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
     Mutant(
-        "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
+        "datasets/validation.py",
+        "cut = max(1, round(len(drawn) * share))",
+        "cut = round(len(drawn) * share)",
+        "datasets",
     ),
     Mutant("datasets/batches.py", "width - 1 - columns", "width - columns - 2", "batches"),
     Mutant("training/evaluate.py", "num_classes + logits.argmax(1)", "num_classes + logits.argmin(1)", "evaluate"),

@@ -66,7 +66,7 @@ def open_source(name: str, data: str | None, count: int) -> Source:
 
 def draw(source: datasets.Source, inputs: Inputs, count: int) -> Real:
     """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
-    data = datasets.load_source(source, inputs.image_size, value_range=inputs.value_range)
+    data = datasets.load(source, image_size=inputs.image_size, value_range=inputs.value_range)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(
             f"--data {source.name}: {_what(data.channels, data.classes)}; the network was trained on "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from nas.base.errors import UserError
 from nas.base.units import format_count
@@ -13,6 +14,7 @@ from nas.devices import latency, memory
 from nas.networks import scaling
 from nas.networks.architecture import Architecture
 from nas.networks.scaling import Candidate, Coefficients, Member
+from nas.runs.facts import environment
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
 from nas.training.proxy import Proxy, load_data
@@ -44,15 +46,17 @@ class Budget:
         return measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What is asked for.
+    """A scaling: its baseline, how the coefficients come about, how far the family goes, what its trainings use.
 
-    given: the coefficients, None if a grid finds them. match: whether `tolerance` holds for nominal or for counted
-    MAdds. phis or else a budget says how far the family goes. seeds: trainings of each finalist.
+    options: as scale.toml keeps them, by name. given: the coefficients, None if a grid finds them. match: whether
+    `tolerance` holds for nominal or for counted MAdds. phis or else a budget says how far the family goes. seeds:
+    trainings of each finalist. train, measure: whether the members' accuracy and latency are measured.
     """
 
     found: Baseline
+    options: Mapping[str, Any]
     rule: str
     given: Coefficients | None
     target: float
@@ -62,8 +66,18 @@ class Scaling:
     phis: tuple[float, ...]
     budget: Budget | None
     seeds: int
+    train: bool
+    measure: bool
     proxy: Proxy
     workers: Workers
+
+    def facts(self, rule: str, coefficients: Coefficients) -> dict[str, Any]:
+        """What scale.toml says: all that is needed to repeat the scaling, and what was chosen."""
+        return {
+            **{"arguments": self.options, "baseline": self.found.origin, "rule": rule},
+            **{"coefficients": asdict(coefficients), "ray": self.workers.table()},
+            **environment(self.proxy.device),
+        }
 
     @property
     def metric(self) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.runs.display import Display
 from nas.runs.records import lost
+from nas.runs.run import Run
 from nas.runs.trials import State, listed, train_trials
 from nas.runs.workers import Workers
 from nas.training.proxy import Job, Proxy, load_data
@@ -33,10 +35,15 @@ class Trainings:
     other options, other data, another baseline or another metric beside each other.
     """
 
-    study: optuna.Study
+    home: Run
     proxy: Proxy
     workers: Workers
     metric: str = "accuracy"
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Where they are recorded; made with the first that is asked for."""
+        return self.home.study("scale")
 
     @property
     def key(self) -> str:

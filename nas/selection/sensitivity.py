@@ -32,10 +32,9 @@ def main_effects(
     codes [n, choices] and accuracy [n], shares, n >= LEAST: networks that were trained; bounds: the budget, which the
     networks averaged over keep. Columns: choice, such as stage3.kernel; its stage and kind; value, the alternative as
     written; trials, the networks that have it; accuracy_effect, a share; accuracy_effect_sd, its standard deviation in
-    the posterior of the sampler's model, given its settings of largest evidence, so rather too small where
-    trials are few; madds_effect, in multiply-adds (without bounds the exact mean over the space, else over some
-    thousand networks, each counted exactly). With another metric its name stands in the columns' names in place of
-    accuracy. Raises ValueError for fewer networks.
+    the posterior of the sampler's model, averaged over its settings; madds_effect, in multiply-adds (without bounds the
+    exact mean over the space, else over some thousand networks, each counted exactly). With another metric its name
+    stands in the columns' names in place of accuracy. Raises ValueError for fewer networks.
     """
     rng = np.random.default_rng(seed)
     known, measured = np.asarray(codes, dtype=np.int16), np.asarray(accuracy, dtype=float)

@@ -144,7 +144,7 @@ def train_proxy(
 @lru_cache(maxsize=2)
 def load_data(source: Source) -> Dataset:
     """Load a data set once in each process; raises UserError."""
-    return datasets.load_source(source)
+    return datasets.load(source)
 
 
 def handed_over(proxy: Proxy) -> Proxy:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nas import Architecture
 from nas.base.errors import UserError
-from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved
+from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved, seed_noise
 from nas.datasets import Source
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
@@ -72,6 +72,17 @@ def test_a_rare_class_makes_balanced_accuracy_coarse() -> None:
     rounding = sum(1 / (12 * n**2) for n in (38, 2)) / 4
     assert 1 / (12 * resolved("balanced_accuracy", images) ** 2) == pytest.approx(rounding)
     assert resolved("balanced_accuracy", [10]) == resolved("accuracy", [10])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_the_noise_between_seeds_is_that_of_calibrated_trainings(metric: str) -> None:
+    """Whose share of wrong answers to an image is distributed as Beta(1, 2): its mean is the error, 1/3."""
+    rng = np.random.default_rng(0)
+    images = [3000, 300, 100]
+    wrong = [rng.random((1000, n)) < rng.beta(1, 2, n) for n in images]
+    means = [some.mean(axis=1) for some in wrong]
+    measured = np.mean(means, axis=0) if metric == "balanced_accuracy" else np.concatenate(wrong, axis=1).mean(axis=1)
+    assert seed_noise(metric, [*images, 0], 1 / 3) == pytest.approx(measured.std(), rel=0.1)
 
 
 class Answers(nn.Module):

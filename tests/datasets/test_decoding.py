@@ -177,7 +177,7 @@ def test_the_range_is_that_of_the_training_images_wherever_the_images_are(tmp_pa
             Image.fromarray(np.full((16, 16), 500, "uint16")).save(root / part / name / "0.png")
             Image.fromarray(np.full((16, 16), 4000, "uint16")).save(root / part / name / "1.png")
     data = datasets.load(str(root), image_size=16)
-    test = datasets.load_test(str(root), data)
+    test = datasets.load_test(datasets.Source(name=str(root)), data)
     for images in (data.val_images[:2], test.val_images[:2]):
         assert [image.unique().tolist() for image in images] == [[128], [255]]
 

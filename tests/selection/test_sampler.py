@@ -499,18 +499,18 @@ def test_the_model_learns_an_additive_function_and_its_noise() -> None:
     effects = rng.normal(size=(8, 3))
     truth = effects[np.arange(8), codes].sum(axis=1)
     slots = np.eye(3)[codes].reshape(120, 24) / math.sqrt(8)
-    features = Features(slots, np.ones((120, 1)))
-    half = Features(slots[:80], np.ones((80, 1)))
+    features = Features(slots, np.ones((120, 1)), (3,) * 8)
+    half = features[:80]
     model = fit(half, truth[:80] + 0.3 * rng.normal(size=80))
     mean, std = model.predict(features)
     error = mean[80:] - truth[80:]
     assert np.std(error) < 0.35 * np.std(truth)
     assert 0.5 < np.std(error / std[80:]) < 2
-    assert fit(half, truth[:80]).setting.noise < model.setting.noise
+    assert fit(half, truth[:80]).noise < model.noise
 
 
 def test_model_interpolates_without_noise_and_falls_back_to_the_mean() -> None:
-    features = Features(np.eye(3), np.ones((3, 1)))
+    features = Features(np.eye(3), np.ones((3, 1)), (3,))
     model = fit(features, np.array([1.0, 1.0, 1.0]))
     mean, _ = model.predict(features)
     np.testing.assert_allclose(mean, 1.0)

@@ -71,15 +71,17 @@ def test_madds_effects_within_a_budget() -> None:
 
 @pytest.mark.parametrize("noise", [0.001, 0.01])
 def test_the_truth_is_within_the_errors(noise: float) -> None:
-    rng = np.random.default_rng(1)
-    truth = [effects - effects.mean() for effects in (rng.normal(0, 0.01, size) for size in SIZES)]
-    codes = sample(120)
-    accuracy = 0.8 + sum(effects[codes[:, i]] for i, effects in enumerate(truth)) + noise * rng.standard_normal(120)
-    found = main_effects(SPACE, {}, codes, accuracy)
-    off = (found["accuracy_effect"] - np.concatenate(truth)) / found["accuracy_effect_sd"]
-    assert (off.abs() < 2).mean() > 0.8
-    assert off.abs().max() < 5
-    assert (found["accuracy_effect_sd"] < 5 * noise / np.sqrt(20)).all()
+    off = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        truth = [effects - effects.mean() for effects in (rng.normal(0, 0.01, size) for size in SIZES)]
+        codes = sample(120)
+        accuracy = 0.8 + sum(effects[codes[:, i]] for i, effects in enumerate(truth)) + noise * rng.standard_normal(120)
+        found = main_effects(SPACE, {}, codes, accuracy)
+        off.append((found["accuracy_effect"] - np.concatenate(truth)) / found["accuracy_effect_sd"])
+        assert (found["accuracy_effect_sd"] < 5 * noise / np.sqrt(20)).all()
+    assert (np.abs(off) < 2).mean() > 0.85
+    assert np.abs(off).max() < 5
 
 
 def test_too_few_networks_are_refused() -> None:

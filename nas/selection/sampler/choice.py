@@ -11,7 +11,7 @@ import numpy as np
 from nas.base.arrays import Floats, Ints
 from nas.selection.pareto import non_dominated
 from nas.selection.sampler.candidates import LISTED, POOL, Candidates, neighbours
-from nas.selection.sampler.model import Features, condition, expected_hypervolume_gain, fit
+from nas.selection.sampler.model import Features, expected_hypervolume_gain, fit
 
 DESIGN = 4  # first proposals per objective, spread over the cost: a front has more of it to cover
 MOST_OBSERVED = 300  # observations that the model takes at most
@@ -84,7 +84,7 @@ def choose(candidates: Candidates, rows: Ints, goal: Goal, history: History, rng
             model = fit(seen, value[kept])
             believed = model.predict(running)[0] if len(history.running) else np.empty(0)
             if len(believed):
-                model = condition(seen + running, np.append(value[kept], believed), model.setting)
+                model = model.believing(running)
             mean, std = model.predict(options)
         points.append(np.append(value, believed))
         means.append(mean)

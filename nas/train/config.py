@@ -1,9 +1,12 @@
-"""The training as it was asked for, and what of it cannot be."""
+"""The config of a training, and what of it cannot be."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from nas.base.errors import UserError
 from nas.base.units import format_count
@@ -11,6 +14,7 @@ from nas.datasets import Dataset
 from nas.devices import memory
 from nas.devices.device import mixed_dtype
 from nas.networks.architecture import Architecture
+from nas.runs.facts import environment
 from nas.training.distributed import Ranks
 from nas.training.pretrained import Pretrained
 from nas.training.recipe import Recipe
@@ -19,15 +23,17 @@ from nas.training.trained import Inputs
 LEAST = 2  # images in a microbatch: batch norm takes no single one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is asked for.
+    """A training: one network, the images and the recipe it is trained with, and the directory of its results.
 
-    origin: what the user calls the network. mean, std: by which pixel values are normalised, one number per channel.
-    microbatches: of a batch, each with batch norm statistics of its own. freeze: parts of the features. metric: the
-    column that is shown first.
+    options: as run.toml keeps them, by name. origin: what the user calls the network. mean, std: by which pixel values
+    are normalised, one number per channel. microbatches: of a batch, each with batch norm statistics of its own.
+    freeze: parts of the features. metric: the column that is shown first.
     """
 
+    path: Path
+    options: Mapping[str, Any]
     architecture: Architecture
     origin: str
     data: Dataset
@@ -46,6 +52,23 @@ class Training:
         """What the trained network takes."""
         data = self.data
         return Inputs(data.classes, data.channels, data.image_size, self.mean, self.std, data.resize, data.value_range)
+
+    def facts(self, ranks: Ranks) -> dict[str, Any]:
+        """What run.toml says: all that is needed to repeat the training."""
+        recipe, given = self.recipe, self.pretrained
+        return {
+            "arguments": {**self.options, "processes": ranks.world},
+            "network": {
+                "origin": self.origin,
+                "architecture": str(self.architecture),
+                "fingerprint": self.architecture.hash,
+            },
+            "data": self.data.table(),
+            "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
+            "recipe": recipe.table(),
+            "progressive": recipe.progressive.table() if recipe.progressive else None,
+            **environment(str(ranks.device)),
+        }
 
     def check(self, ranks: Ranks) -> None:
         """Refuse what cannot end well, before anything is written or trained; raises UserError."""
