@@ -10,6 +10,7 @@ import torch
 
 from nas.base import machine
 from nas.base.machine import available_cores, available_memory
+from tests.helpers import needs
 from tests.helpers.commands import ROOT
 
 GIB = 2**30
@@ -46,7 +47,7 @@ def test_cores_within_the_containers_quota(tmp_path: Path, monkeypatch: pytest.M
     assert available_cores(made(tmp_path, groups, files)) == cores
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinities")
+@needs.affinity
 def test_cores_within_the_affinity() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); import nas.base.machine as m; "
     code += "from nas.runs.workers.processes import default_workers; print(m.available_cores(), default_workers('cpu'))"

@@ -31,7 +31,9 @@ from nas.training.evaluate import Diverged
 from nas.training.recipe import Recipe
 from nas.training.schedule import Schedule
 from nas.training.trainer import Trainer
-from tests.helpers.commands import SPACE, Command, interrupted, search_arguments
+from tests.helpers import needs
+from tests.helpers.commands import SPACE, Command, search_arguments
+from tests.helpers.processes import ERR, interrupt
 
 
 @pytest.mark.pictures
@@ -78,7 +80,8 @@ def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, i
     assert facts["cost"]["classes"] == 1000
     assert facts["versions"]["torch"]
 
-    ended = command("scale", "--phi", "2", "--tolerance", "0.03")
+    scaling = ("scale", "--phi", "2", "--tolerance", "0.03", "--step", "0.1", "--seeds", "1", "--workers", "1")
+    ended = command(*scaling)
     assert ended.code == 0, ended.err
     grid = pd.read_csv(run / "scale/grid.csv")
     assert ",".join(grid.columns).startswith("alpha,beta,gamma,product,counted_ratio,accuracy")
@@ -101,7 +104,7 @@ def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, i
     for picture in ("grid.png", "family.png"):
         assert imread(run / "scale" / picture).std() > 0.05
 
-    again = command("scale", "--phi", "2", "--tolerance", "0.03")
+    again = command(*scaling)
     assert again.code == 0
     assert not any(line.startswith("trial ") for line in again.out.splitlines())
     assert pd.read_csv(run / "scale/grid.csv").equals(grid)
@@ -148,9 +151,7 @@ def test_three_objectives_and_a_time_budget(command: Command, here: Path, images
 
 def test_a_training_aware_search(command: Command, here: Path, images: Path) -> None:
     """Time is recorded per trial and searched for; the reward is EfficientNetV2's, computed here once more."""
-    arguments = search_arguments(
-        images, "--trials", "10", "--objectives", "accuracy,train_time,params", "--reward", "v2"
-    )
+    arguments = search_arguments(images, "--objectives", "accuracy,train_time,params", "--reward", "v2")
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "a training step of 64 images as measured on this machine" in ended.out
@@ -279,23 +280,21 @@ def test_measuring_a_network(command: Command) -> None:
     assert "threads: 1, batch 2, float32, 32 px" in ended.out
 
 
+@needs.fork
 def test_an_interrupted_search_ends_like_one_that_was_not(command: Command, here: Path, images: Path) -> None:
-    """With two workers, killed and then ended by Ctrl-C; a search with one is killed in test_survival."""
-    arguments = search_arguments(images, "--epochs", "10", "--workers", "2")
-    befores = []
-    for blow, finished in ((signal.SIGKILL, 2), (signal.SIGINT, 4)):
-        code, err = interrupted(here, arguments, blow, finished)
-        befores.append(pd.read_csv(here / "runs/r/trials.csv", dtype=str))
-    assert (code, err) == (130, "error: interrupted; the same command continues the run\n")
+    """By Ctrl-C, with two workers; a search with one is killed in test_survival."""
+    arguments = search_arguments(images, "--trials", "5", "--epochs", "10", "--workers", "2")
+    assert interrupt(here, "search", arguments, "r", signal.SIGINT, finished=2) == 130
+    assert (here / ERR).read_text() == "error: interrupted; the same command continues the run\n"
+    before = pd.read_csv(here / "runs/r/trials.csv", dtype=str)
 
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "continued" in ended.out
     after = pd.read_csv(here / "runs/r/trials.csv", dtype=str)
-    assert len(after) == after["architecture"].nunique() == 6
-    assert list(after["trial"]) == list("012345")
-    for before in befores:
-        assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
+    assert len(after) == after["architecture"].nunique() == 5
+    assert list(after["trial"]) == list("01234")
+    assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
 
     assert command("search", *arguments, "--run", "whole").code == 0
     whole = pd.read_csv(here / "runs/whole/trials.csv", dtype=str)
@@ -319,7 +318,12 @@ def test_a_stream_that_cannot_say_it_all_is_no_traceback(command: Command, monke
 
 
 def test_a_run_is_repeated_from_its_run_toml(command: Command, here: Path, images: Path) -> None:
-    assert command("search", *search_arguments(images, "--objectives", "accuracy,params", "--seed", "3")).code == 0
+    assert (
+        command(
+            "search", *search_arguments(images, "--trials", "3", "--objectives", "accuracy,params", "--seed", "3")
+        ).code
+        == 0
+    )
     file = here / "runs/r/run.toml"
     ended = command("search", "--from", str(file))
     assert ended.code == 0, ended.err
@@ -539,12 +543,12 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 
 
 def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Path) -> None:
-    assert command("search", *search_arguments(images)).code == 0
+    assert command("search", *search_arguments(images, "--trials", "2", "--epochs", "1")).code == 0
     run, kept = here / "runs/r", here / "kept"
     run.rename(kept)
 
     def refused(said: str, *more: str) -> None:
-        ended = command("search", *search_arguments(images, *more))
+        ended = command("search", *search_arguments(images, "--trials", "2", "--epochs", "1", *more))
         assert ended.code == 2
         assert ended.err.count("\n") == 1
         assert said in ended.err
@@ -575,7 +579,8 @@ def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Pa
 
 def test_a_run_with_options_that_are_gone(command: Command, here: Path, images: Path) -> None:
     """Early stopping and progressive learning: its tables can be read, it cannot be continued or repeated."""
-    assert command("search", *search_arguments(images)).code == 0
+    arguments = search_arguments(images, "--trials", "3", "--epochs", "1")
+    assert command("search", *arguments).code == 0
     run = here / "runs/r"
     written = (run / "run.toml").read_text()
     with sqlite3.connect(run / "study.db") as database:  # a trial that was stopped
@@ -587,8 +592,8 @@ def test_a_run_with_options_that_are_gone(command: Command, here: Path, images: 
     trials.to_csv(run / "trials.csv", index=False)
     for line, option in (("early_stopping = true", "--early-stopping"), ('progressive = "default"', "--progressive")):
         (run / "run.toml").write_text(written.replace("[arguments]", f"[arguments]\n{line}"))
-        for arguments in (search_arguments(images), ["--from", "runs/r/run.toml"]):
-            ended = command("search", *arguments)
+        for given in (arguments, ["--from", "runs/r/run.toml"]):
+            ended = command("search", *given)
             assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
             assert f"{option}, which nas.search no longer has" in ended.err
         assert command("report", "r").code == 0

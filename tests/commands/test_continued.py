@@ -59,23 +59,24 @@ def test_a_search_goes_on_for_longer(command: Command, here: Path, images: Path)
 def test_a_front_is_confirmed_afterwards(command: Command, here: Path, images: Path) -> None:
     """More repeats or none, whatever is asked of it later: those that were made count."""
     run = here / "runs/r"
-    single = command("search", *search_arguments(images))
+    arguments = search_arguments(images, "--trials", "4", "--epochs", "1")
+    single = command("search", *arguments)
     assert "unconfirmed" in single.out
     assert "new run" not in single.out
-    once = command("search", *search_arguments(images, "--confirm", "1"))
+    once = command("search", *arguments, "--confirm", "1")
     assert once.code == 0, once.err
     assert set(pd.read_csv(run / "repeats.csv")["repeat"]) == {1}
-    twice = command("search", *search_arguments(images, "--confirm", "2"))
+    twice = command("search", *arguments, "--confirm", "2")
     assert twice.code == 0, twice.err
     assert run_arguments(run)["confirm"] == 2
     assert set(pd.read_csv(run / "repeats.csv")["repeat"]) == {1, 2}
     kept = {name: (run / name).read_bytes() for name in ("trials.csv", "repeats.csv", "pareto.csv")}
-    none = command("search", *search_arguments(images))
+    none = command("search", *arguments)
     assert none.code == 0, none.err
     assert "noise of one training" in none.out
     assert kept == {name: (run / name).read_bytes() for name in kept}
 
-    straight = command("search", *search_arguments(images, "--confirm", "2", "--run", "whole"))
+    straight = command("search", *arguments, "--confirm", "2", "--run", "whole")
     assert straight.code == 0, straight.err
     made = ["trial", "repeat", "accuracy"]
     mine, others = (pd.read_csv(here / f"runs/{name}/repeats.csv")[made] for name in ("r", "whole"))

@@ -1,5 +1,6 @@
 """CONTRIBUTING.md: each recipe is carried out on a copy of the source; what docs/ holds of the source is up to date."""
 
+import json
 import os
 import re
 import runpy
@@ -14,6 +15,7 @@ import pytest
 
 import nas
 from nas import datasets
+from tests.helpers import needs
 from tests.helpers.commands import ROOT
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -27,26 +29,49 @@ PROOF = {  # what only the changed source says, or writes into a table
 }
 
 
+DIFFS = {name: "".join(re.findall(r"```diff\n(.+?)```", recipe, re.DOTALL)) for name, recipe in RECIPES.items()}
+BETWEEN = "=== the next command\n"
+ALL = f"""
+import json, runpy, sys
+for number, words in enumerate(sys.argv[1:]):
+    print({BETWEEN!r} if number else "", end="", flush=True)
+    sys.argv = json.loads(words)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
 def test_every_recipe_is_known() -> None:
     assert set(RECIPES) == set(PROOF)
 
 
 @pytest.mark.parametrize("name", PROOF)
-def test_a_recipe_works(name: str, tmp_path: Path, images: Path) -> None:
-    """The change applies, and its command does what the recipe says."""
-    (diff,) = re.findall(r"```diff\n(.+?)```", RECIPES[name], re.DOTALL)
-    (command,) = re.findall(r"^    (python -m nas\..+)$", RECIPES[name], re.MULTILINE)
-    shutil.copytree(ROOT / "nas", tmp_path / "nas")
+def test_a_recipe_applies_to_the_source(name: str) -> None:
+    subprocess.run(["git", "apply", "-p1", "--check", "-"], cwd=ROOT, input=DIFFS[name], text=True, check=True)
+
+
+def test_the_recipes_work(tmp_path: Path, images: Path) -> None:
+    """Each command does what its recipe says: all in one process, for imports take most of the time."""
+    shutil.copytree(ROOT / "nas", tmp_path / "nas", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "images").symlink_to(images)
     downloaded = tmp_path / "cache" / "compound-nas" / "kmnist.npz"  # as if it had been, with other images
     datasets.save(replace(datasets.load(str(images)), name="kmnist"), downloaded, datasets.FORMAT)
-
-    subprocess.run(["git", "apply", "-p1", "-"], cwd=tmp_path, input=diff, text=True, check=True)
+    for diff in DIFFS.values():
+        subprocess.run(["git", "apply", "-p1", "-"], cwd=tmp_path, input=diff, text=True, check=True)
+    commands = {}
+    for name, recipe in RECIPES.items():
+        (commands[name],) = re.findall(r"^    python -m (nas\..+)$", recipe, re.MULTILINE)
+    words = [sys.executable, "-c", ALL, *(json.dumps(shlex.split(command)) for command in commands.values())]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    words = [sys.executable, *shlex.split(command)[1:]]
     ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
-    assert ended.returncode == 0, ended.stderr
-    assert PROOF[name] in ended.stdout + "".join(file.read_text() for file in tmp_path.rglob("*.csv"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = ended.stdout.split(BETWEEN)
+    for name, text in zip(commands, said, strict=True):
+        tables = tmp_path.rglob("*.csv") if "search" in commands[name] else ()
+        assert PROOF[name] in text + "".join(file.read_text() for file in tables), name
 
 
 def test_the_drawing_of_the_rooms_is_up_to_date() -> None:
@@ -66,7 +91,7 @@ def test_the_completion_is_up_to_date() -> None:
     assert made["SCRIPT"].read_text(encoding="utf-8") == made["script"](), "python docs/completion.py writes it anew"
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="completion is bash's")
+@needs.bash
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

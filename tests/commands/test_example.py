@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.commands import ROOT
 
-nbformat: Any = pytest.importorskip("nbformat", reason="nbclient is not installed: pip install -e '.[test]'")
+nbformat: Any = pytest.importorskip("nbformat")
 
 EXAMPLE = ROOT / "docs" / "example.py"
 

@@ -68,7 +68,8 @@ def test_a_host_program_stays_as_it_was(here: Path, images: Path) -> None:
     assert {name: value for name, value in after.items() if value != before[name]} == {}
 
 
-def test_importing_changes_nothing() -> None:
+def test_importing_changes_nothing_and_optunas_remarks_are_kept_quiet(here: Path, images: Path) -> None:
+    """In a fresh process: the imports first, then a search."""
     program = (
         "import warnings, logging, optuna, torch, os, signal, random\n"
         "state = lambda: (list(warnings.filters), logging.getLogger('optuna').level, torch.get_num_threads(),\n"
@@ -79,16 +80,14 @@ def test_importing_changes_nothing() -> None:
         "import nas, nas.search.__main__, nas.scale.__main__, nas.train.__main__, nas.cost.__main__\n"
         "import nas.report.__main__, nas.compare\n"
         "assert state() == before\n"
+        "from nas.base import cli; cli.run(nas.search.command.search)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-
-
-def test_a_command_keeps_optunas_remarks_to_itself(command: Command, here: Path, images: Path) -> None:
-    given = ["-m", "nas.search", *search_arguments(images, "--trials", "1", "--sampler", "tpe")]
-    given += ["--storage", f"sqlite:///{here}/shared.db", "--epochs", "1"]
+    given = search_arguments(images, "--trials", "1", "--sampler", "tpe", "--epochs", "1")
+    words = [sys.executable, "-c", program, *given, "--storage", f"sqlite:///{here}/shared.db"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, *given], capture_output=True, text=True, check=True, env=environment)
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     assert ended.stderr == ""
+    assert "trial 0" in ended.stdout
     assert "created in RDB" not in ended.stdout
 
 

@@ -31,10 +31,8 @@ from nas.datasets.validation import validation_share
 from nas.networks.architecture import Architecture
 from nas.training.proxy import train_proxy
 from nas.training.recipe import Recipe
+from tests.helpers import needs
 from tests.helpers.commands import ROOT
-
-ORIGINAL = ROOT.parent / "shared" / "data" / "fashion_mnist"
-needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original Fashion-MNIST is not here")
 
 
 @pytest.fixture(autouse=True)
@@ -110,20 +108,20 @@ def test_resized_default() -> None:
     assert "28 to 14" in data.note
 
 
-@needs_original
+@needs.original
 def test_default_lies_within_the_original_training_images_with_their_labels() -> None:
-    images = gzip.decompress((ORIGINAL / "train-images-idx3-ubyte.gz").read_bytes())[16:]
-    labels = gzip.decompress((ORIGINAL / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
+    images = gzip.decompress((needs.ORIGINAL / "train-images-idx3-ubyte.gz").read_bytes())[16:]
+    labels = gzip.decompress((needs.ORIGINAL / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
     label_of = {images[784 * i : 784 * (i + 1)]: label for i, label in enumerate(labels)}
     data = datasets.load()
     for part, part_labels in ((data.train_images, data.train_labels), (data.val_images, data.val_labels)):
         assert [label_of[image.numpy().tobytes()] for image in part] == part_labels.tolist()
 
 
-@needs_original
+@needs.original
 def test_default_is_reproduced_byte_for_byte(tmp_path: Path) -> None:
     again = tmp_path / "again.npz"
-    program = [sys.executable, ROOT / "experiments/embedded_data.py", ORIGINAL, again]
+    program = [sys.executable, ROOT / "experiments/embedded_data.py", needs.ORIGINAL, again]
     subprocess.run(program, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert again.read_bytes() == datasets.EMBEDDED.read_bytes()
 
@@ -137,11 +135,11 @@ def test_runs_with_the_former_default_find_its_images() -> None:
     assert rows(former.val_images) < rows(data.val_images)
 
 
-@needs_original
+@needs.original
 def test_full_set_contains_the_default_part_by_part(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     def unpack(self: torchvision.datasets.FashionMNIST) -> None:
         Path(self.raw_folder).mkdir(parents=True)
-        for packed in ORIGINAL.glob("*.gz"):
+        for packed in needs.ORIGINAL.glob("*.gz"):
             (Path(self.raw_folder) / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
 
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", unpack)

@@ -1,11 +1,5 @@
 """The commands as tests call them: a small space, a small network, a recipe, and arguments that end within seconds."""
 
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,34 +51,3 @@ def search_arguments(images: Path, *more: str) -> list[str]:
 def train_arguments(images: Path, *more: str) -> list[str]:
     """The arguments of a training of a small network by the recipe r.toml."""
     return [NET, "--data", str(images), "--device", "cpu", "--recipe", "r.toml", *more]
-
-
-def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A search in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "nas.search", *arguments],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # as the tests' own process has
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def interrupted(here: Path, arguments: list[str], blow: signal.Signals, finished: int) -> tuple[int, str]:
-    """Start a search, and end it when so many trials are done and another one is in training: exit code, stderr."""
-    process = start(here, *arguments)
-    for _ in range(1200):
-        try:
-            with sqlite3.connect(f"file:{here / 'runs/r/study.db'}?mode=ro", uri=True) as database:
-                states = [state for (state,) in database.execute("select state from trials")]
-            if states.count("COMPLETE") >= finished and "RUNNING" in states:
-                break
-        except sqlite3.Error:
-            pass
-        time.sleep(0.05)
-    else:
-        raise AssertionError("the search did not get so far")
-    process.send_signal(blow)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err

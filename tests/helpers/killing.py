@@ -1,10 +1,6 @@
 """A small search that is killed by SIGKILL at random times, and what must be so after each kill."""
 
-import multiprocessing
-import os
 import random
-import runpy
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +9,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
+from tests.helpers.processes import start
 
 SPACE = """resolution = 32
 stem = 8
@@ -47,21 +43,9 @@ def prepare(folder: Path) -> list[str]:
     return [*search, "--workers", "1", "--device", "cpu", "--confirm", "1"]
 
 
-def command(folder: Path, arguments: list[str]) -> None:
-    """`python -m nas.search` in this process, silent."""
-    os.chdir(folder)
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    sys.argv = ["nas.search", *arguments]
-    runpy.run_module("nas.search", run_name="__main__", alter_sys=True)
-
-
 def run_for(folder: Path, arguments: list[str], seconds: float | None) -> bool:
     """Run the command in a forked process and kill it after so long; returns whether it ended by itself, well."""
-    process = multiprocessing.get_context("fork").Process(target=command, args=(folder, arguments))
-    process.start()
+    process = start(folder, "search", arguments)
     process.join(seconds)
     if process.exitcode is None:
         process.kill()

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from hashlib import sha256
 from html import unescape
 from itertools import pairwise, product
@@ -27,7 +25,9 @@ from nas.report.contents import contents, shares
 from nas.report.page import SCRIPTS, embedded, page
 from nas.report.run import read
 from nas.selection.pareto import hypervolume
-from tests.helpers.commands import ROOT, Command, search_arguments
+from tests.helpers import needs
+from tests.helpers.commands import Command, search_arguments
+from tests.helpers.processes import ERR, OUT, start, until
 from tests.helpers.reports import FACTS, Parts, add_grid, embedded_contents, get, live_page, made_up_run
 
 
@@ -292,32 +292,26 @@ def test_a_live_page_follows_the_run(tmp_path: Path) -> None:
         assert len(json.loads(text)["trials"]["trial"]) == 5
         assert get(port, If_None_Match=tag or "")[:2] == (304, "")
         trials.to_csv(run / "trials.csv", index=False)
-        for _ in range(1000):
-            time.sleep(0.05)
-            status, text, new = get(port, If_None_Match=tag or "")
-            if status != 304:
-                break
+        until(lambda: get(port, If_None_Match=tag or "")[0] != 304)
+        _, text, new = get(port, If_None_Match=tag or "")
         assert len(json.loads(text)["trials"]["trial"]) == 12
         assert new != tag
     with pytest.raises(ConnectionRefusedError):
         get(port)
 
 
-def test_a_live_page_ends_by_ctrl_c(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path / "r")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "nas.report", str(run), "--live"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
-        assert address
-        assert get(int(address[1]))[0] == 200
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said == ""
+@needs.fork
+def test_a_live_page_ends_by_ctrl_c(here: Path) -> None:
+    run = made_up_run(here / "r")
+    process = start(here, "report", [str(run), "--live"])
+    until(lambda: (here / OUT).exists() and "\n" in (here / OUT).read_text())
+    address = re.search(r"http://127\.0\.0\.1:(\d+)/", (here / OUT).read_text())
+    assert address
+    assert get(int(address[1]))[0] == 200
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert (here / ERR).read_text() == ""
     assert not (run / "report.html").exists()
 
 

@@ -1,6 +1,5 @@
 """The report's page in a browser: hover, click, sort, filter, keys, themes, a phone, renewal; and no error in it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,17 @@ import pytest
 from nas.report.contents import contents
 from nas.report.page import page
 from nas.report.run import read
+from tests.helpers import needs
 from tests.helpers.reports import add_grid, live_page, made_up_run
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
+selenium = pytest.importorskip("selenium")
 
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium with chromedriver here: Debian's packages chromium, chromium-driver"
-)
+pytestmark = needs.browser
 Browser = webdriver.Chrome
 
 
@@ -32,11 +28,11 @@ Browser = webdriver.Chrome
 def browser() -> Iterator[Browser]:
     """A headless browser; a page that says anything on its console fails the test."""
     options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
+    options.binary_location = str(needs.CHROMIUM)
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "enable-unsafe-swiftshader"):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(needs.CHROMEDRIVER)))
     yield made
     made.quit()
 

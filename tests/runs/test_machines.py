@@ -24,12 +24,12 @@ from nas.runs.sharing import Heartbeat
 from nas.runs.trials import Plan, train_trials
 from nas.runs.workers import Workers, processes
 from nas.training.proxy import Job, Result, run_job
-from tests.helpers import killing
+from tests.helpers import killing, needs
 from tests.helpers.commands import Command
+from tests.helpers.processes import run_command
 
 TRIALS = 7
 IMPATIENT = ((database, "HEARTBEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
-forked = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="forks machines")
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +59,10 @@ def search(home: Path, folder: Path, arguments: list[str], kills: Path) -> None:
     """A search in a folder of its own; it kills its process when it trains the network of `kills`."""
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     setattr(processes, "run_job", lambda proxy, job, report: deadly(kills, proxy, job, report))  # noqa: B010
-    os.chdir(folder)
     for name in ("images", "space.toml"):
-        if not Path(name).exists():
-            Path(name).symlink_to(home / name)
-    killing.command(folder, arguments)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(home / name)
+    run_command(folder, "search", arguments)
 
 
 def claim(url: str, trial: int, answer: Any) -> None:
@@ -85,21 +84,18 @@ def deadly(kills: Path, proxy: Any, job: Job, report: Any) -> Result:
     return run_job(proxy, job, report)
 
 
-@forked
-@pytest.mark.parametrize(("sampler", "count"), [("auto", 4), ("random", 4)])
-def test_machines_share_a_search(server: str, here: Path, command: Command, sampler: str, count: int) -> None:
-    arguments = [*killing.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--sampler", sampler]
-    arguments += ["--storage", server, "--run", sampler]
+@needs.fork
+def test_machines_share_a_search(server: str, here: Path, command: Command) -> None:
+    arguments = [*killing.prepare(here), "--epochs", "1", "--trials", str(TRIALS), "--storage", server, "--run", "r"]
     kills = here / "kills"
-    folders = [here / f"machine{max(i, 1)}" for i in range(count)]  # two share a directory
+    folders = [here / f"machine{max(i, 1)}" for i in range(4)]  # two share a directory
     machines = [start(search, here, folder, arguments, kills) for folder in folders]
     for machine in machines:
         machine.join(120)
-    assert Counter(machine.exitcode for machine in machines) == {0: count - 2, -signal.SIGKILL: 2}
+    assert Counter(machine.exitcode for machine in machines) == {0: 2, -signal.SIGKILL: 2}
 
     found, repeats = (
-        optuna.load_study(study_name=name, storage=server).get_trials(deepcopy=False)
-        for name in (sampler, f"{sampler}-repeats")
+        optuna.load_study(study_name=name, storage=server).get_trials(deepcopy=False) for name in ("r", "r-repeats")
     )
     trained = [t for t in found if t.state in (TrialState.COMPLETE, TrialState.FAIL) and not lost(t)]
     assert len(trained) == TRIALS
@@ -118,10 +114,8 @@ def test_machines_share_a_search(server: str, here: Path, command: Command, samp
     results = {}
     for machine, folder in zip(machines, folders, strict=True):
         if machine.exitcode == 0:
-            results[folder] = {
-                name: (folder / "runs" / sampler / name).read_text() for name in ("trials.csv", "pareto.csv")
-            }
-            told = tomllib.loads((folder / "runs" / sampler / "run.toml").read_text())
+            results[folder] = {name: (folder / "runs/r" / name).read_text() for name in ("trials.csv", "pareto.csv")}
+            told = tomllib.loads((folder / "runs/r/run.toml").read_text())
             assert told["storage"].startswith("postgresql+psycopg://postgres:***@")
     first, *rest = results.values()
     assert rest == [first] * len(rest)
@@ -131,7 +125,7 @@ def test_machines_share_a_search(server: str, here: Path, command: Command, samp
 
     ended = command("search", *arguments, "--seed", "1")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert f"study {sampler}: this run was started with --seed 0, now it is 1" in ended.err
+    assert "study r: this run was started with --seed 0, now it is 1" in ended.err
     assert "S3CRET" not in ended.err
     assert command("search", *arguments).code == 0
 
@@ -162,7 +156,7 @@ def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) 
     assert [t.state for t in given.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
-@forked
+@needs.fork
 def test_the_lower_number_has_the_network(server: str) -> None:
     """Also where it says so later than the other, which waits; a trial whose worker is gone before is given up."""
     given = optuna.create_study(study_name="claims", storage=database._shared(server))

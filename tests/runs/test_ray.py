@@ -3,8 +3,7 @@
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-pytest.importorskip("ray", reason="needs compound-nas[ray]")
+pytest.importorskip("ray")
 
 import ray
 from ray.cluster_utils import Cluster
@@ -21,7 +20,6 @@ from ray.cluster_utils import Cluster
 import nas
 from nas import datasets
 from nas.base.errors import RunFailed, UserError
-from nas.plots import figures as plots
 from nas.runs.database import read_study
 from nas.runs.workers import Workers, make_workers
 from nas.runs.workers import cluster as room
@@ -30,6 +28,7 @@ from nas.training.monitor import Progress
 from nas.training.proxy import Failed, Job, Proxy, Report, load_data
 from tests.helpers import killing
 from tests.helpers.commands import Command
+from tests.helpers.processes import until
 from tests.helpers.workers import OTHER, TINY, Die
 
 STORE = 80_000_000  # bytes of shared memory; Ray takes no less than 75 MiB
@@ -71,7 +70,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 def test_a_search_loses_a_node(nodes: Nodes, here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends as it does with one worker and without Ray, where its proposals do not depend on the workers."""
-    monkeypatch.setattr(plots, "save", lambda figure, path: None)  # pictures take most of the time
     options = [*killing.prepare(here), "--trials", "3", "--epochs", "100", "--confirm", "0", "--sampler", "random"]
     assert command("search", *options, "--run", "alone").code == 0
 
@@ -123,14 +121,6 @@ def test_a_killed_search_leaves_nothing_in_training_and_goes_on(nodes: Nodes, he
     assert states(run) == [TrialState.RUNNING]
     assert command("search", *options).code == 0
     assert states(run) == [TrialState.COMPLETE]
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
-    given_up = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < given_up
-        time.sleep(0.1)
 
 
 def states(run: Path) -> list[TrialState]:

@@ -1,11 +1,7 @@
 """Choosing and scaling from end to end, and its parts: successive halving, what is told apart, memory."""
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 import tomllib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -17,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from scipy import stats
 from torch.profiler import ProfilerActivity, profile
 
 from nas import Architecture
@@ -29,7 +26,9 @@ from nas.scale.trainings import recipe_key
 from nas.training.proxy import Job
 from nas.training.recipe import Recipe
 from nas.training.schedule import Schedule
-from tests.helpers.commands import ROOT, Command
+from tests.helpers import needs
+from tests.helpers.commands import Command
+from tests.helpers.processes import interrupt
 
 TINY = "ds_r1_k3_s1_e1_c8 ir_r2_k3_s2_e2_c16 48px stem8 head16"
 OPTIONS = ["--baseline", "tiny.toml", "--workers", "1", "--no-measure"]
@@ -82,7 +81,6 @@ def test_rungs_cost_alike() -> None:
 
 @given(*[st.lists(st.integers(0, 1000), min_size=2, max_size=5)] * 2)
 def test_a_gap_is_students_interval(one: list[int], other: list[int]) -> None:
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the yardstick")
     scores = {"one": [x / 1000 for x in one], "other": [x / 1000 for x in other]}
     found = gap(scores, "one", "other")
     if len(set(one)) == len(set(other)) == 1:
@@ -165,27 +163,12 @@ def test_the_choice_of_a_grid(command: Command, here: Path, images: Path, tiny: 
     assert sum(line.startswith("trial ") for line in more.out.splitlines()) == FINALISTS
 
 
+@needs.fork
 def test_an_interrupted_choice_ends_like_one_that_was_not(
     command: Command, here: Path, images: Path, tiny: Architecture
 ) -> None:
     arguments = [*OPTIONS, "--phi", "1", "--data", str(images), "--seeds", "2", "--step", "0.2", "--epochs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nas.scale", *arguments],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    for _ in range(1200):
-        try:
-            with sqlite3.connect(f"file:{here / 'runs/tiny/study.db'}?mode=ro", uri=True) as database:
-                states = [state for (state,) in database.execute("select state from trials")]
-            if states.count("COMPLETE") >= 2 and "RUNNING" in states:
-                break
-        except sqlite3.Error:
-            pass
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    interrupt(here, "scale", arguments, "tiny", signal.SIGKILL, finished=2)
     ended = command("scale", *arguments)
     assert ended.code == 0, ended.err
     assert command("scale", *arguments, "--run", "whole").code == 0

@@ -12,7 +12,7 @@ import pytest
 from nas import Architecture
 from tests.helpers.commands import Command
 
-dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+dashboard = pytest.importorskip("optuna_dashboard")
 
 
 def asked(app: Any, path: str) -> Any:

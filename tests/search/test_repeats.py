@@ -16,7 +16,9 @@ from nas.selection.pareto import non_dominated
 from nas.training import proxy
 from nas.training.evaluate import Diverged
 from nas.training.proxy import Outcome, train_proxy
-from tests.helpers.commands import Command, interrupted, search_arguments
+from tests.helpers import needs
+from tests.helpers.commands import Command, search_arguments
+from tests.helpers.processes import interrupt
 
 FILES = ("trials.csv", "repeats.csv", "pareto.csv", "baseline.toml", "sensitivity.csv")
 
@@ -72,6 +74,7 @@ def test_a_front_of_means(command: Command, here: Path, images: Path) -> None:
     assert not (here / "runs/single/repeats.csv").exists()
 
 
+@needs.fork
 def test_interrupted_repeats_end_like_others(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +91,7 @@ def test_interrupted_repeats_end_like_others(
         patch.setattr(optuna.Trial, "set_user_attr", killed)
         assert command("search", *confirmed(images)).code == 130
     befores = [pd.read_csv(run / "repeats.csv")]
-    interrupted(here, confirmed(images), signal.SIGKILL, finished=12)
+    interrupt(here, "search", confirmed(images), "r", signal.SIGKILL, finished=12)
     befores.append(pd.read_csv(run / "repeats.csv"))
     assert 3 == len(befores[0]) < len(befores[1])
 

@@ -11,10 +11,7 @@ from nas.train import events
 from nas.training import trainer
 from tests.helpers.commands import Command
 
-reader: Any = pytest.importorskip(
-    "tensorboard.backend.event_processing.event_accumulator",
-    reason="tensorboard is not installed: pip install -e '.[test]'",
-)
+reader: Any = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 NET = "32px stem8 ds_r1_k3_s1_c8 ir_r1_k3_s2_e2_c8 head16"
 

@@ -1,15 +1,12 @@
 """Full training: what it leaves, that it survives being killed, that processes share it, and what varies its images."""
 
-import multiprocessing
-import os
 import random
 import re
-import runpy
 import shutil
 import socket
-import sys
 import time
 import tomllib
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,9 @@ from nas.plots import training as pictures
 from nas.training import trained, trainer
 from nas.training.distributed import Ranks
 from nas.training.trainer import Trainer
+from tests.helpers import needs
 from tests.helpers.commands import NET, RECIPE, Command, train_arguments
+from tests.helpers.processes import ERR, start
 
 ALONE = Ranks(torch.device("cpu"))
 
@@ -177,34 +176,10 @@ def test_a_training_that_diverges_fails(command: Command, here: Path, images: Pa
     assert "diverged" in ended.err
 
 
-# Killed, continued, and shared by processes. Forked, so that nothing is imported anew.
-
-forking = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="starts trainings by forking"
-)
+# Killed, continued, and shared by processes.
 
 
-def trained_silently(folder: Path, told: list[str], environment: dict[str, str]) -> None:
-    """`python -m nas.train` in this forked process, with a checkpoint after each step."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    trainer.CHECKPOINT_SECONDS = 0
-    with open(folder / "log", "a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    sys.argv = ["nas.train", *told]
-    runpy.run_module("nas.train", run_name="__main__", alter_sys=True)
-
-
-def started(folder: Path, told: list[str], environment: dict[str, str] | None = None) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(
-        target=trained_silently, args=(folder, told, environment or {})
-    )
-    process.start()
-    return process  # type: ignore[return-value]
-
-
-def finished(process: multiprocessing.Process) -> int | None:
+def finished(process: BaseProcess) -> int | None:
     process.join()
     return process.exitcode
 
@@ -213,19 +188,22 @@ def weights(folder: Path, run: str) -> bytes:
     return (folder / f"runs/{run}/weights.safetensors").read_bytes()
 
 
-@forking
-def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) -> None:
+@needs.fork
+def test_a_killed_training_ends_with_the_same_weights(
+    here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed while it starts, and again and again a random while after a checkpoint."""
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)  # one after each step
     (here / "r.toml").write_text(RECIPE)
     began = time.perf_counter()
-    assert finished(started(here, train_arguments(images, "--run", "whole"))) == 0
+    assert finished(start(here, "train", train_arguments(images, "--run", "whole"))) == 0
     whole = time.perf_counter() - began
     rng = random.Random(0)
     told, checkpoint = train_arguments(images, "--run", "killed"), here / "runs/killed/checkpoint.pt"
     seen = set()
     for kill in range(7):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = started(here, told)
+        process = start(here, "train", told)
         if kill:
             while process.is_alive() and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
                 time.sleep(0.002)
@@ -239,38 +217,39 @@ def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) 
         if checkpoint.exists():
             seen.add(torch.load(checkpoint, weights_only=True)["trainer"]["steps"])
     assert len(seen) >= 3  # it was killed here and there
-    assert finished(started(here, told)) == 0, (here / "log").read_text()
+    assert finished(start(here, "train", told)) == 0, (here / ERR).read_text()
     assert weights(here, "killed") == weights(here, "whole")
     curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", "killed")]
     assert curves[0].equals(curves[1])
     assert not checkpoint.exists()
 
 
-@forking
+@needs.fork
 @pytest.mark.parametrize("change", ["", "unfreeze = 0.5\n"], ids=["plain", "unfreezing"])
-def test_two_processes_train_like_one(here: Path, images: Path, change: str) -> None:
+def test_two_processes_train_like_one(here: Path, images: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the same bits: both cut a batch in two microbatches, each with its own batch norm statistics and chance."""
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)  # one after each step
     (here / "r.toml").write_text(RECIPE + change)
     told = train_arguments(images, "--microbatches", "2", *(["--freeze", "2"] if change else []))
     ended = []
     for run in ("one", "two", "mixed"):
-        alone = [started(here, [*told, "--run", run])] if run == "one" else []
+        alone = [start(here, "train", [*told, "--run", run])] if run == "one" else []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
         ranks = ({**place, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2))
-        processes = alone or [started(here, [*told, "--run", run], rank) for rank in ranks]
+        processes = alone or [start(here, "train", [*told, "--run", run], **rank) for rank in ranks]
         if run == "mixed":  # killed when it has come so far, continued by one process
             while not (here / "runs/mixed/checkpoint.pt").exists():
                 time.sleep(0.01)
             for process in processes:
                 process.kill()
                 process.join()
-            processes = [started(here, [*told, "--run", run])]
+            processes = [start(here, "train", [*told, "--run", run])]
         for process in processes:
             process.join()
             ended.append(process.exitcode)
-    assert set(ended) == {0}, (here / "log").read_text()
+    assert set(ended) == {0}, (here / ERR).read_text()
     assert weights(here, "one") == weights(here, "two") == weights(here, "mixed")
     curves = [pd.read_csv(here / f"runs/{run}/curve.csv").drop(columns="seconds") for run in ("one", "two", "mixed")]
     for curve in curves[1:]:
