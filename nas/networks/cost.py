@@ -36,6 +36,21 @@ class Cost:
     activations: int
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """For how many classes and input channels networks are counted; by default as published ones are."""
+
+    num_classes: int = 1000
+    in_channels: int = 3
+
+    def cost(self, arch: Architecture, resolution: int | None = None) -> Cost:
+        """The cost of a network, at its own resolution if None."""
+        return arch.cost(resolution, self.num_classes, self.in_channels)
+
+
+PUBLISHED = Deployment()
+
+
 def count_layer(layer: Layer, size: int) -> Figures:
     """Count one layer; `size` is the side of its *output* (the input's where it keeps the size)."""
     area = size * size

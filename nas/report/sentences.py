@@ -107,7 +107,12 @@ def counted(run: Run) -> str:
 def why(run: Run) -> str:
     """By which reward the baseline was picked."""
     named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
-    if named == "v1" and isinstance(target, int):
+    if named == "hard" and isinstance(target, int):
+        return (
+            f"the cheapest that cannot be told from the most accurate within {format_count(target)} MAdds, by the "
+            "model of all trainings (one standard error)"
+        )
+    if named in ("soft", "v1") and isinstance(target, int):
         return f"largest reward of all trials: {spoken(run.metric)} · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
     if named == "v2":
         return f"largest reward of all trials: {spoken(run.metric)} · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"

@@ -16,6 +16,7 @@ from nas.selection.noise import NEAR, Noise, Repeats, draws, pooled_noise, proba
 from nas.selection.posterior import Posterior, posterior
 
 PRIOR = 3  # degrees of freedom that the noise has before anything is repeated
+MOST = 6  # contenders that are repeated
 EDGE = 0.02  # of the costs at a bound: a pick that near stands at it
 
 
@@ -49,36 +50,40 @@ def ranked(table: pd.DataFrame, noise: Noise | None, config: Search) -> pd.DataF
     """The complete trials of an averaged table by rising cost.
 
     Columns are added: expected and expected_error, the mean and the standard deviation of the metric as the sampler's
-    model of all trainings has it; reward, of the expected metric; baseline, true for the one that is picked; front, true
-    for trials whose means no other dominates; probability of being on the front
-    (`nas.selection.noise.probabilities`), empty without noise.
+    model of all trainings has it; reward, of the expected metric; baseline, true for the one that is picked; contender,
+    true for those that may be it; front, true for trials whose means no other dominates; probability of being on the
+    front (`nas.selection.noise.probabilities`), empty without noise.
     """
     done = table[table["state"] == "COMPLETE"]
     if done.empty:
-        return done.assign(expected=[], expected_error=[], reward=[], baseline=[], front=[], probability=[])
+        columns = ("expected", "expected_error", "reward", "baseline", "contender", "front", "probability")
+        return done.assign(**{name: [] for name in columns})
     accuracy, madds, step, params = (
         done[name].astype(float).to_numpy() for name in (f"mean_{config.metric}", "madds", "step_seconds", "params")
     )
     costs = done[config.costs].astype(float).to_numpy()
     believed = posterior_of(done, noise, config)
-    expected = believed.mean
-    if config.reward == "hard":
-        rewards = pareto.hard_reward(expected, madds, config.target_madds)
-        picked = pareto.pick_cheapest(expected, believed.covariance, madds, config.target_madds)
-    else:
-        soft = config.reward == "soft"
-        rewards = (
-            pareto.reward(expected, madds, config.target_madds)
-            if soft
-            else pareto.training_reward(expected, step, params)
-        )
-        picked = pareto.pick_baseline(rewards, madds)
+    expected, target = believed.mean, config.target_madds
+    contender = np.zeros(len(done), bool)
+    match config.reward:
+        case "hard":
+            rewards = pareto.hard_reward(expected, madds, target)
+            picked = pareto.pick_cheapest(expected, believed.covariance, madds, target)
+            contender = pareto.indistinguishable(expected, believed.covariance, madds, target)
+        case "soft":
+            rewards = pareto.reward(expected, madds, target)
+            picked = pareto.pick_baseline(rewards, madds)
+        case _:
+            rewards = pareto.training_reward(expected, step, params)
+            picked = pareto.pick_baseline(rewards, madds)
+    front = pareto.non_dominated(np.column_stack([-accuracy, costs]))
     judged = done.assign(
         expected=expected,
         expected_error=believed.std,
         reward=rewards,
         baseline=np.arange(len(done)) == picked,
-        front=pareto.non_dominated(np.column_stack([-accuracy, costs])),
+        contender=contender,
+        front=front,
         probability=probabilities(draws(accuracy, done["runs"], madds, noise, config.seed), costs) if noise else np.nan,
     )
     return judged.sort_values(["madds", "trial"])
@@ -106,12 +111,21 @@ def posterior_of(done: pd.DataFrame, noise: Noise | None, config: Search) -> Pos
 
 def front_of(judged: pd.DataFrame) -> pd.DataFrame:
     """The front and the baseline, which may be off the front if the objectives are not those of its reward."""
-    return judged[judged["front"].astype(bool) | judged["baseline"].astype(bool)].drop(columns="front")
+    kept = judged["front"].astype(bool) | judged["baseline"].astype(bool)
+    return judged[kept].drop(columns=["front", "contender"])
 
 
-def contenders(judged: pd.DataFrame) -> list[int]:
-    """The trials to repeat, largest cost first: the front, its near misses (NEAR) and the baseline."""
-    kept = judged["front"] | judged["baseline"] | (judged["probability"] >= NEAR)
+def contenders(judged: pd.DataFrame, reward: str) -> list[int]:
+    """The trials to repeat, largest cost first.
+
+    With the hard reward the baseline and the MOST most accurate of those that it cannot be told from; with others the
+    front, its near misses (NEAR) and the baseline.
+    """
+    if reward == "hard":
+        most = judged[judged["contender"].astype(bool)].nlargest(MOST, "expected")
+        kept = judged["trial"].isin(most["trial"]) | judged["baseline"]
+    else:
+        kept = judged["front"] | judged["baseline"] | (judged["probability"] >= NEAR)
     return [int(trial) for trial in judged[kept]["trial"]][::-1]
 
 
@@ -144,10 +158,10 @@ def doubt_of(judged: pd.DataFrame, config: Search) -> str:
     if config.reward == "soft":
         grows = pareto.elasticity(judged["expected"], judged["madds"])
         if grows < -pareto.SOFT:
+            worth, asked = (100 * (2**power - 1) for power in (grows, -pareto.SOFT))
             return (
-                f"warning: twice the MAdds are worth {100 * (2**grows - 1):+.1f} % of the accuracy here, and the reward "
-                f"asks for {100 * (2**-pareto.SOFT - 1):.1f} %: it prefers the cheapest network, whatever its accuracy; "
-                "--reward hard takes the target for a limit"
+                f"warning: twice the MAdds are worth {worth:+.1f} % of the accuracy here, and the reward asks for "
+                f"{asked:.1f} %: it prefers the cheapest network; --reward hard takes the target for a limit"
             )
     if picked <= low * (1 + EDGE):
         return (

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from nas.base.arrays import Bools, Floats
 
+SOFT = -0.07  # w of the reward: twice the latency is worth 5 % of accuracy (MnasNet, section 3)
+
 
 def non_dominated(points: ArrayLike) -> Bools:
     """Which points no other point dominates.
@@ -132,18 +134,30 @@ def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
 def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> int:
     """The index of the cheapest network that cannot be told from the most accurate within the target.
 
-    mean [n] and covariance [n, n] of what is believed of their accuracies; cost [n]. Of the networks within the target
-    those count whose mean is less than one standard error of the difference below the largest. Where none is within,
-    the largest `hard_reward`; of equally cheap ones the more accurate, then the first. Raises ValueError for no network.
+    Arguments as of `indistinguishable`. Where none is within the target, the largest `hard_reward`; of equally cheap
+    ones the more accurate, then the first. Raises ValueError for no network.
+    """
+    means, costs = np.asarray(mean, dtype=float), np.asarray(cost, dtype=float)
+    level = np.flatnonzero(indistinguishable(means, covariance, costs, target))
+    if not len(level):
+        return pick_baseline(hard_reward(means, costs, target), costs)
+    return int(min(level, key=lambda i: (costs[i], -means[i])))
+
+
+def indistinguishable(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> Bools:
+    """Which networks within the target cannot be told from the most accurate of them, itself included.
+
+    mean [n] and covariance [n, n] of what is believed of their accuracies; cost [n]. These are the networks whose mean
+    is at most one standard error of the difference below the largest.
     """
     means, costs, known = (np.asarray(values, dtype=float) for values in (mean, cost, covariance))
     within = costs <= target
     if not within.any():
-        return pick_baseline(hard_reward(means, costs, target), costs)
+        return within
     best = int(np.flatnonzero(within)[np.argmax(means[within])])
     spread = np.sqrt(np.maximum(np.diag(known) + known[best, best] - 2 * known[best], 0.0))
-    level = within & (means[best] - means <= spread)
-    return int(min(np.flatnonzero(level), key=lambda i: (costs[i], -means[i])))
+    level: Bools = within & (means[best] - means <= spread)
+    return level
 
 
 def elasticity(accuracy: ArrayLike, cost: ArrayLike) -> float:
