@@ -35,10 +35,8 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant("networks/blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
-    Mutant("networks/cost.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
-    Mutant(
-        "networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"
-    ),
+    Mutant("networks/cost.py", "area, weights + 2 * c_out, out", "area, weights + c_out, out", "cost"),
+    Mutant("networks/blocks.py", "ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
     Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
     Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
     Mutant(
@@ -47,7 +45,7 @@ MUTANTS = (
         "result = self.stochastic_depth(result)",
         "network",
     ),
-    Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
+    Mutant("networks/timm.py", "!= layer.squeeze:", "!= layer.squeeze and False:", "timm"),
     Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
     Mutant("selection/noise.py", " & (open_ != i)", "", "noise"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),

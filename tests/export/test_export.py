@@ -290,12 +290,12 @@ def test_what_a_file_says_decides_on_no_path(tmp_path: Path) -> None:
         ("x.safetensors --to timm --data nowhere", "data 'nowhere': no such folder"),
         ("x.safetensors --to timm --images 0", "--images"),
         ("x.safetensors --to timm --out small.toml", "--out small.toml: no folder can be made there"),
-        ("squeezed.safetensors --to safetensors,timm", "--to timm: ds_r1_k3_s1_e1_c16_se0.25: timm squeezes 30"),
+        ("squeezed.safetensors --to safetensors,timm", "--to timm: ir_r1_k3_s1_e2_c16_se0.25: timm squeezes 24"),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(command: Command, here: Path, call: str, said: str) -> None:
     saved(here / "x.safetensors")
-    saved(here / "squeezed.safetensors", Architecture.parse("stem30 ds_r1_k3_s1_e1_c16_se0.25 head8"))
+    saved(here / "squeezed.safetensors", Architecture.parse("stem9 ir_r1_k3_s1_e2_c16_se0.25 head8"))
     (here / "empty").mkdir()
     before = sorted(here.rglob("*.*"))
     ended = command("export", *call.split())
