@@ -62,7 +62,7 @@ def test_every_format_answers_as_the_trained_network(command: Command, here: Pat
     ended = command("train", str(ARCH), "--data", datasets.DEFAULT, "--epochs", "1", "--run", "a", "--device", "cpu")
     assert ended.code == 0, ended.err
     run, out = here / "runs/a", here / "out"
-    rows = {row.format: row for row in export(open_source("a", None, 2000), list(formats.FORMATS), out)}
+    rows = {row.format: row for row in export(open_source("a", None, 10_000), list(formats.FORMATS), out)}
     files = {"model.safetensors", "model.toml", "model.pt2", "model.onnx", "model_int8.onnx"}
     assert {file.name for file in out.iterdir()} == files | {"timm.safetensors", "timm.json", "export.csv"}
 
@@ -76,7 +76,7 @@ def test_every_format_answers_as_the_trained_network(command: Command, here: Pat
     assert right > 0.5
     for row in rows.values():
         assert row.bytes == sum((out / file).stat().st_size for file in row.files)
-        assert row.images == (2000 if row.format == "int8" else 129)
+        assert row.images == (10_000 if row.format == "int8" else 129)
         if row.format != "int8":
             assert row.max_difference_random <= (row.tolerated_random or 0) < 1e-3
             assert -1 < (-1 if row.max_difference_real is None else row.max_difference_real) < 1e-4

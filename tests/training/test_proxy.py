@@ -34,7 +34,8 @@ def clothes() -> Dataset:
     """A slice of the embedded default: grey, 28 px, ten classes."""
     data = datasets.load()
     drawn = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(0))[:2000]
-    return replace(data, train_images=data.train_images[drawn], train_labels=data.train_labels[drawn])
+    train = {"train_images": data.train_images[drawn], "train_labels": data.train_labels[drawn]}
+    return replace(data, **train, val_images=data.val_images[:2000], val_labels=data.val_labels[:2000])
 
 
 @pytest.fixture(scope="module")
