@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant("training/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
     Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
     Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
-    Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
+    Mutant("export/files.py", "if found.shape == expected.shape else inf", "", "export"),
     Mutant("runs/study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("devices/latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),

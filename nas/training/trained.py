@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from nas.base.errors import UserError
@@ -110,8 +111,7 @@ def load(path: str | Path) -> Network:
     trained = _described(file)
     model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
     try:
-        with safe_open(file, "pt") as opened:
-            model.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        model.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
     return model.eval()
