@@ -26,13 +26,15 @@ from nas.report.run import Run
 from nas.runs import study
 from nas.selection import pareto
 
+# What trials can be drawn against.
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
 _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)
 
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places, objectives, costs = _places(run), sentences.objectives(run), _costs(run.trials)
+    places, objectives, trials = _places(run), sentences.objectives(run), run.trials
+    costs = [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
     main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
     return {
@@ -109,11 +111,6 @@ def _places(run: Run) -> dict[str, str]:
         triple = f"α = {row.alpha:g}, β = {row.beta:g}, γ = {row.gamma:g}"
         places.setdefault(str(row.architecture), f"{run.path / 'scale/grid.csv'}, {triple}")
     return places
-
-
-def _costs(trials: pd.DataFrame) -> list[str]:
-    """The costs that trials can be drawn against."""
-    return [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
 
 
 def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
