@@ -85,10 +85,12 @@ MUTANTS = (
     Mutant("base/files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("training/trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("base/units.py", '"m": 60', '"m": 1', "units"),
-    Mutant("training/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
-    Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
-    Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
-    Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
+    Mutant("training/trainer.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
+    Mutant(
+        "training/trainer.py", 'self.steps, self.microbatches = state["steps"]', "_, self.microbatches = 0", "train"
+    ),
+    Mutant("training/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
+    Mutant("export/files.py", "if found.shape == expected.shape else inf", "", "export"),
     Mutant("runs/study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("devices/latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -12,24 +13,28 @@ import numpy as np
 import pandas as pd
 
 from nas.base.arrays import Floats
+from nas.base.errors import UserError
 from nas.base.metrics import spoken
 from nas.base.statistics import half_intervals
+from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS
+from nas.networks.cost import parts
 from nas.networks.published import published
 from nas.plots import figures as plots
 from nas.report import sentences
-from nas.report.drawing import drawings
 from nas.report.run import Run
 from nas.runs.records import CURVES
 from nas.selection import pareto
 
+# What trials can be drawn against.
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
 _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)
 
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places, objectives, costs = _places(run), sentences.objectives(run), _costs(run.trials)
+    places, objectives, trials = _places(run), sentences.objectives(run), run.trials
+    costs = [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
     main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
     return {
@@ -59,6 +64,40 @@ def contents(run: Run) -> dict[str, Any]:
     }
 
 
+def drawings(places: Mapping[str, str]) -> dict[str, Any]:
+    """Networks as the page draws them, in the order given; places: block strings, and where each was read.
+
+    What many networks share is written once. words, sides: distinct words of block strings, and distinct lists of the
+    sides of a network's parts in pixels; stages: [op, repeats, kernel, stride, expansion, channels, se] by word;
+    networks: [numbers of words, number of sides, shares of the MAdds in percent]. Parts are stem, stages, head and
+    classifier. Raises UserError, which names the place.
+    """
+    words: dict[str, int] = {}
+    sides: dict[tuple[int, ...], int] = {}
+    stages: dict[str, list[Any]] = {}
+    networks: list[list[Any]] = []
+    for text, place in places.items():
+        try:
+            arch, sizes, shares = _counted(text)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+        for stage in arch.stages:
+            shape = (stage.repeats, stage.kernel, stage.stride, stage.expansion, stage.channels, stage.se)
+            stages[str(stage)] = [stage.op, *shape]
+        written = [words.setdefault(word, len(words)) for word in str(arch).split()]
+        networks.append([written, sides.setdefault(sizes, len(sides)), shares])
+    return {"words": list(words), "sides": list(map(list, sides)), "stages": stages, "networks": networks}
+
+
+@lru_cache(maxsize=65536)
+def _counted(text: str) -> tuple[Architecture, tuple[int, ...], list[int]]:
+    """A network, the sides of its parts' outputs in pixels, and their shares of the MAdds in percent."""
+    arch = Architecture.parse(text)
+    counted = parts(arch)
+    madds = [part.cost.madds for part in counted]
+    return arch, tuple(part.size for part in counted), [round(100 * one / sum(madds)) for one in madds]
+
+
 def _places(run: Run) -> dict[str, str]:
     """All block strings that are drawn, and where each was read."""
     places: dict[str, str] = {}
@@ -72,11 +111,6 @@ def _places(run: Run) -> dict[str, str]:
         triple = f"α = {row.alpha:g}, β = {row.beta:g}, γ = {row.gamma:g}"
         places.setdefault(str(row.architecture), f"{run.path / 'scale/grid.csv'}, {triple}")
     return places
-
-
-def _costs(trials: pd.DataFrame) -> list[str]:
-    """The costs that trials can be drawn against."""
-    return [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
 
 
 def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:

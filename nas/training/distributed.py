@@ -67,10 +67,10 @@ def joined(device: str) -> Iterator[Ranks]:
     Raises UserError where the device is not there.
     """
     world, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
-    if world < 2:
-        yield Ranks(pick_device(device))
-        return
     where = pick_device(device)
+    if world < 2:
+        yield Ranks(where)
+        return
     if where.type == "cuda":
         if device not in ("auto", "cuda"):
             raise UserError(

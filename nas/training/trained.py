@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from nas.base.errors import UserError
@@ -98,37 +99,7 @@ def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> N
 
 def read(path: str | Path) -> Trained:
     """What the file, or the training in this run directory, says of its network; raises UserError."""
-    return _described(find(path))
-
-
-def load(path: str | Path) -> Network:
-    """The trained network in a .safetensors file or in a training's run directory, in eval mode; raises UserError.
-
-    It takes images as `read(path).inputs` says.
-    """
     file = find(path)
-    trained = _described(file)
-    model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
-    try:
-        with safe_open(file, "pt") as opened:
-            model.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
-    return model.eval()
-
-
-def find(path: str | Path) -> Path:
-    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if file.is_file():
-        return file
-    if path.is_dir():
-        raise UserError(f"{path}: holds no trained network ({WEIGHTS}); python -m nas.train makes one")
-    raise UserError(f"{path}: is neither a training's run directory nor a .safetensors file")
-
-
-def _described(file: Path) -> Trained:
     try:
         with safe_open(file, "pt") as opened:
             text = (opened.metadata() or {}).get("network")
@@ -146,3 +117,29 @@ def _described(file: Path) -> Trained:
     except (KeyError, AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: does not say what its network takes (table inputs)") from None
     return Trained(Architecture.from_table(table, str(file)), found, table.get("about", {}))
+
+
+def load(path: str | Path) -> Network:
+    """The trained network in a .safetensors file or in a training's run directory, in eval mode; raises UserError.
+
+    It takes images as `read(path).inputs` says.
+    """
+    file = find(path)
+    trained = read(file)
+    model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
+    try:
+        model.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
+    return model.eval()
+
+
+def find(path: str | Path) -> Path:
+    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise UserError(f"{path}: holds no trained network ({WEIGHTS}); python -m nas.train makes one")
+    raise UserError(f"{path}: is neither a training's run directory nor a .safetensors file")

@@ -136,6 +136,10 @@ class Task:
         """Steps of all epochs."""
         return self.recipe.epochs * self.batches
 
+    def frozen(self, epoch: int) -> int:
+        """How many parts of the features are frozen in an epoch, counted from 0."""
+        return self.recipe.frozen(epoch / self.recipe.epochs, self.freeze)
+
     def generator(self, *use: object) -> torch.Generator:
         """The generator for one use of random numbers, where the images are."""
         if self.proxy:
@@ -178,10 +182,13 @@ class Trainer:
         if not compiled:
             for network in {model, self.evaluated}:
                 use_fast_cpu_convolutions(network)
+        self.frozen = -1  # not known yet
         self.freeze(0)
 
     def freeze(self, parts: int) -> None:
         """Keep the first parts of the features (the stem, the stages, the head) as they are from now on."""
+        if parts == self.frozen:
+            return
         self.frozen = parts
         for i, part in enumerate(self.model.features):
             part.requires_grad_(i >= parts)
@@ -311,7 +318,7 @@ def train(
 
     with torch.random.fork_rng([ranks.device] if ranks.device.type == "cuda" else []):
         for epoch in range(len(rows), task.recipe.epochs):
-            _freeze(trainer, task, epoch)
+            trainer.freeze(task.frozen(epoch))
             order = torch.randperm(
                 len(task.training), generator=task.generator("order", epoch), device=task.training.pixels.device
             ).tensor_split(task.batches)  # sizes differ by one at most, so none is tiny
@@ -334,15 +341,9 @@ def train(
             if time.monotonic() - kept >= CHECKPOINT_SECONDS or epoch + 1 == task.recipe.epochs:
                 save(seconds)
     if metrics is None:  # it was killed after its last step
-        _freeze(trainer, task, task.recipe.epochs - 1)
+        trainer.freeze(task.frozen(task.recipe.epochs - 1))
         metrics = trainer.evaluate(task, task.recipe.epochs - 1)
     return TrainResult(metrics, rows, scores, monitor.step_seconds)
-
-
-def _freeze(trainer: Trainer, task: Task, epoch: int) -> None:
-    frozen = task.recipe.frozen(epoch / task.recipe.epochs, task.freeze)
-    if frozen != trainer.frozen:
-        trainer.freeze(frozen)
 
 
 def _microbatches(task: Task, trainer: Trainer, chosen: Tensor, count: int) -> Iterator[Batch]:

@@ -89,7 +89,7 @@ def _connected(address: str) -> str:
         place = re.fullmatch(r"([^\s:/]+):(\d{1,5})", address)
         if not place:
             raise UserError(f"--ray {address[:60]!r}: give auto, or the cluster's HOST:PORT, such as 10.0.0.1:6379")
-        try:  # Ray itself would try for long, aloud
+        try:  # Ray itself would try for minutes
             socket.create_connection((place[1], int(place[2])), PATIENCE).close()
         except (OSError, OverflowError) as error:
             raise UserError(f"--ray {address}: nothing answers there ({error}); {remedy}") from None
@@ -114,7 +114,7 @@ def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> AbstractCo
     that of this machine.
     """
     everywhere = replace(proxy, data=_everywhere(proxy.data))
-    return worker_pool([Task(everywhere, share, report) for _ in range(workers)])
+    return worker_pool([RayWorker(everywhere, share, report) for _ in range(workers)])
 
 
 def _everywhere(data: Source) -> Source:
@@ -123,7 +123,7 @@ def _everywhere(data: Source) -> Source:
     return data if known else replace(data, name=os.path.abspath(os.path.expanduser(data.name)))
 
 
-class Task:
+class RayWorker:
     """Trains a job as a task of Ray's, on whichever node has room."""
 
     def __init__(self, proxy: Proxy, share: Share, report: Report) -> None:

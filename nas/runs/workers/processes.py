@@ -54,7 +54,7 @@ def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
         threads = max(1, available_cores() // workers)
         gpus = torch.cuda.device_count() if proxy.device == "cuda" else 0
         shares = [replace(proxy, device=f"cuda:{i % gpus}") if gpus else proxy for i in range(workers)]
-        with worker_pool([Process(share, threads, report) for share in shares]) as submit:
+        with worker_pool([ProcessWorker(share, threads, report) for share in shares]) as submit:
             yield submit
         return
 
@@ -67,7 +67,7 @@ def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
         yield train_here
 
 
-class Process:
+class ProcessWorker:
     """A spawned process that trains one job after the other; a new one is started when it has died."""
 
     def __init__(self, proxy: Proxy, threads: int, report: Report) -> None:
