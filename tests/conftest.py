@@ -1,5 +1,6 @@
 """What all tests share: settings, and the commands, run in an empty directory on a few real images."""
 
+import os
 import runpy
 import signal
 import sqlite3
@@ -8,7 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from sqlalchemy import Engine, event
 from nas import datasets
 from nas.plots import figures as plots
 from nas.training.proxy import Proxy
-from nas.training.recipe import Recipe
 from tests.helpers import needs
 from tests.helpers.commands import SPACE, Command, Ended
+from tests.helpers.workers import small_proxy
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
-torch.set_num_threads(1)  # small tensors: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start; small tensors' threads only wait for each other
+torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
@@ -126,12 +127,7 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """Two epochs on a few images that tell dark from light."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for label, name in enumerate(("dark", "light")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(30):
-            shade = 100 * label + i
-            Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
-    return Proxy(datasets.Source(name=str(tmp_path / "images")), replace(Recipe.load("proxy"), batch_size=16), "cpu")
+    return small_proxy(tmp_path / "images")
 
 
 @pytest.fixture

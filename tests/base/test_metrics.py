@@ -231,11 +231,11 @@ def test_a_run_by_balanced_accuracy(
     assert set(pd.read_csv(run / "sensitivity.csv")) >= {"balanced_accuracy_effect", "balanced_accuracy_effect_sd"}
     assert tomllib.loads((run / "run.toml").read_text())["arguments"]["metric"] == "balanced"
     with sqlite3.connect(run / "study.db") as database:
-        told = database.execute(
+        stored = database.execute(
             "select number, value from trial_values join trials using (trial_id) join studies using (study_id) "
             "where study_name = 'r' and objective = 0 order by number"
         ).fetchall()
-    assert dict(told) == pytest.approx(dict(zip(trials["trial"], trials["balanced_accuracy"], strict=True)))
+    assert dict(stored) == pytest.approx(dict(zip(trials["trial"], trials["balanced_accuracy"], strict=True)))
 
     other = command("search", *SEARCH, "--data", str(uneven))
     assert (other.code, other.err.count("\n")) == (2, 1)

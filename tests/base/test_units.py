@@ -31,13 +31,13 @@ def test_counts(text: str, count: float) -> None:
 def test_a_duration_that_is_shown_is_near_what_it_is(seconds: int) -> None:
     said = format_duration(seconds)
     units = {"h": 3600, "m": 60, "s": 1}
-    told, digits = 0, ""
+    read, digits = 0, ""
     for character in said:
         if character.isdecimal():
             digits += character
         else:
-            told, digits = told + int(digits) * units[character], ""
-    assert abs(told - seconds) <= 60
+            read, digits = read + int(digits) * units[character], ""
+    assert abs(read - seconds) <= 60
 
 
 @pytest.mark.parametrize(

@@ -405,16 +405,18 @@ def test_counting_a_network(command: Command) -> None:
 
 
 def test_counting_for_a_script(command: Command) -> None:
-    told = json.loads(command("cost", "mobilenet_v2", "--json", "--check", "--resolution", "96", "--classes", "7").out)
-    arch = Architecture.parse(told["architecture"])
+    counted = json.loads(
+        command("cost", "mobilenet_v2", "--json", "--check", "--resolution", "96", "--classes", "7").out
+    )
+    arch = Architecture.parse(counted["architecture"])
     names = ("madds", "flops", "params", "activations")
-    assert {name: told[name] for name in names} == asdict(arch.cost(96, 7))
-    assert (told["resolution"], told["classes"], told["channels"]) == (96, 7, 3)
+    assert {name: counted[name] for name in names} == asdict(arch.cost(96, 7))
+    assert (counted["resolution"], counted["classes"], counted["channels"]) == (96, 7, 3)
     for name in names:
-        assert sum(part[name] for part in told["parts"]) == told[name]
-    assert told["fvcore"] == {"flops": told["flops"], "params": told["params"]}
-    told = json.loads(command("cost", "ds_r1_k3_s1_c8 32px", "--json", "--latency").out)
-    assert 0 < told["latency"]["low"] <= told["latency"]["median"] <= told["latency"]["high"]
+        assert sum(part[name] for part in counted["parts"]) == counted[name]
+    assert counted["fvcore"] == {"flops": counted["flops"], "params": counted["params"]}
+    counted = json.loads(command("cost", "ds_r1_k3_s1_c8 32px", "--json", "--latency").out)
+    assert 0 < counted["latency"]["low"] <= counted["latency"]["median"] <= counted["latency"]["high"]
 
 
 @pytest.mark.pictures

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from nas.base.errors import RunFailed, UserError
 from nas.devices import latency
 from nas.runs.trials import IN_A_ROW
-from nas.runs.workers.processes import pool
 from nas.training import proxy as trainings
 from nas.training.proxy import Failed, Job, Proxy, run_job, train_proxy
 from nas.training.trainer import Trainer
@@ -143,31 +141,6 @@ def test_a_scaling_stops_after_too_many_failures_in_a_row(
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "failed in the same way: RuntimeError" in ended.err
     assert next(trainings) == IN_A_ROW
-
-
-class Unsendable(Exception):
-    """An error that no other process can read."""
-
-    def __init__(self, one: str, other: str) -> None:
-        super().__init__(f"{one} {other}")
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A seed that raises an error in the process that trains."""
-
-    error: type[BaseException]
-    arguments: tuple[object, ...]
-
-    def __int__(self) -> int:
-        raise self.error(*self.arguments)
-
-
-def test_a_training_that_raises_in_a_worker_is_a_failed_one(proxy: Proxy) -> None:
-    seeds = Seed(Unsendable, ("a", "b")), Seed(SystemExit, (3,))
-    with pool(proxy, 2, lambda job, progress: None) as submit:
-        futures = [submit(Job(TINY, seed)) for seed in seeds]  # type: ignore[arg-type]
-        assert [future.result() for future in futures] == [Failed("Unsendable: a b"), Failed("SystemExit: 3")]
 
 
 def test_users_errors_pass(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

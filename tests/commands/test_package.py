@@ -18,10 +18,10 @@ def test_the_wheel_holds_all_code_and_data(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", *build], cwd=tmp_path, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(ZipFile(wheel).namelist())
-    wanted = {
+    expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "nas").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert "nas/selection/sampler/__init__.py" in wanted
-    assert not wanted - held
+    assert "nas/selection/sampler/__init__.py" in expected
+    assert not expected - held

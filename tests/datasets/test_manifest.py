@@ -40,11 +40,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     content = manifest._content
 
-    def told(file: Path, seen: Any) -> Any:
+    def counted(file: Path, seen: Any) -> Any:
         found.append(file.name)
         return content(file, seen)
 
-    monkeypatch.setattr(manifest, "_content", told)
+    monkeypatch.setattr(manifest, "_content", counted)
     return found
 
 
@@ -206,11 +206,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     decode = folders._decode
 
-    def told(path: Path, how: Any) -> Any:
+    def counted(path: Path, how: Any) -> Any:
         found.append(path.name)
         return decode(path, how)
 
-    monkeypatch.setattr(folders, "_decode", told)
+    monkeypatch.setattr(folders, "_decode", counted)
     return found
 
 

@@ -118,12 +118,12 @@ def test_every_format_answers_as_the_trained_network(command: Command, here: Pat
     quantized(int8)
     pixels = (data.val_images.numpy().astype(np.float32) - known.inputs.mean[0]) / np.float32(known.inputs.std[0])
     runtime = onnxruntime.InferenceSession(out / "model_int8.onnx", providers=["CPUExecutionProvider"])
-    told = np.concatenate([runtime.run(["logits"], {"images": part})[0] for part in np.split(pixels, 40)]).argmax(1)
-    share = float((told == data.val_labels.numpy()).mean())
+    classes = np.concatenate([runtime.run(["logits"], {"images": part})[0] for part in np.split(pixels, 40)]).argmax(1)
+    share = float((classes == data.val_labels.numpy()).mean())
     assert rows["int8"].top1 == pytest.approx(share, abs=0.002)
     assert rows["int8"].trained_top1 == right
     assert share > right - 0.04
-    assert rows["int8"].same_class == pytest.approx(float((told == logits.argmax(1).numpy()).mean()), abs=0.002)
+    assert rows["int8"].same_class == pytest.approx(float((classes == logits.argmax(1).numpy()).mean()), abs=0.002)
     assert rows["int8"].bytes < 0.9 * rows["onnx"].bytes
     table = list(csv.DictReader((out / "export.csv").open()))
     assert [(line["format"], int(line["bytes"])) for line in table] == [(r.format, r.bytes) for r in rows.values()]
@@ -247,10 +247,10 @@ def test_the_command_takes_a_run_and_tells_scripts(command: Command, here: Path)
     saved(run / trained.WEIGHTS)
     ended = command("export", "x", "--to", "timm,safetensors", "--json")
     assert ended.code == 0, ended.err
-    told = json.loads(ended.out)
-    assert told["folder"] == "runs/x/export"
-    assert [row["format"] for row in told["files"]] == ["safetensors", "timm"]
-    for row in told["files"]:
+    answer = json.loads(ended.out)
+    assert answer["folder"] == "runs/x/export"
+    assert [row["format"] for row in answer["files"]] == ["safetensors", "timm"]
+    for row in answer["files"]:
         assert row["max_difference_random"] <= row["tolerated_random"]
         assert row["top1"] is None
         assert all((run / "export" / file).is_file() for file in row["files"])

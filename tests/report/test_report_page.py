@@ -184,9 +184,11 @@ def test_the_table_sorts_filters_and_answers_keys(browser: Browser, opened: Open
     assert browser.switch_to.active_element.get_attribute("data-key") == "accuracy"
     field = browser.find_element(By.ID, "filter")
     field.send_keys("k5 se0.25")
-    wanted = trials[trials["architecture"].str.contains("k5") & trials["architecture"].str.contains("se0.25")]["trial"]
-    assert set(rows(browser)) == set(wanted)
-    assert browser.find_element(By.ID, "count").text == f"{len(wanted)} of {len(trials)} trials"
+    expected = trials[trials["architecture"].str.contains("k5") & trials["architecture"].str.contains("se0.25")][
+        "trial"
+    ]
+    assert set(rows(browser)) == set(expected)
+    assert browser.find_element(By.ID, "count").text == f"{len(expected)} of {len(trials)} trials"
     field.send_keys(Keys.CONTROL + "a" + Keys.NULL, Keys.DELETE)
     browser.find_element(By.ID, "only-front").click()
     front = set(pd.read_csv(run / "pareto.csv")["trial"])

@@ -28,7 +28,7 @@ from tests.helpers import killing, needs
 from tests.helpers.commands import Command
 from tests.helpers.processes import run_command
 
-TRIALS = 7
+TRIALS = 5
 IMPATIENT = ((database, "HEARTBEAT", 1), (database, "GRACE", 8), (trials, "POLL", 0.3))  # seconds, not minutes
 
 
@@ -115,8 +115,8 @@ def test_machines_share_a_search(server: str, here: Path, command: Command) -> N
     for machine, folder in zip(machines, folders, strict=True):
         if machine.exitcode == 0:
             results[folder] = {name: (folder / "runs/r" / name).read_text() for name in ("trials.csv", "pareto.csv")}
-            told = tomllib.loads((folder / "runs/r/run.toml").read_text())
-            assert told["storage"].startswith("postgresql+psycopg://postgres:***@")
+            facts = tomllib.loads((folder / "runs/r/run.toml").read_text())
+            assert facts["storage"].startswith("postgresql+psycopg://postgres:***@")
     first, *rest = results.values()
     assert rest == [first] * len(rest)
     assert Counter(pd.read_csv(StringIO(first["trials.csv"]))["state"]) == {"COMPLETE": TRIALS - 1, "FAIL": 1}

@@ -79,7 +79,7 @@ def test_a_search_loses_a_node(nodes: Nodes, here: Path, command: Command, monke
     pool = room.pool
 
     def losing(proxy: Proxy, workers: int, report: Report, share: Share) -> Any:
-        def told(job: Job, progress: Progress) -> None:
+        def reported(job: Job, progress: Progress) -> None:
             report(job, progress)
             with lock:
                 training.add(job)
@@ -87,7 +87,7 @@ def test_a_search_loses_a_node(nodes: Nodes, here: Path, command: Command, monke
                     lost.set()
                     nodes.be(1)
 
-        return pool(proxy, workers, told, share)
+        return pool(proxy, workers, reported, share)
 
     monkeypatch.setattr(room, "pool", losing)
     given = [option for option in options if option != "--workers"]
@@ -136,15 +136,15 @@ def test_an_idle_process_that_is_lost_costs_nothing_and_a_job_that_loses_two_fai
     nodes.be(1)
     share = Share(nodes.address, 1, 0.5)
     assert make_workers("auto", None, nodes.address, 0.5) == Workers(1, "cuda", share)
-    told: list[Job] = []
-    with room.pool(proxy, 1, lambda job, progress: told.append(job), share) as submit:
+    reported: list[Job] = []
+    with room.pool(proxy, 1, lambda job, progress: reported.append(job), share) as submit:
         assert submit(Job(OTHER, 0)).result(120).note == ""
         nodes.be(0)
         nodes.be(1)
         assert submit(Job(OTHER, 1)).result(120).note == ""
         failed = submit(Job(TINY, Die(tmp_path / "always", 9))).result(120)
     assert failed == Failed("its worker was lost 2 times (out of memory, a crash, or a node that is gone)")
-    assert {Job(OTHER, 0), Job(OTHER, 1)} <= {*told}
+    assert {Job(OTHER, 0), Job(OTHER, 1)} <= {*reported}
 
 
 def test_what_a_cluster_cannot_do_ends_the_run(nodes: Nodes, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.helpers.commands import Command
 dashboard = pytest.importorskip("optuna_dashboard")
 
 
-def asked(app: Any, path: str) -> Any:
+def get(app: Any, path: str) -> Any:
     """What the dashboard's server answers, as its page in the browser is answered."""
     environment: dict[str, Any] = {"PATH_INFO": path, "wsgi.input": io.BytesIO()}
     setup_testing_defaults(environment)
@@ -31,16 +31,16 @@ def test_a_study_opens_in_the_dashboard(command: Command, here: Path, images: Pa
     )
     assert ended.code == 0, ended.err
     app = dashboard.wsgi(optuna.storages.RDBStorage(f"sqlite:///{here}/runs/r/study.db"))
-    (study,) = [s for s in asked(app, "/api/studies")["study_summaries"] if s["study_name"] == "r"]
-    detail = asked(app, f"/api/studies/{study['study_id']}")
+    (study,) = [s for s in get(app, "/api/studies")["study_summaries"] if s["study_name"] == "r"]
+    detail = get(app, f"/api/studies/{study['study_id']}")
     assert detail["directions"] == ["maximize", "minimize"]
     assert len(detail["trials"]) == 4
     for trial in detail["trials"]:
-        told = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
-        cost = Architecture.parse(told["architecture"]).cost()
+        attributes = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
+        cost = Architecture.parse(attributes["architecture"]).cost()
         assert trial["state"] == "Complete"
-        assert trial["values"] == [float(told["accuracy"]), float(told["madds"])]
+        assert trial["values"] == [float(attributes["accuracy"]), float(attributes["madds"])]
         names = ("madds", "flops", "params", "activations")
-        assert [int(told[name]) for name in names] == [getattr(cost, name) for name in names]
-        assert float(told["seconds"]) > 0
+        assert [int(attributes[name]) for name in names] == [getattr(cost, name) for name in names]
+        assert float(attributes["seconds"]) > 0
         assert trial["params"]

@@ -101,8 +101,8 @@ def test_interrupted_repeats_end_like_others(
     for before in befores:
         assert after[: len(before)].equals(before)
     assert command("search", *confirmed(images, "--run", "whole")).code == 0
-    told = ["trial", "repeat", "seed", "accuracy"]
-    assert after[told].equals(pd.read_csv(whole / "repeats.csv")[told])
+    columns = ["trial", "repeat", "seed", "accuracy"]
+    assert after[columns].equals(pd.read_csv(whole / "repeats.csv")[columns])
     for name in ("trials.csv", "pareto.csv"):
         mine, others = (pd.read_csv(folder / name) for folder in (run, whole))
         kept = [column for column in mine.columns if "seconds" not in column]

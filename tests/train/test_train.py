@@ -141,10 +141,10 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 ) -> None:
     call, said, *content = case
     (here / "bad.toml").write_text("".join(content))
-    told = call.split()
-    told = [NET, *told] if call.startswith("--") else told
-    told = told if "--data" in told else [*told, "--data", str(images)]
-    ended = command("train", *told)
+    arguments = call.split()
+    arguments = [NET, *arguments] if call.startswith("--") else arguments
+    arguments = arguments if "--data" in arguments else [*arguments, "--data", str(images)]
+    ended = command("train", *arguments)
     assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
     assert said in ended.err
     assert not (here / "runs").exists()
@@ -199,11 +199,11 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert finished(start(here, "train", train_arguments(images, "--run", "whole"))) == 0
     whole = time.perf_counter() - began
     rng = random.Random(0)
-    told, checkpoint = train_arguments(images, "--run", "killed"), here / "runs/killed/checkpoint.pt"
+    arguments, checkpoint = train_arguments(images, "--run", "killed"), here / "runs/killed/checkpoint.pt"
     seen = set()
     for kill in range(7):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = start(here, "train", told)
+        process = start(here, "train", arguments)
         if kill:
             while process.is_alive() and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
                 time.sleep(0.002)
@@ -217,7 +217,7 @@ def test_a_killed_training_ends_with_the_same_weights(
         if checkpoint.exists():
             seen.add(torch.load(checkpoint, weights_only=True)["trainer"]["steps"])
     assert len(seen) >= 3  # it was killed here and there
-    assert finished(start(here, "train", told)) == 0, (here / ERR).read_text()
+    assert finished(start(here, "train", arguments)) == 0, (here / ERR).read_text()
     assert weights(here, "killed") == weights(here, "whole")
     curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", "killed")]
     assert curves[0].equals(curves[1])
@@ -230,22 +230,22 @@ def test_two_processes_train_like_one(here: Path, images: Path, change: str, mon
     """To the same bits: both cut a batch in two microbatches, each with its own batch norm statistics and chance."""
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)  # one after each step
     (here / "r.toml").write_text(RECIPE + change)
-    told = train_arguments(images, "--microbatches", "2", *(["--freeze", "2"] if change else []))
+    arguments = train_arguments(images, "--microbatches", "2", *(["--freeze", "2"] if change else []))
     ended = []
     for run in ("one", "two", "mixed"):
-        alone = [start(here, "train", [*told, "--run", run])] if run == "one" else []
+        alone = [start(here, "train", [*arguments, "--run", run])] if run == "one" else []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
         ranks = ({**place, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2))
-        processes = alone or [start(here, "train", [*told, "--run", run], **rank) for rank in ranks]
+        processes = alone or [start(here, "train", [*arguments, "--run", run], **rank) for rank in ranks]
         if run == "mixed":  # killed when it has come so far, continued by one process
             while not (here / "runs/mixed/checkpoint.pt").exists():
                 time.sleep(0.01)
             for process in processes:
                 process.kill()
                 process.join()
-            processes = [start(here, "train", [*told, "--run", run])]
+            processes = [start(here, "train", [*arguments, "--run", run])]
         for process in processes:
             process.join()
             ended.append(process.exitcode)
@@ -260,20 +260,23 @@ def test_the_test_images_are_looked_at_once_and_at_the_end(command: Command, her
     folder = here / "all"
     shutil.copytree(images, folder)
     shutil.copytree(images / "val", folder / "test")
-    told = [NET, "--data", str(folder), "--device", "cpu", "--run", "t", "--epochs", "1"]
-    ended = command("train", *told[:-4], "--data", str(images), "--test")
+    arguments = [NET, "--data", str(folder), "--device", "cpu", "--run", "t", "--epochs", "1"]
+    ended = command("train", *arguments[:-4], "--data", str(images), "--test")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "has no test images" in ended.err
     assert not (here / "runs").exists()
-    assert command("train", *told).code == 0
+    assert command("train", *arguments).code == 0
     assert "test" not in tomllib.loads((here / "runs/t/result.toml").read_text())
-    ended = command("train", *told, "--test")
+    ended = command("train", *arguments, "--test")
     assert ended.code == 0, ended.err
     result = tomllib.loads((here / "runs/t/result.toml").read_text())
     assert result["test"]["images"] == "the 60 test images of all"
     assert result["test"]["top1"] == result["validation"]["top1"]  # they are copies
     (folder / "test/class0").rename(folder / "test/class9")
-    assert "class class0 is in train/ but not in test/" in command("train", *told[:-1], "2", "--run", "u", "--test").err
+    assert (
+        "class class0 is in train/ but not in test/"
+        in command("train", *arguments[:-1], "2", "--run", "u", "--test").err
+    )
 
 
 @pytest.mark.pictures
@@ -297,15 +300,15 @@ def test_a_picture_that_fails_costs_no_training(
     command: Command, here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its results are there, and the same command draws the picture when it can."""
-    told = [NET, "--data", str(images), "--device", "cpu", "--run", "t", "--epochs", "2"]
+    arguments = [NET, "--data", str(images), "--device", "cpu", "--run", "t", "--epochs", "2"]
     with monkeypatch.context() as broken:
         broken.setattr(pictures, "confusion", lambda *_: 1 / 0)
-        ended = command("train", *told)
+        ended = command("train", *arguments)
     assert ended.code == 0
     assert ended.err == "warning: runs/t/confusion.png: not drawn (ZeroDivisionError: division by zero)\n"
     run = here / "runs/t"
     assert nas.load(run)
     assert {"result.toml", "curve.png", "confusion.csv"} <= {file.name for file in run.iterdir()}
     assert not (run / "confusion.png").exists()
-    assert command("train", *told).code == 0
+    assert command("train", *arguments).code == 0
     assert (run / "confusion.png").stat().st_size > 1000

@@ -22,8 +22,8 @@ def test_the_same_result_and_gradients(narrow: bool, size: int, stride: int, ker
     with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         quick = convolve(conv, x)
     assert quick.dtype == (torch.bfloat16 if narrow else torch.float32)
-    found, wanted = (output_and_gradients(y, x, conv) for y in (quick, conv(x)))
-    for a, b in zip(found, wanted, strict=True):
+    found, expected = (output_and_gradients(y, x, conv) for y in (quick, conv(x)))
+    for a, b in zip(found, expected, strict=True):
         exact = 3e-2 if narrow else 1e-5
         torch.testing.assert_close(a.float(), b, atol=exact * float(b.abs().max() + 1e-3), rtol=exact)
 
@@ -32,6 +32,6 @@ def test_a_whole_model_is_quickened() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 5, 1, 2, groups=8, bias=False), nn.SiLU())
     x = torch.randn(2, 3, 4, 4)
-    wanted = model(x)
+    expected = model(x)
     use_fast_cpu_convolutions(model)
-    torch.testing.assert_close(model(x), wanted)
+    torch.testing.assert_close(model(x), expected)

@@ -189,12 +189,14 @@ def test_colour_and_other_sizes(few: Dataset, size: int) -> None:
     assert 0 <= outcome.accuracy <= 1
 
 
-def test_progress_is_told_at_least_once_an_epoch(few: Dataset) -> None:
-    told: list[Progress] = []
-    outcome = train_proxy(TINY, few, replace(BRIEF, epochs=2, batch_size=8), seed=0, device="cpu", progress=told.append)
-    assert [(p.epoch, p.step) for p in told] == [(1, 10), (1, 13), (2, 23), (2, 26)]
-    assert [p.score for p in told] == [None, None, outcome.scores[0], outcome.scores[0]]
-    assert {(p.epochs, p.steps) for p in told} == {(2, 26)}
+def test_progress_is_reported_at_least_once_an_epoch(few: Dataset) -> None:
+    reports: list[Progress] = []
+    outcome = train_proxy(
+        TINY, few, replace(BRIEF, epochs=2, batch_size=8), seed=0, device="cpu", progress=reports.append
+    )
+    assert [(p.epoch, p.step) for p in reports] == [(1, 10), (1, 13), (2, 23), (2, 26)]
+    assert [p.score for p in reports] == [None, None, outcome.scores[0], outcome.scores[0]]
+    assert {(p.epochs, p.steps) for p in reports} == {(2, 26)}
 
 
 def test_devices() -> None:

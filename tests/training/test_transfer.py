@@ -86,8 +86,8 @@ def test_frozen_features_stay_and_the_classifier_learns(
     original, theirs = b0
     path = here / "b0.pth"
     path.write_bytes(original.read_bytes())
-    told = ["efficientnet_b0", "--data", str(images), "--device", "cpu", "--epochs", "2", "--run", "t"]
-    ended = command("train", *told, "--pretrained", str(path), "--freeze", "features")
+    arguments = ["efficientnet_b0", "--data", str(images), "--device", "cpu", "--epochs", "2", "--run", "t"]
+    ended = command("train", *arguments, "--pretrained", str(path), "--freeze", "features")
     assert ended.code == 0, ended.err
     assert f"weights of {path}; a new classifier" in ended.out
     assert "frozen: the first 9 of 9 parts" in ended.out
@@ -97,15 +97,15 @@ def test_frozen_features_stay_and_the_classifier_learns(
     assert trained.read(here / "runs/t").inputs.mean == pytest.approx(IMAGENET[0])
     with monkeypatch.context() as patch:  # interrupted after the last step
         patch.setattr("nas.train.command.write_results", interrupted)
-        assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 130
-    assert command("train", *told, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 0
+        assert command("train", *arguments, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 130
+    assert command("train", *arguments, "--pretrained", str(path), "--freeze", "features", "--run", "u").code == 0
     written = [(here / f"runs/{run}/weights.safetensors").read_bytes() for run in ("t", "u")]
     assert written[0] == written[1]
     assert tomllib.loads((here / "runs/t/run.toml").read_text())["recipe"]["name"] == "finetune"
-    ended = command("train", *told, "--pretrained", str(path), "--freeze", "8")
+    ended = command("train", *arguments, "--pretrained", str(path), "--freeze", "8")
     assert "--freeze features, now it is 8" in ended.err
     torch.save({**before, "features.0.0.weight": before["features.0.0.weight"] + 1}, path)
-    ended = command("train", *told, "--pretrained", str(path), "--freeze", "features")
+    ended = command("train", *arguments, "--pretrained", str(path), "--freeze", "features")
     assert "the file of pretrained weights has changed since this run was started" in ended.err
 
 
@@ -119,8 +119,8 @@ def test_torchvisions_weights_by_name(
         raise URLError("no network here")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    told = ["efficientnet_b0", "--data", str(images), "--device", "cpu", "--pretrained", "torchvision"]
-    ended = command("train", *told)
+    arguments = ["efficientnet_b0", "--data", str(images), "--device", "cpu", "--pretrained", "torchvision"]
+    ended = command("train", *arguments)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     name = torchvision.models.EfficientNet_B0_Weights.DEFAULT.url.rpartition("/")[2]
     assert "cannot be downloaded" in ended.err
@@ -226,9 +226,9 @@ def bad_files(here: Path) -> dict[str, str]:
 
 
 def test_bad_weights_are_one_line_and_write_nothing(command: Command, here: Path, images: Path) -> None:
-    told = [str(SMALL), "--data", str(images), "--device", "cpu"]
+    arguments = [str(SMALL), "--data", str(images), "--device", "cpu"]
     for name, said in bad_files(here).items():
-        ended = command("train", *told, "--pretrained", name)
+        ended = command("train", *arguments, "--pretrained", name)
         assert (ended.code, ended.err.count("\n")) == (2, 1), (name, ended.err)
         assert said in ended.err
     for options, said in (
@@ -236,7 +236,7 @@ def test_bad_weights_are_one_line_and_write_nothing(command: Command, here: Path
         (["--freeze", "some"], "--freeze 'some'"),
         (["--unfreeze", "2"], "unfreeze must be from 0 to 1"),
     ):
-        ended = command("train", *told, *options)
+        ended = command("train", *arguments, *options)
         assert (ended.code, ended.err.count("\n")) == (2, 1)
         assert said in ended.err
     assert not (here / "runs").exists()
@@ -245,9 +245,9 @@ def test_bad_weights_are_one_line_and_write_nothing(command: Command, here: Path
 
 def test_a_larger_member_is_trained_from_a_smaller_one(command: Command, here: Path, images: Path) -> None:
     (here / "large.toml").write_text(SMALL.scale(1.5, 1.5, 1.2).to_toml())
-    told = ["--data", str(images), "--device", "cpu", "--epochs", "1"]
-    assert command("train", str(SMALL), *told, "--run", "small").code == 0
-    ended = command("train", "large.toml", *told, "--pretrained", "runs/small", "--run", "large")
+    arguments = ["--data", str(images), "--device", "cpu", "--epochs", "1"]
+    assert command("train", str(SMALL), *arguments, "--run", "small").code == 0
+    ended = command("train", "large.toml", *arguments, "--pretrained", "runs/small", "--run", "large")
     assert ended.code == 0, ended.err
     assert "weights grown from runs/small" in ended.out
     small, large = trained.read(here / "runs/small"), trained.read(here / "runs/large")
