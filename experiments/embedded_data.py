@@ -8,28 +8,19 @@ has the same validation images, so a network searched on this one and trained on
 training.
 """
 
-import gzip
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from shared_images import idx
 from torchvision.datasets import FashionMNIST
 
 from nas import datasets
 
 
-def training_images(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 60,000 training images, uint8 [n, 1, 28, 28], and labels, int64 [n], from the idx files."""
-    pixels = bytearray(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()))
-    labels = bytearray(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()))
-    images = torch.frombuffer(pixels, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)
-    return images, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()
-
-
 def subset(folder: Path) -> datasets.Dataset:
     """The embedded data set, made from the original files."""
-    full = datasets.hold_out("fashion-mnist", *training_images(folder), FashionMNIST.classes, flip=True)
+    full = datasets.hold_out("fashion-mnist", *idx(folder), FashionMNIST.classes, flip=True)
     labels = full.train_labels
     _, fifth = datasets.split([str(i) for i in range(len(labels))], labels.tolist(), 1 / 5)
     note = "validation: 10,000 of the 60,000 training images of Fashion-MNIST, 10,000 others to train on"

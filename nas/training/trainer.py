@@ -39,6 +39,7 @@ from nas.training.optimizer import apply_gradients, make_optimizer, schedule
 from nas.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
+PART = 2000  # validation images of a proxy between epochs
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at most
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] and labels [n], or [n, classes] where images are mixed
@@ -79,8 +80,9 @@ class Task:
     """What a network is trained on, and how.
 
     flip: whether a mirrored image keeps its label. freeze: parts of the features that are frozen at first.
-    proxy: whether the training only ranks networks. If so, evaluations use mixed precision too, norm statistics come
-    from batches of the recipe's size, and one generator serves the whole training. If not, each step draws random
+    proxy: whether the training only ranks networks. If so, evaluations use mixed precision too, those before the last
+    epoch a part of the images, norm statistics come from batches of the recipe's size, and one generator serves the
+    whole training. If not, each step draws random
     numbers from a seed of its own, so that a training that is continued, or shared by processes, draws the same.
     """
 
@@ -124,6 +126,17 @@ class Task:
             seed=seed,
             freeze=freeze,
             proxy=proxy,
+        )
+
+    @cached_property
+    def between(self) -> Images:
+        """The validation images of evaluations before the last epoch: PART of them, always the same, for a proxy."""
+        if not self.proxy or len(self.validation) <= PART:
+            return self.validation
+        chosen = torch.randperm(len(self.validation), generator=torch.Generator().manual_seed(0))[:PART].sort().values
+        pixels, labels = self.validation.pixels, self.validation.labels
+        return replace(
+            self.validation, pixels=pixels[chosen.to(pixels.device)], labels=labels[chosen.to(labels.device)]
         )
 
     @property
@@ -255,7 +268,8 @@ class Trainer:
         dtype = self.dtype if task.proxy else None
         with torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None):
             recompute_batchnorm_stats(self.evaluated, self.norms, images, max(4, size), task.generator("norms", epoch))
-        return evaluate(self.evaluated, task.validation, task.num_classes, self.ranks, dtype)
+        validation = task.validation if epoch + 1 == task.recipe.epochs else task.between
+        return evaluate(self.evaluated, validation, task.num_classes, self.ranks, dtype)
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on: tensors, numbers, lists and tables of them."""
