@@ -37,7 +37,7 @@ from rows import append
 
 from nas import Architecture, SearchSpace
 from nas.base.metrics import Score
-from nas.datasets import Source
+from nas.datasets import DEFAULT, Source
 from nas.runs import database
 from nas.runs.trials import State, train_trials
 from nas.runs.workers import Workers
@@ -63,14 +63,15 @@ def make_config(workers: int = 1, shared: bool = True) -> Search:
         space=SPACE,
         bounds={},
         objectives=("accuracy", "madds"),
-        reward="v1",
+        reward="soft",
         target_madds=400_000_000,
         sampler="auto",
         trials=10**6,
         time_budget=None,
         seed=0,
-        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe.load("proxy"), "cpu"),
+        proxy=Proxy(Source(name=DEFAULT), Recipe.load("proxy"), "cpu"),
         workers=Workers(workers, "cpu"),
+        image_size=28,
         shared=shared,
     )
 

@@ -35,10 +35,8 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant("networks/blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
-    Mutant("networks/cost.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
-    Mutant(
-        "networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"
-    ),
+    Mutant("networks/cost.py", "area, weights + 2 * c_out, out", "area, weights + c_out, out", "cost"),
+    Mutant("networks/blocks.py", "ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
     Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
     Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
     Mutant(
@@ -47,7 +45,7 @@ MUTANTS = (
         "result = self.stochastic_depth(result)",
         "network",
     ),
-    Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
+    Mutant("networks/timm.py", "!= layer.squeeze:", "!= layer.squeeze and False:", "timm"),
     Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
     Mutant("selection/noise.py", " & (open_ != i)", "", "noise"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
@@ -72,7 +70,7 @@ MUTANTS = (
         "convolutions",
     ),
     Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
-    Mutant("runs/workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
+    Mutant("runs/workers/pool.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant(
         "selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"
@@ -87,10 +85,12 @@ MUTANTS = (
     Mutant("base/files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("training/trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("base/units.py", '"m": 60', '"m": 1', "units"),
-    Mutant("training/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
-    Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
-    Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
-    Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
+    Mutant("training/trainer.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
+    Mutant(
+        "training/trainer.py", 'self.steps, self.microbatches = state["steps"]', "_, self.microbatches = 0", "train"
+    ),
+    Mutant("training/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
+    Mutant("export/files.py", "if found.shape == expected.shape else inf", "", "export"),
     Mutant("runs/study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("devices/latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),

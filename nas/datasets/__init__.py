@@ -1,7 +1,7 @@
 """Data sets: the embedded default, named ones, folders of images - all decoded once and split in two.
 
-Below the proxy trainer, above nothing but `errors`. Search sees training and validation images only:
-validation images always come from a set's training part; test images are opened by `load_test` alone.
+Search sees training and validation images only: validation images always come from a set's training part; test images
+are opened by `load_test` alone.
 """
 
 import difflib
@@ -116,7 +116,6 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
     path = cache_directory() / f"{name}{'' if train else '-test'}.npz"
 
     def made() -> Dataset:
-        remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A temporary folder: what an interrupted download leaves behind is never taken for the data.
@@ -124,6 +123,7 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
                 raw = getattr(torchvision.datasets, KINDS[name])(folder, train=train, download=True)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
+            remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
             raise UserError(f"data {name}: cannot be downloaded ({reason}); {remedy}") from error
         pixels = torch.as_tensor(raw.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
@@ -158,8 +158,7 @@ def _digits() -> Dataset:
     return hold_out("digits", images, torch.from_numpy(raw.target).long(), classes, flip=False)
 
 
-# From a name to its class in torchvision.datasets
-KINDS = {
+KINDS = {  # from a name to its class in torchvision.datasets
     "fashion-mnist": "FashionMNIST",
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
@@ -178,7 +177,6 @@ def _resized(data: Dataset, size: int | None) -> Dataset:
     if size is None or size == data.image_size:
         return data
     check_memory(len(data.train_labels) + len(data.val_labels), data.channels, size)
-
     note = f"{data.note}; resized from {data.image_size} to {size} pixels"
     train, val = resized(data.train_images, size), resized(data.val_images, size)
     return replace(data, train_images=train, val_images=val, note=note, stored=None)

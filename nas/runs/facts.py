@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 
+from nas.base.errors import UserError
 from nas.base.machine import default_threads
 from nas.devices.device import mixed_dtype
+from nas.networks.cost import Deployment
+from nas.spaces.space import SearchSpace
 
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
@@ -68,6 +71,27 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 def command_of(facts: Mapping[str, Any]) -> str:
     """The command whose run these facts are of."""
     return "train" if "network" in facts else "search"
+
+
+def deployment_of(facts: Mapping[str, Any]) -> Deployment:
+    """The classes and channels that a run's costs are counted for; those of published networks where it says none."""
+    saved = facts.get("cost")
+    known = saved if isinstance(saved, Mapping) else {}
+    numbers = [known.get(key, default) for key, default in (("classes", 1000), ("channels", 3))]
+    return Deployment(*numbers) if all(isinstance(n, int) and n > 0 for n in numbers) else Deployment()
+
+
+def space_of(facts: Mapping[str, Any]) -> SearchSpace | None:
+    """The space of a search as it was fitted and deployed; None where it is gone or has changed since."""
+    arguments, deployment = facts.get("arguments", {}), deployment_of(facts)
+    try:
+        space = SearchSpace.load(str(arguments.get("space", "")))
+        pixels = arguments.get("resolution", space.resolution)
+        fitted = space.at(pixels) if arguments.get("no_fit") else space.fitted(pixels, arguments.get("width"))
+        found = fitted.deployed(deployment.num_classes, deployment.in_channels)
+    except (UserError, TypeError, ValueError):
+        return None
+    return found if found.fingerprint == facts.get("space", {}).get("fingerprint") else None
 
 
 def removed_option(arguments: Mapping[str, Any]) -> str:

@@ -10,12 +10,13 @@ import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost
 from nas.training.proxy import Job
 
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
     *("seed", "architecture", "hash", "accuracy_error", "image_size", "step_seconds", "note"),
-    *("balanced_accuracy", "balanced_accuracy_error"),
+    *("balanced_accuracy", "balanced_accuracy_error", "name"),
 ]
 
 MEASURED = {
@@ -24,9 +25,10 @@ MEASURED = {
 CURVES = {"accuracy": "curve", "balanced_accuracy": "balanced_curve"}  # a trial's attributes: a metric by epoch
 
 
-def describe_trial(trial: Trial, arch: Architecture, job: Job, known: Mapping[str, float] | None = None) -> None:
+def describe_trial(
+    trial: Trial, arch: Architecture, cost: Cost, job: Job, known: Mapping[str, Any] | None = None
+) -> None:
     """Store what is known of a trial before its training: the architecture, its costs, and other values by name."""
-    cost = arch.cost()
     described = {
         "architecture": str(arch),
         "hash": arch.hash,

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.base.errors import RunFailed, UserError
 from nas.base.metrics import METRICS
 from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost
 from nas.runs.records import CURVES, describe, describe_trial
 from nas.runs.sharing import Heartbeat, claim, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
@@ -65,13 +66,15 @@ def listed(
     key: str,
     due: Callable[[], Iterable[Any]],
     job: Callable[[Any], Job | None],
+    cost: Callable[[Architecture], Cost],
     value: str,
     written: Callable[[], State],
 ) -> Plan:
     """The plan that trains what is due, which may change with each result.
 
     key: the user attribute that says what a trial is of. due: what has no finished trial yet. job: that of one of
-    these, None for what an earlier plan left behind. value: the attribute that is the study's objective.
+    these, None for what an earlier plan left behind. cost: of a network as it is deployed. value: the attribute that is
+    the study's objective.
     """
 
     def ask() -> Trial | None:
@@ -83,7 +86,8 @@ def listed(
         named = claim(study, trial, key, due())
         found = None if named is None else job(named)
         if found:
-            describe_trial(trial, Architecture.parse(found.architecture), found)
+            arch = Architecture.parse(found.architecture)
+            describe_trial(trial, arch, cost(arch), found)
         return found
 
     return Plan(study=study, ask=ask, prepare=prepare, values=lambda known: [known[value]], written=written)

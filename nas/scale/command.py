@@ -128,10 +128,10 @@ def scale(
 def carry_out(config: Scaling, run: Run) -> list[Member]:
     """Find the coefficients if need be, write the family, and say how it went; what was trained before is kept."""
     found, folder = config.found, run.path / "scale"
-    cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
+    cli.say(f"baseline: {found.origin}, {format_count(found.cost(found.architecture).madds)} MAdds")
     cli.say(f"  {found.architecture}")
     folder.mkdir(exist_ok=True)
-    trainings = Trainings(run, config.proxy, config.workers, config.metric)
+    trainings = Trainings(run, config.proxy, config.workers, found.cost, config.metric)
     if config.train or config.rule == "auto" or config.given is None:
         for line in load_data(config.proxy.data).lines:
             cli.say(line)

@@ -12,6 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost
 from nas.runs.display import Display
 from nas.runs.records import lost
 from nas.runs.run import Run
@@ -38,6 +40,7 @@ class Trainings:
     home: Run
     proxy: Proxy
     workers: Workers
+    cost: Callable[[Architecture], Cost]
     metric: str = "accuracy"
 
     @cached_property
@@ -82,7 +85,7 @@ class Trainings:
             return State(done=len({*plan(self.scores())} & {*self.known()}), total=total, text=text)
 
         # The study's value is the same for all scalings in it; what they go by is read from attributes.
-        trials = listed(self.study, _JOB, due, job, "accuracy", lambda: state(written()))
+        trials = listed(self.study, _JOB, due, job, self.cost, "accuracy", lambda: state(written()))
         with Display(state(), metric=self.metric) as display:
             train_trials(trials, self.proxy, self.workers, display)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,8 @@ from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import metric_of
-from nas.base.units import nearest, parse_count, parse_duration
-from nas.datasets import Source
+from nas.base.units import format_count, nearest, parse_count, parse_duration, plural
+from nas.datasets import Dataset, Source
 from nas.devices import latency
 from nas.runs.display import Display
 from nas.runs.lookup import default_name, run_path
@@ -38,7 +39,7 @@ TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
 CONFIRMED_FROM = 16
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
-REWARDS = ("v1", "v2")
+REWARDS = ("hard", "soft", "v2")
 
 
 def search(
@@ -72,8 +73,31 @@ def search(
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
-    reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
-    target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, help="Pixels that networks are for.  [default: the space's, or the data's if smaller]"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, max=1024, help="Pixels to train at.  [default: --resolution, never enlarged]")
+    ] = None,
+    no_fit: Annotated[
+        bool, typer.Option("--no-fit", help="Keep strides and widths of a space that is for larger images.")
+    ] = False,
+    width: Annotated[
+        float | None, typer.Option(help="Factor of the widths of a space that is fitted.  [default: by β and γ]")
+    ] = None,
+    reward: Annotated[
+        str,
+        typer.Option(
+            help="How the baseline is picked: hard (most accurate within T), soft (accuracy * (MAdds / T) ** -0.07) "
+            "or v2 (training time, parameters)."
+        ),
+    ] = "hard",
+    target_madds: Annotated[
+        str | None, typer.Option(help="T of the rewards hard and soft.  [default: --max-madds, or the space's]")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
     workers: cli.WorkersOption = None,
     ray: cli.RayOption = None,
@@ -93,22 +117,26 @@ def search(
     are then those of the means. The same command again continues the run. Results are in runs/NAME: trials.csv,
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
-    found = SearchSpace.load(space)
+    loaded = SearchSpace.load(space)
     chosen = Recipe.load(recipe)
     chosen = replace(chosen, epochs=epochs or chosen.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
     )
-    bounds = budget(most, least, params)
-    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
     if reward not in REWARDS:
         raise UserError(f"--reward {reward[:40]!r}: {nearest(reward[:40], REWARDS)}")
     chosen_objectives = _objectives(objectives)
     source = Source.of({}, data, None, resize, skip_broken, recheck)
-    load_data(source)  # refuses what cannot be used before workers are started
+    images = load_data(source)
+    pixels = resolution or min(loaded.resolution, images.image_size)
+    found = deployed(loaded, pixels, images, no_fit, width)
+    target = _count(target_madds, "--target-madds") or most or found.target_madds
+    limit = min(most or inf, target or inf) if reward == "hard" else most  # what is above T is not picked
+    bounds = budget(None if limit == inf else limit, least, params)
+    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if "latency" in chosen_objectives:
         all_workers.check_here("--objectives latency")
@@ -117,22 +145,25 @@ def search(
         bounds=bounds,
         objectives=chosen_objectives,
         reward=reward,
-        target_madds=_count(target_madds, "--target-madds") or _default_target(found, bounds),
+        target_madds=target or _median_madds(found, bounds),
         sampler=sampler,
         trials=trials,
         time_budget=parse_duration(time_budget, "--time-budget") if time_budget else None,
         seed=seed,
         proxy=Proxy(source, chosen, all_workers.device),
         workers=all_workers,
+        image_size=image_size or min(pixels, images.image_size),
         confirm=(CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
+        fitting=_fitting(loaded, found),
     )
     options = {
         **{"space": space, **source.arguments(), "trials": trials, "time_budget": time_budget},
         **{"confirm": config.confirm, "recipe": recipe, "epochs": chosen.epochs, "objectives": list(chosen_objectives)},
         **{"metric": metric, "max_madds": most, "min_madds": least, "max_params": params, "reward": reward},
-        **{"target_madds": config.target_madds, "sampler": sampler, "seed": seed},
+        **{"target_madds": config.target_madds, "sampler": sampler, "seed": seed, "resolution": pixels},
+        **{"image_size": config.image_size, "no_fit": no_fit or None, "width": width},
         **{"workers": all_workers.count, "device": device},
     }
     config = replace(config, options=options)
@@ -140,7 +171,7 @@ def search(
         cli.say(f"as {like}, but for:")
         for difference in rerun.differences(like, config.facts()) or ["nothing"]:
             cli.say(f"  {difference}")
-    name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [config.images.name]))
+    name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name]))
     opened = Run(run_path(name), storage)
     with opened.locked():
         carry_out(config, opened)
@@ -188,15 +219,23 @@ def introduce(config: Search, run: Run, begun: bool, done: int) -> None:
     cli.say(f"run {run.path}: {'continued' if begun else 'new'}, {done} of {config.trials} trials done")
     if run.storage:
         cli.say(f"storage {run.shown_storage}: the same command on other machines joins in")
-    cli.say(f"space {space.name}: {space.size:,} networks")
+    cli.say(f"space {space.name}: {space.size:,} networks{config.fitting}")
     for line in images.lines:
         cli.say(line)
+    cli.say(images.difference_line(config.metric))
+    low, high = (format_count(madds) for madds in config.reach)
     cli.say(
-        f"costs are counted at {space.resolution} px and 1000 classes; the proxy trains {images.num_classes} classes "
-        f"at {images.image_size} px, recipe {recipe.name}, epochs: {recipe.epochs}, {config.workers}"
+        f"costs are counted as deployed: {space.resolution} px, {plural(space.in_channels, 'channel')}, "
+        f"{plural(space.num_classes, 'class', 'classes')}; networks of {low} to {high} MAdds, target "
+        f"{format_count(config.target_madds)}"
     )
+    cli.say(
+        f"the proxy trains at {config.image_size} px, recipe {recipe.name}, epochs: {recipe.epochs}, {config.workers}"
+    )
+    if config.published:
+        cli.say(f"first trials: {', '.join(config.published)}")
     if recipe.progressive:
-        cli.say(recipe.progressive.sentence(images.image_size))
+        cli.say(recipe.progressive.sentence(config.image_size))
     if "train_time" in config.objectives:
         cli.say(
             f"train_time: seconds of a training step of {recipe.batch_size} images as measured on "
@@ -220,8 +259,33 @@ def _objectives(text: str) -> tuple[str, ...]:
     return names
 
 
-def _default_target(space: SearchSpace, bounds: Bounds) -> int:
-    """T of the reward where none is given: the space's own, else the median of its feasible networks."""
-    if space.target_madds:
-        return space.target_madds
+def deployed(space: SearchSpace, pixels: int, images: Dataset, no_fit: bool, width: float | None) -> SearchSpace:
+    """The space as its networks are deployed: at these pixels, for the classes and channels of the images."""
+    if width is not None and (no_fit or pixels >= space.resolution):
+        raise UserError(f"--width: the space is not fitted to {pixels} px; leave it out")
+    if width is not None and not 0.01 <= width <= 1:
+        raise UserError(f"--width {width:g}: want a factor from 0.01 to 1")
+    fitted = space.at(pixels) if no_fit or pixels >= space.resolution else space.fitted(pixels, width)
+    return fitted.deployed(images.num_classes, images.channels)
+
+
+def _fitting(space: SearchSpace, found: SearchSpace) -> str:
+    """How a space was changed for the resolution, in words that follow its name; "" where it was not."""
+    if found.stem == space.stem and found.stem_stride == space.stem_stride:
+        return ""
+    before, after = (
+        (one.stem_stride, *(max(option.stride for option in slot.options) for slot in one.slots))
+        for one in (space, found)
+    )
+    named = ["the stem", *(f"stage {i}" for i in range(1, len(after)))]
+    kept = [name for name, old, new in zip(named, before, after, strict=True) if old != new]
+    strides = f", stride 1 in {' and '.join(kept)}" if kept else ""
+    return (
+        f", fitted from {space.resolution} to {found.resolution} px: widths x {found.stem / space.stem:.2f}{strides} "
+        "(--no-fit keeps them)"
+    )
+
+
+def _median_madds(space: SearchSpace, bounds: Bounds) -> int:
+    """T of the reward where neither an option nor the space has one: the median of the feasible networks."""
     return int(np.quantile(space.costs(space.draw_codes(1001, 0, bounds))["madds"], 0.5))

@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution
 
 from nas.datasets import Dataset
 from nas.devices import latency
-from nas.networks.architecture import Architecture
+from nas.networks.architecture import Architecture, published_networks
 from nas.networks.cost import Cost
 from nas.runs.database import Direction
 from nas.runs.facts import environment
@@ -35,9 +35,10 @@ ORDERED = 8  # workers that wait for each other, at most
 class Search:
     """A search: the space, its bounds, the objectives, how trials are proposed and trained.
 
-    confirm: repeats of each network on the front or near it. shared: whether other processes may work on the same
-    search. metric: the column that serves as accuracy for objective, reward and front. options: as run.toml keeps them,
-    by name. began: when this process started, on the monotonic clock.
+    image_size: pixels of the images in training. target_madds: T of the reward. confirm: repeats of each contender.
+    shared: whether other processes may work on the same search. metric: the column that serves as accuracy for
+    objective, reward and front. options: as run.toml keeps them, by name. fitting: how the space was changed for the
+    resolution, or "". began: when this process started, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -51,11 +52,13 @@ class Search:
     seed: int
     proxy: Proxy
     workers: Workers
+    image_size: int
     confirm: int = 0
     latencies: latency.Table | None = None
     shared: bool = False
     metric: str = "accuracy"
     options: Mapping[str, Any] = field(default_factory=dict)
+    fitting: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -70,13 +73,32 @@ class Search:
             "arguments": self.options,
             "space": {"name": space.name, "size": str(space.size), "fingerprint": space.fingerprint},
             "data": images.table(),
-            "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
-            "proxy": {**recipe.table(), "image_size": images.image_size, "classes": images.num_classes},
+            "cost": {
+                "resolution": space.resolution,
+                "channels": space.in_channels,
+                "classes": space.num_classes,
+            },
+            "proxy": {**recipe.table(), "image_size": self.image_size, "classes": images.num_classes},
             "progressive": recipe.progressive.table() if recipe.progressive else None,
             "latency": asdict(latency.Conditions.here(self.proxy.device)) if "latency" in self.objectives else None,
             "ray": self.workers.table(),
             **environment(self.proxy.device),
         }
+
+    @cached_property
+    def published(self) -> dict[str, Architecture]:
+        """The published networks, fitted as the space is, that are in the space and within the budget, by name."""
+        space = self.space
+        known = published_networks(space.resolution, self.options.get("width"))
+        found = {name: space.decode(space.encode(arch)) for name, arch in known.items() if arch in space}
+        return {name: arch for name, arch in found.items() if self.affordable(arch)}
+
+    @cached_property
+    def reach(self) -> tuple[float, float]:
+        """The least and the most MAdds that a network of the space within the budget may have."""
+        low, high = self.bounds.get("madds", (0.0, inf))
+        least, most = self.space.extremes()["madds"]
+        return max(low, least), min(high, most)
 
     @property
     def ordered(self) -> bool:
@@ -122,7 +144,11 @@ class Search:
 
     def cost(self, params: Mapping[str, Any]) -> Cost:
         """The cost of the network of these parameters."""
-        return self.network(params).cost()
+        return self.space.cost(self.network(params))
+
+    def code(self, text: str) -> tuple[int, ...]:
+        """The code of a network of the space by its block strings."""
+        return _code(self.space, text)
 
     def known(self, name: str, params: Mapping[str, Any]) -> float:
         """An objective that needs no training: a cost, or the latency that the table predicts."""
@@ -137,12 +163,21 @@ class Search:
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether the network of these parameters is within the budget."""
-        cost = asdict(self.cost(params))
+        return self.affordable(self.network(params))
+
+    def affordable(self, arch: Architecture) -> bool:
+        """Whether a network is within the budget."""
+        cost = asdict(self.space.cost(arch))
         return all(low <= cost[name] <= high for name, (low, high) in self.bounds.items())
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
         """The network of these parameters."""
         return _network(self.space, tuple(self.space.code(dict(params)).tolist()))
+
+
+@lru_cache(maxsize=10_000)
+def _code(space: SearchSpace, text: str) -> tuple[int, ...]:
+    return tuple(space.encode(Architecture.parse(text)).tolist())
 
 
 @lru_cache(maxsize=256)

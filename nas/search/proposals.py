@@ -38,14 +38,22 @@ def plan(run: SearchRun, written: Callable[[], State]) -> Plan:
 
 
 def ask(config: Search, trials: optuna.Study) -> Trial | None:
-    """The next trial; None if there are enough, the time is used up, or no new network is left."""
+    """The next trial; None if there are enough, the time is used up, or no new network is left.
+
+    The published networks of the space come first.
+    """
     known = trials.get_trials(deepcopy=False)
     counted = [t for t in known if t.state not in (TrialState.WAITING, TrialState.PRUNED) and not lost(t)]
     if len(counted) >= config.trials or seconds_left(config, counted) <= 0:
         return None
     refused = next((i for i, t in enumerate(reversed(known)) if t.state != TrialState.PRUNED), len(known))
-    waiting = any(t.state == TrialState.WAITING for t in known)
-    if not waiting:
+    hashes = {t.user_attrs.get("hash") for t in known}
+    first = next((arch for arch in config.published.values() if arch.hash not in hashes), None)
+    if any(t.state == TrialState.WAITING for t in known):
+        pass
+    elif first:
+        trials.enqueue_trial(config.space.params(config.space.encode(first)), {"hash": first.hash})
+    else:
         code = _fresh_code(config, counted)
         if code is None:
             return None
@@ -65,8 +73,9 @@ def prepare(config: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     arch = config.network(params)
     if not config.feasible(params) or claim(trials, trial, "hash", [arch.hash], config.trials) is None:
         return None
-    job = Job(str(arch), config.seed, config.images.image_size)
-    describe_trial(trial, arch, job, config.others(params))
+    job = Job(str(arch), config.seed, config.image_size)
+    name = next((name for name, known in config.published.items() if known == arch), None)
+    describe_trial(trial, arch, config.space.cost(arch), job, {**config.others(params), "name": name})
     return job
 
 

@@ -66,7 +66,7 @@ def confirm(run: SearchRun, written: Callable[[], str]) -> None:
 
     @cache  # called many times with the same repeats
     def contending(known: tuple[tuple[int, tuple[float, ...]], ...]) -> list[int]:
-        return contenders(ranked(*averaged(table, dict(known), size, config.metric), config))
+        return contenders(ranked(*averaged(table, dict(known), size, config.metric), config), config.reward)
 
     def judged(known: Repeats) -> list[int]:
         return contending(tuple((trial, tuple(values)) for trial, values in sorted(known.items())))
@@ -78,7 +78,7 @@ def confirm(run: SearchRun, written: Callable[[], str]) -> None:
         if named[0] not in networks:
             return None
         seed = np.random.default_rng([config.seed, *named]).integers(2**31)
-        return Job(networks[named[0]], int(seed), config.images.image_size)
+        return Job(networks[named[0]], int(seed), config.image_size)
 
     def state(text: str = "") -> State:
         """Repeats that the present contenders lack are counted; others may become contenders later."""
@@ -93,7 +93,7 @@ def confirm(run: SearchRun, written: Callable[[], str]) -> None:
             f"confirming: {config.confirm} more of each network on the front or near it, with other seeds; "
             f"trainings to come: {missing}, more where others come into question"
         )
-    plan = listed(repeats, _OF, due, job, config.metric, lambda: state(written()))
+    plan = listed(repeats, _OF, due, job, config.space.cost, config.metric, lambda: state(written()))
     with Display(begun, _called, metric=config.metric) as display:
         train_trials(plan, config.proxy, config.workers, display)
 

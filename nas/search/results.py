@@ -13,14 +13,14 @@ from nas.base import cli
 from nas.base.errors import RunFailed
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import spoken
-from nas.base.units import format_count, shown
+from nas.base.units import format_count, plural, shown
 from nas.devices import latency
 from nas.networks.architecture import Architecture
 from nas.plots import figures as plots
 from nas.runs.records import finished
 from nas.runs.records import table as trials_table
 from nas.search.config import SearchRun
-from nas.search.front import averaged, formula_of, front_of, ranked, validated
+from nas.search.front import averaged, doubt_of, front_of, ranked, reason_of, validated
 from nas.search.proposals import seconds_left
 from nas.search.repeats import by_trial, table_of
 from nas.selection import sensitivity
@@ -29,11 +29,12 @@ from nas.selection.noise import Noise
 
 @dataclass(frozen=True)
 class Found:
-    """The front, the noise of one training (None if nothing was repeated), and the formula of the reward."""
+    """The front, the noise of one training (None if nothing was repeated), why the baseline was picked, and doubts."""
 
     front: pd.DataFrame
     noise: Noise | None
-    formula: str
+    reason: str
+    doubt: str
 
 
 def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) -> pd.DataFrame:
@@ -62,15 +63,17 @@ def write_results(run: SearchRun) -> Found:
     write_atomic(path / "trials.csv", to_csv(table))
     if known:
         write_atomic(path / "repeats.csv", to_csv(table_of(run.repeats)))
-    front, formula = front_of(ranked(table, noise, config)), formula_of(table, config)
+    judged = ranked(table, noise, config)
+    front, reason = front_of(judged), reason_of(judged, config)
     write_atomic(path / "pareto.csv", to_csv(front))
     baseline = front[front["baseline"].astype(bool)]
     cost = next(iter(config.costs), "madds")
     title = f"{shown(path.name, 40)}: proxy {spoken(config.metric)} against {plots.short_name(cost)}"
     subtitle = (
-        f"space {shown(config.space.name, 40)}, costs at {config.space.resolution} px and 1000 classes; "
+        f"space {shown(config.space.name, 40)}, costs as deployed at {config.space.resolution} px, "
+        f"{plural(config.space.num_classes, 'class', 'classes')}; "
         f"{spoken(config.metric)} on {len(images.val_labels)} validation images of {shown(images.name, 40)} at "
-        f"{images.image_size} px"
+        f"{config.image_size} px"
     )
     if others := [plots.short_name(name) for name in config.costs if name != cost]:
         subtitle += f"\nthe front counts {' and '.join(others)} too"
@@ -83,12 +86,14 @@ def write_results(run: SearchRun) -> Found:
             "trainings": int(row["runs"]),
             **({f"{config.metric}_error": row["mean_error"]} if noise else {}),
             **({"front_probability": row["probability"]} if noise else {}),
+            "expected": row["expected"],
+            "expected_error": row["expected_error"],
             **{key: row[key] for key in ("madds", "params", "reward")},
-            "why": f"largest reward {config.reward} of all trials: {formula}",
+            "why": reason,
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
     plots.draw(path / "pareto.png", plots.pareto, table, front, picked, cost, title, subtitle, noise, config.metric)
-    return Found(front, noise, formula)
+    return Found(front, noise, reason, doubt_of(judged, config) if picked is not None else "")
 
 
 def write_sensitivity(run: SearchRun) -> None:
@@ -130,8 +135,14 @@ def print_summary(run: SearchRun, found: Found) -> None:
     cli.say(
         f"baseline: trial {best['trial']}, {_measured(best, config.metric)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest reward {config.reward}: {found.formula})"
+        f"({found.reason})"
     )
+    cli.say(
+        f"  {spoken(config.metric)} expected by the model of all trainings: {100 * best['expected']:.1f} ± "
+        f"{100 * best['expected_error']:.1f} %"
+    )
+    if found.doubt:
+        cli.say(f"  {found.doubt}")
     if "latency_measured" in best:
         cli.say(
             f"  latency {1000 * best['latency']:.4g} ms predicted from measured blocks, "

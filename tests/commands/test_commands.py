@@ -373,9 +373,9 @@ def test_every_command_says_first_what_misleads(command: Command, here: Path) ->
     for ended, first in ((searched, "trial "), (scaled, "trial "), (trained, "epoch ")):
         assert ended.code == 0, ended.err
         before = ended.out.split(first)[0]
-        assert "data rare: 2 classes, defect and ok; validation: 5 of the 28 images" in before
+        assert "data rare: 2 classes, defect and ok; validation: 7 of the 28 images" in before
         assert "warning: class ok has 86 % of the images" in before
-        assert ": defect 1, ok 4" in before
+        assert ": defect 1, ok 6" in before
 
 
 def test_scaling_without_a_run_says_what_it_uses(command: Command, here: Path) -> None:

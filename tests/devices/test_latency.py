@@ -28,7 +28,13 @@ def test_a_prediction_is_the_sum_over_the_parts() -> None:
         table.predict(one.at(64))
 
 
-@pytest.mark.parametrize("space", [SPACE, SearchSpace.load("mnas")])
+def test_stems_of_other_strides_are_other_parts() -> None:
+    one, other = (parts(Architecture.parse(f"32px {stem} head16 ds_r1_k3_s1_e1_c8")) for stem in ("stem8", "stem8_s1"))
+    assert (one[0], other[0]) == ("32px c3 stem8 silu", "32px c3 stem8_s1 silu")
+    assert one[1:] == [part.replace("32px", "16px") for part in other[1:]]
+
+
+@pytest.mark.parametrize("space", [SPACE, SPACE.fitted(16), SearchSpace.load("mnas")])
 def test_a_cover_holds_every_part_of_its_space_often_enough(space: SearchSpace) -> None:
     held = Counter(part for arch in cover(space, 2, 0) for part in set(parts(arch)))
     assert min(held.values()) >= 2

@@ -21,8 +21,8 @@ from torch import nn
 import nas
 from nas import Architecture, UserError, datasets
 from nas.base.errors import RunFailed
-from nas.export import check, formats, timm
-from nas.export.files import export
+from nas.export import formats, timm
+from nas.export.files import difference, export
 from nas.export.source import Source, open_source
 from nas.networks.module import Network
 from nas.networks.timm import to_arch_def
@@ -62,7 +62,7 @@ def test_every_format_answers_as_the_trained_network(command: Command, here: Pat
     ended = command("train", str(ARCH), "--data", datasets.DEFAULT, "--epochs", "1", "--run", "a", "--device", "cpu")
     assert ended.code == 0, ended.err
     run, out = here / "runs/a", here / "out"
-    rows = {row.format: row for row in export(open_source("a", None, 2000), list(formats.FORMATS), out)}
+    rows = {row.format: row for row in export(open_source("a", None, 10_000), list(formats.FORMATS), out)}
     files = {"model.safetensors", "model.toml", "model.pt2", "model.onnx", "model_int8.onnx"}
     assert {file.name for file in out.iterdir()} == files | {"timm.safetensors", "timm.json", "export.csv"}
 
@@ -76,7 +76,7 @@ def test_every_format_answers_as_the_trained_network(command: Command, here: Pat
     assert right > 0.5
     for row in rows.values():
         assert row.bytes == sum((out / file).stat().st_size for file in row.files)
-        assert row.images == (2000 if row.format == "int8" else 129)
+        assert row.images == (10_000 if row.format == "int8" else 129)
         if row.format != "int8":
             assert row.max_difference_random <= (row.tolerated_random or 0) < 1e-3
             assert -1 < (-1 if row.max_difference_real is None else row.max_difference_real) < 1e-4
@@ -175,8 +175,8 @@ def quantized(file: Any) -> None:
 
 def test_answers_of_another_shape_are_wrong_answers() -> None:
     """Also where broadcasting would find them equal."""
-    assert check.difference(torch.ones(1, 3), torch.ones(2, 3)) == float("inf")
-    assert check.difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]])) == 0.5
+    assert difference(torch.ones(1, 3), torch.ones(2, 3)) == float("inf")
+    assert difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]])) == 0.5
 
 
 @settings(max_examples=15)
@@ -201,7 +201,7 @@ def test_timm_answers_as_any_architecture_or_refuses_it(arch: Architecture, chan
 def spoilt(form: formats.Format, damage: str) -> formats.Format:
     """A format that writes another network than that which was trained."""
 
-    def write(source: Source, folder: Path) -> None:
+    def write(source: Source, file: Path) -> None:
         other = source.trained.architecture.build(len(source.inputs.classes), source.inputs.channels).eval()
         other.load_state_dict(source.model.state_dict())
         if damage == "weight":
@@ -210,7 +210,7 @@ def spoilt(form: formats.Format, damage: str) -> formats.Format:
             other.features[2][0].block[1][1].running_var.data[3] *= 1.05
         else:
             other.classifier[1].bias.data[1] = torch.nan
-        form.write(replace(source, model=other), folder)
+        form.write(replace(source, model=other), file)
 
     return replace(form, write=write)
 
@@ -290,12 +290,12 @@ def test_what_a_file_says_decides_on_no_path(tmp_path: Path) -> None:
         ("x.safetensors --to timm --data nowhere", "data 'nowhere': no such folder"),
         ("x.safetensors --to timm --images 0", "--images"),
         ("x.safetensors --to timm --out small.toml", "--out small.toml: no folder can be made there"),
-        ("squeezed.safetensors --to safetensors,timm", "--to timm: ds_r1_k3_s1_e1_c16_se0.25: timm squeezes 30"),
+        ("squeezed.safetensors --to safetensors,timm", "--to timm: ir_r1_k3_s1_e2_c16_se0.25: timm squeezes 24"),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(command: Command, here: Path, call: str, said: str) -> None:
     saved(here / "x.safetensors")
-    saved(here / "squeezed.safetensors", Architecture.parse("stem30 ds_r1_k3_s1_e1_c16_se0.25 head8"))
+    saved(here / "squeezed.safetensors", Architecture.parse("stem9 ir_r1_k3_s1_e2_c16_se0.25 head8"))
     (here / "empty").mkdir()
     before = sorted(here.rglob("*.*"))
     ended = command("export", *call.split())

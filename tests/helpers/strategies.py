@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import Block
+from nas.networks.blocks import Layer
 from nas.networks.stages import Stage
 from nas.spaces.space import SearchSpace
 
@@ -36,6 +36,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         activation=draw(st.sampled_from(["relu", "silu"])),
         norm_eps=draw(st.sampled_from([1e-5, 1e-3, 2.5e-06])),
         norm_momentum=draw(st.sampled_from([0.1, 0.01])),
+        stem_stride=draw(st.integers(1, 2)),
     )
 
 
@@ -56,11 +57,33 @@ def small_spaces(draw: st.DrawFn) -> SearchSpace:
     return SearchSpace("small", tuple(templates), stem=draw(st.sampled_from([4, 8, 16])), head=8, resolution=8)
 
 
-def layers_of(arch: Architecture) -> list[list[tuple[Block, str]]]:
+@st.composite
+def strided_spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces whose stages have one stride each, with choices written in several ways."""
+    templates = []
+    for _ in range(draw(st.integers(1, 4))):
+        stride = draw(st.integers(1, 2))
+        widths = draw(st.lists(st.sampled_from([8, 16, 24, 32, 40, 48]), min_size=1, max_size=3, unique=True))
+        channels = "|".join(map(str, widths))
+        templates.append(
+            draw(
+                st.sampled_from(
+                    [
+                        f"ir_r{{1|2}}_k3_s{stride}_e{{3|6}}_c{{{channels}}}",
+                        f"{{ds|er_e4}}_k3_s{stride}_c{{{channels}}}",
+                        f"{{ds_c{widths[0]}|ir_e6_c{widths[-1]}_se0.25}}_r1_k{{3|5}}_s{stride}",
+                        f"cn_c{widths[0]}_k3_s{stride}_r{{1|2}}",
+                    ]
+                )
+            )
+        )
+    resolution, stem_stride = draw(st.integers(8, 256)), draw(st.integers(1, 2))
+    return SearchSpace("strided", tuple(templates), 16, 64, resolution, target_madds=10**7, stem_stride=stem_stride)
+
+
+def layers_of(arch: Architecture) -> list[list[tuple[tuple[Layer, ...], bool, str]]]:
     """The blocks of each stage, one after the other."""
-    channels, found = arch.stem, []
-    for stage in arch.stages:
-        blocks = [stage.first(channels), *[stage.later()] * (stage.repeats - 1)]
-        found.append([(block, stage.activation or arch.activation) for block in blocks])
-        channels = stage.channels
+    found: list[list[tuple[tuple[Layer, ...], bool, str]]] = [[] for _ in arch.stages]
+    for block in arch.walk()[1:-1]:
+        found[block.stage - 1].append((block.layers, block.residual, block.activation or arch.activation))
     return found

@@ -57,6 +57,7 @@ NUMBERS = st.one_of(
         ("stem", "stem{}"),
         ("head", "head{}"),
         ("resolution", "{}px"),
+        ("stem_stride", "stem32_s{}"),
         ("activation", "{}"),
     ],
 )
@@ -111,6 +112,7 @@ def test_equal_networks_are_equal_values(one: str, other: str) -> None:
         ("ir_r1_k3_s1_e6_c32_noskip", "ir_r1_k3_s1_e6_c32"),  # behind the stem of 32, it has a residual
         ("ir_r1_k3_s1_e6_c24_nre", "ir_r1_k3_s1_e6_c24"),
         ("ir_r1_k3_s1_e6_c24 240px", "ir_r1_k3_s1_e6_c24"),
+        ("ir_r1_k3_s1_e6_c24 stem32_s1", "ir_r1_k3_s1_e6_c24 stem32_s2"),
         ("stem16 ir_r2_k3_s1_e2.4_c24", "stem16 ir_r2_k3_s1_e2.5_c24"),  # the second blocks expand to 56 and to 64
         ("stem16 ir_r1_k3_s1_e1.000001_c24", "stem16 ir_r1_k3_s1_e1_c24"),  # with an expansion convolution or without
         ("1px ir_r1_k3_s1_e6_c24", "1px ir_r1_k5_s1_e6_c24"),  # on one pixel both compute the same, with other weights
@@ -156,8 +158,9 @@ def test_equal_layers_are_equal_values(stage: Stage, stem: int, one: float, othe
         assert (layers_of(a) == layers_of(b)) == (a == b) == (str(a) == str(b)) == (a.hash == b.hash)
     for arch, written in zip(archs, spelled, strict=True):
         if OPS[written.op].plain is None or written.expansion != 1:
-            assert arch.stages[0].first(stem) == written.first(stem)
-            assert arch.stages[0].later() == written.later() or written.repeats == 1
+            (kept,) = arch.stages
+            assert kept.layers(stem, kept.stride) == written.layers(stem, written.stride)
+            assert kept.layers(kept.channels, 1) == written.layers(written.channels, 1) or written.repeats == 1
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,7 @@ def test_any_text_is_an_architecture_or_a_user_error(text: str) -> None:
         ('stages = ["ds_k3_s1_c16"]\nresolution = 0', "resolution must be a whole number from 1"),
         ('stages = ["ds_k3_s1_c16"]\nresolution = 1000000', "from 1 to 4096"),
         ('stages = ["ds_k3_s1_c16"]\nstem = true', "stem must be"),
+        ('stages = ["ds_k3_s1_c16"]\nstem_stride = 3', "stem_stride must be a whole number from 1 to 2"),
         ('stages = ["ds_k3_s1_c16"]\nactivation = "sillu"', "nearest is 'silu'"),
         ('stages = ["ds_k3_s1_c16"]\nactivation = ["relu"]', "unknown activation"),
         ('stages = ["ds_k3_s1_c16"]\nnorm_eps = "x"', "norm_eps must be"),
@@ -287,6 +291,70 @@ def test_scaling_by_one_changes_nothing(arch: Architecture) -> None:
 
 def test_depth_factors_count_as_the_decimals_they_are_written_as() -> None:
     assert Architecture.parse("ir_r10_k3_s1_e6_c16").scale(depth=1.1).stages[0].repeats == 11
+
+
+def test_a_stem_stride_is_written_where_it_is_not_two() -> None:
+    assert str(Architecture.parse("stem32_s2 ir_r1_k3_s1_e6_c24")) == "224px stem32 ir_r1_k3_s1_e6_c24 head1280"
+    arch = Architecture.parse("28px stem8_s1 ir_r1_k3_s1_e6_c24")
+    assert (arch.stem, arch.stem_stride, str(arch).split()[1]) == (8, 1, "stem8_s1")
+    assert tomllib.loads(arch.to_toml())["stem_stride"] == 1
+    with pytest.raises(UserError, match="stem is given twice"):
+        Architecture.parse("stem8_s1 stem8 ir_r1_k3_s1_e6_c24")
+
+
+@settings(deadline=None)
+@given(architectures(), st.integers(1, 80), st.sampled_from([None, 0.3, 1]))
+def test_a_fitted_network_is_for_its_images(arch: Architecture, px: int, width: float | None) -> None:
+    fitted = arch.fitted(px, width)
+    if px >= arch.resolution:
+        assert fitted == arch
+        return
+    assert fitted.resolution == px
+    assert fitted.fitted(px, width) == fitted
+    assert Architecture.parse(str(fitted)) == fitted
+    strides = [(arch.stem_stride, fitted.stem_stride)]
+    strides += [(old.stride, new.stride) for old, new in zip(arch.stages, fitted.stages, strict=True)]
+    removed = [i for i, (old, new) in enumerate(strides) if old != new]
+    kept = [i for i, (_, new) in enumerate(strides) if new == 2]
+    assert max(removed, default=-1) < min(kept, default=len(strides))  # from the stem on
+    side = fitted.walk()[-1].output.size
+    assert side >= min(px, 4)
+    if removed:  # one stride less taken out were one too many
+        stages = list(fitted.stages)
+        if removed[-1]:
+            stages[removed[-1] - 1] = replace(stages[removed[-1] - 1], stride=2)
+        fewer = replace(fitted, stages=tuple(stages), stem_stride=fitted.stem_stride if removed[-1] else 2)
+        assert fewer.walk()[-1].output.size < 4
+    narrower = arch.scale(width=(px / arch.resolution) ** (math.log(1.1) / math.log(1.15)) if width is None else width)
+    assert fitted.widths == narrower.widths
+    assert [stage.repeats for stage in fitted.stages] == [stage.repeats for stage in arch.stages]
+
+
+@pytest.mark.parametrize(
+    ("px", "text"),
+    [
+        (
+            28,
+            "28px stem8_s1 ds_r1_k3_s1_e1_c4_se0.25 ir_r2_k3_s1_e6_c6_se0.25 ir_r2_k5_s2_e6_c12_se0.25 "
+            "ir_r3_k3_s2_e6_c24_se0.25 ir_r3_k5_s1_e6_c32_se0.25 ir_r4_k5_s2_e6_c48_se0.25 ir_r1_k3_s1_e6_c80_se0.25 "
+            "head312",
+        ),
+        (
+            112,
+            "112px stem24 ds_r1_k3_s1_e1_c12_se0.25 ir_r2_k3_s2_e6_c16_se0.25 ir_r2_k5_s2_e6_c24_se0.25 "
+            "ir_r3_k3_s2_e6_c48_se0.25 ir_r3_k5_s1_e6_c72_se0.25 ir_r4_k5_s2_e6_c120_se0.25 ir_r1_k3_s1_e6_c200_se0.25 "
+            "head800",
+        ),
+    ],
+)
+def test_b0_fitted(px: int, text: str) -> None:
+    assert str(Architecture.load("efficientnet_b0").fitted(px)) == text
+
+
+@pytest.mark.parametrize("px", [0, -3, 5000, 28.0])
+def test_impossible_sizes_are_refused(px: int) -> None:
+    with pytest.raises(UserError, match="resolution must be a whole number"):
+        Architecture.load("efficientnet_b0").fitted(px)
 
 
 @pytest.mark.parametrize("factors", [{"depth": 0}, {"width": -1}, {"resolution": math.nan}, {"depth": 999.0}])

@@ -13,14 +13,14 @@ with warnings.catch_warnings():
 
 from nas import Architecture, Cost, SearchSpace, UserError
 from nas.networks.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
-from nas.networks.cost import parts, total
+from nas.networks.cost import parts
 from tests.helpers.strategies import architectures
 
 SPACES = ("mnas", "efficientnet_v1", "efficientnet_v2")
 
 
-def measured(arch: Architecture, resolution: int, num_classes: int, in_channels: int) -> tuple[dict[str, int], Cost]:
-    """fvcore's flops by operator, and a Cost from the built network: parameters, and activations by hooks."""
+def measured(arch: Architecture, resolution: int, num_classes: int, in_channels: int) -> Cost:
+    """The built network's cost: MAdds and flops by fvcore, parameters, and activations by hooks."""
     model = arch.build(num_classes, in_channels).eval()
     image = torch.zeros(1, in_channels, resolution, resolution)
     with warnings.catch_warnings():
@@ -35,20 +35,24 @@ def measured(arch: Architecture, resolution: int, num_classes: int, in_channels:
         model(image)
     madds = by_operator["conv"] + by_operator["linear"]
     params = sum(p.numel() for p in model.parameters())
-    return by_operator, Cost(madds, int(flops.total()), params, sum(seen))
+    return Cost(madds, int(flops.total()), params, sum(seen))
 
 
 def check(arch: Architecture, resolution: int, num_classes: int, in_channels: int) -> None:
-    by_operator, cost = measured(arch, resolution, num_classes, in_channels)
-    assert arch.cost(resolution, num_classes, in_channels) == cost
-    count = total(arch, resolution, num_classes, in_channels)._asdict()
-    assert {name: count[name] for name in by_operator} == by_operator
+    assert arch.cost(resolution, num_classes, in_channels) == measured(arch, resolution, num_classes, in_channels)
 
 
 @settings(max_examples=25, deadline=None)
 @given(architectures(), st.integers(1, 70), st.integers(1, 20), st.sampled_from([1, 3]))
 def test_random_architectures_equal_fvcore(arch: Architecture, px: int, classes: int, channels: int) -> None:
     check(arch, px, classes, channels)
+
+
+@settings(max_examples=15, deadline=None)
+@given(architectures(), st.integers(1, 70))
+def test_fitted_networks_equal_fvcore(arch: Architecture, px: int) -> None:
+    fitted = arch.fitted(px)
+    check(fitted, fitted.resolution, 7, 1)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -101,7 +105,7 @@ def test_the_own_resolution_is_the_default() -> None:
 def test_parts_add_up(arch: Architecture) -> None:
     rows = parts(arch)
     assert rows[0].name == "stem"
-    assert sum(row.counts.params for row in rows) == arch.cost().params
+    assert sum(row.cost.params for row in rows) == arch.cost().params
     assert len(rows) == len(arch.stages) + 3
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas import Architecture, UserError
 from tests.helpers.strategies import architectures
@@ -68,6 +69,37 @@ def test_every_architecture_runs_and_learns(arch: Architecture) -> None:
     logits.square().sum().backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None]
     assert not missing
+
+
+@settings(max_examples=25, deadline=None)
+@given(architectures())
+def test_the_walk_tells_what_the_module_does(arch: Architecture) -> None:
+    model = arch.build(num_classes=2, in_channels=1).eval()
+    stem, *stages, head = model.features
+    modules = [stem, *(block for stage in stages for block in stage), head]
+    blocks = arch.walk(in_channels=1)
+    for module, block in zip(modules, blocks, strict=True):
+        module.register_forward_hook(lambda _, given, out: seen.append((*given[0].shape, *out.shape)))
+        assert getattr(module, "residual", False) == block.residual
+    seen: list[tuple[int, ...]] = []
+    with torch.no_grad():
+        model(torch.zeros(1, 1, arch.resolution, arch.resolution))
+    said = [(b.input.channels, b.input.size, b.output.channels, b.output.size) for b in blocks]
+    assert [(c, h, c2, h2) for _, c, h, _, _, c2, h2, _ in seen] == said
+    places = [(n, i) for n, stage in enumerate(arch.stages, 1) for i in range(stage.repeats)]
+    assert [(b.stage, b.position) for b in blocks] == [(0, 0), *places, (len(arch.stages) + 1, 0)]
+
+
+@settings(max_examples=10, deadline=None)
+@given(architectures(), st.integers(1, 60))
+def test_a_fitted_network_runs(arch: Architecture, px: int) -> None:
+    fitted = arch.fitted(px)
+    model = fitted.build(num_classes=5, in_channels=1)
+    images = torch.randn(2, 1, fitted.resolution, fitted.resolution)
+    assert model(images).shape == (2, 5)
+    side = model.features(images).shape[-1]
+    assert side == fitted.walk()[-1].output.size
+    assert side >= min(px, 4) or px >= arch.resolution
 
 
 def test_residuals_are_where_they_are_said_to_be() -> None:

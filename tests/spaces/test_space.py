@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Architecture, SearchSpace, UserError
-from nas.networks.architecture import bundled_names
-from tests.helpers.strategies import layers_of, small_spaces
+from nas.networks.architecture import bundled_names, published_networks
+from tests.helpers.strategies import layers_of, small_spaces, strided_spaces
 
 SMALL = SearchSpace(
     "small",
@@ -90,9 +90,11 @@ def test_encode_undoes_decode(space: SearchSpace, seed: int) -> None:
 @given(spaces(), st.integers(0, 10**6), st.sampled_from([None, 33, 100]), st.sampled_from([1, 3]))
 def test_bulk_costs_equal_single_ones(space: SearchSpace, seed: int, px: int | None, channels: int) -> None:
     codes = space.sample_codes(3, seed)
-    found = space.costs(codes, px, num_classes=11, in_channels=channels)
+    deployed = space.at(px or space.resolution).deployed(11, channels)
+    found = deployed.costs(codes)
     for row, code in enumerate(codes):
         cost = space.decode(code).cost(px, 11, channels)
+        assert deployed.cost(deployed.decode(code)) == cost
         assert {name: int(column[row]) for name, column in found.items()} == vars(cost)
     assert all(column.dtype == np.int64 for column in found.values())
 
@@ -127,7 +129,8 @@ def chi_square_is_plausible(counts: list[int]) -> bool:
     ],
 )
 def test_samples_are_uniform_over_the_feasible_networks(limits: dict[str, int]) -> None:
-    px = limits.get("resolution", 32)
+    limits = {**limits}
+    px = limits.pop("resolution", 32)
     low, high = limits.get("min_madds", 0), limits.get("max_madds", float("inf"))
     feasible = set()
     for text, arch in ALL.items():
@@ -137,7 +140,8 @@ def test_samples_are_uniform_over_the_feasible_networks(limits: dict[str, int]) 
     assert not limits or 0 < len(feasible) < len(ALL) / 2
     draws = 60 * len(feasible)
     counts: Counter[str] = Counter()
-    for code, times in zip(*np.unique(SMALL.sample_codes(draws, 7, **limits), axis=0, return_counts=True), strict=True):
+    drawn = SMALL.at(px).sample_codes(draws, 7, **limits)
+    for code, times in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
         counts[str(SMALL.decode(code))] += int(times)
     assert set(counts) == feasible
     assert chi_square_is_plausible(list(counts.values()))
@@ -213,10 +217,7 @@ def test_a_sample_is_a_function_of_its_seed() -> None:
         ({"min_madds": 2e9}, "at least 2G madds; the space reaches from 94.23M to 1.245G"),
         ({"max_madds": 2e8, "min_madds": 3e8}, "min_madds is above max_madds"),
         ({"max_params": 1e6}, "at most 1M params; the space reaches from 2.214M"),
-        (
-            {"max_params": 1e6},
-            "at 224 px with 1000 classes, whatever the data's: the classifier alone has 1.281M params",
-        ),
+        ({"max_params": 1e6}, "counted at 224 px with 1000 classes: the classifier alone has 1.281M params"),
         ({"min_madds": 1.2e9, "max_params": 2.3e6}, "counted at 224 px with 1000 classes"),
         ({"min_madds": 1.2e9, "max_params": 2.3e6}, "no network of the space keeps this budget"),
     ],
@@ -305,3 +306,113 @@ def test_bundled_spaces_load() -> None:
     assert SearchSpace.load("mnas").size == 6687075336192
     with pytest.raises(UserError, match="nearest is 'mnas'"):
         SearchSpace.load("mnass")
+
+
+@settings(max_examples=60, deadline=None)
+@given(strided_spaces(), st.integers(1, 256), st.sampled_from([None, 0.5]))
+def test_a_fitted_space_holds_the_fitted_networks(space: SearchSpace, px: int, width: float | None) -> None:
+    fitted = space.fitted(px, width)
+    if px >= space.resolution:
+        assert fitted == space
+        return
+    assert fitted.fitted(px, width) == fitted
+    codes = list(itertools.product(*(range(len(choice.texts)) for choice in space.choices)))[:200]
+    same = [len(choice.texts) for choice in fitted.choices] == [len(choice.texts) for choice in space.choices]
+    networks = set()
+    for code in codes:
+        arch = space.decode(code).fitted(px, width)
+        assert arch in fitted
+        assert fitted.decode(fitted.encode(arch)) == arch
+        assert not same or fitted.decode(code) == arch
+        networks.add(arch)
+    assert len(codes) == 200 or set(fitted.enumerate()) == networks
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("px", [28, 32, 64, 150])
+def test_bundled_spaces_are_fitted(name: str, px: int) -> None:
+    space = SearchSpace.load(name)
+    fitted = space.fitted(px).deployed(10, 1)
+    assert fitted.resolution == px
+    assert [choice.name for choice in fitted.choices] == [choice.name for choice in space.choices]
+    assert fitted.size <= space.size
+    assert fitted.fingerprint != space.fingerprint == space.deployed(10, 1).fingerprint
+    for seed in range(5):
+        arch = space.sample(seed).fitted(px)
+        assert fitted.decode(fitted.encode(arch)) == arch
+        assert arch.walk()[-1].output.size >= 4
+    least, most = fitted.extremes()["madds"]
+    assert least < fitted.target_madds < most
+
+
+def test_alternatives_that_become_equal_are_one() -> None:
+    space = SearchSpace("mine", ("ir_r1_k{3|5}_s2_e6_c{40 | 48|96}", "{ds_c8|ds_c9|ir_e3_c9}_r1_k3_s{1|2}"))
+    assert space.fitted(28).templates == (
+        "ir_r1_k{3|5}_s2_e6_c{12|24}",
+        "{ds_c2|ir_e3_c2}_r1_k3_s{1|2}",
+    )
+    assert space.fitted(8).templates[0] == "ir_r1_k{3|5}_s1_e6_c{4|6|12}"
+    assert space.fitted(4).templates[1] == "{ds_c1|ir_e3_c1}_r1_k3_s{1}"
+
+
+@pytest.mark.parametrize("template", ["ir_r1_k3_s1_e6_c2{4|8}", "ir_r1_k3_s1_e6_c{2|3}2", "ir_r1_k3_e6_{c|c1}24_s1"])
+def test_a_channel_number_that_is_partly_a_choice_is_not_fitted(template: str) -> None:
+    with pytest.raises(UserError, match="cannot be fitted; write channels and stride like c24_s2"):
+        SearchSpace("mine", (template,)).fitted(28)
+
+
+def test_the_target_follows_the_networks_in_the_space() -> None:
+    b0 = Architecture.load("efficientnet_b0")
+    for name in ("mnas", "efficientnet_v1"):
+        space = SearchSpace.load(name)
+        for px in (28, 64, 160):
+            before, after = b0.cost(num_classes=1).madds, b0.fitted(px).cost(num_classes=1).madds
+            assert space.fitted(px).target_madds == round(4e8 * after / before)
+    mine = SearchSpace("mine", ("ir_r{1|2}_k3_s2_e6_c{16|24}",), 16, 64, 64, target_madds=10**6)
+    assert 0.05e6 < mine.fitted(32).target_madds < 10**6
+    assert SearchSpace("mine", mine.templates, 16, 64, 64).fitted(32).target_madds is None
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"madds": (0, 300_000)},
+        {"madds": (400_000, 500_000)},
+        {"params": (0, 12_000)},
+        {"madds": (0, 600_000), "params": (0, 20_000), "activations": (0, 60_000)},
+    ],
+)
+def test_budgets_count_as_deployed(limits: dict[str, tuple[float, float]]) -> None:
+    space = SMALL.fitted(20).deployed(7, 1)
+    networks = {arch: space.cost(arch) for arch in space.enumerate()}
+    assert all(cost == arch.cost(20, 7, 1) for arch, cost in networks.items())
+    feasible = {
+        arch
+        for arch, cost in networks.items()
+        if all(low <= vars(cost)[name] <= high for name, (low, high) in limits.items())
+    }
+    assert 0 < len(feasible) < len(networks)
+    assert space.count_within(limits) == (len(feasible), None)
+    counts = Counter(map(space.decode, space.draw_codes(60 * len(feasible), 3, limits)))
+    assert set(counts) == feasible
+    assert chi_square_is_plausible(list(counts.values()))
+    least, most = space.extremes()["params"]
+    assert (least, most) == (min(c.params for c in networks.values()), max(c.params for c in networks.values()))
+
+
+def test_published_networks_are_fitted_too() -> None:
+    assert set(published_networks(224)) == {"efficientnet_b0", "efficientnet_v2_b0", "mnasnet_a1", "mobilenet_v2"}
+    networks = published_networks(28)
+    assert networks["mobilenet_v2"] == Architecture.load("mobilenet_v2").fitted(28)
+    held = {
+        space: {name for name, arch in networks.items() if arch in SearchSpace.load(space).fitted(28)}
+        for space in BUNDLED
+    }
+    b0, v2 = {"efficientnet_b0"}, {"efficientnet_v2_b0"}
+    assert held == {"mnas": b0, "efficientnet_v1": b0, "efficientnet_v2": v2}
+
+
+@pytest.mark.parametrize("wrong", [{"num_classes": 0, "in_channels": 3}, {"num_classes": 10, "in_channels": 10**6}])
+def test_impossible_deployments_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="must be a whole number from 1"):
+        SMALL.deployed(**wrong)

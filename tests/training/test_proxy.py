@@ -34,7 +34,8 @@ def clothes() -> Dataset:
     """A slice of the embedded default: grey, 28 px, ten classes."""
     data = datasets.load()
     drawn = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(0))[:2000]
-    return replace(data, train_images=data.train_images[drawn], train_labels=data.train_labels[drawn])
+    train = {"train_images": data.train_images[drawn], "train_labels": data.train_labels[drawn]}
+    return replace(data, **train, val_images=data.val_images[:2000], val_labels=data.val_labels[:2000])
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def learned(clothes: Dataset) -> Outcome:
 def test_it_learns_real_images(learned: Outcome) -> None:
     assert learned.accuracy > 0.6  # chance is 0.1
     assert learned.accuracy == learned.curve[-1] > learned.curve[0] > 0.3
-    assert learned.error == pytest.approx(math.sqrt(learned.accuracy * (1 - learned.accuracy) / 2000))
+    assert learned.score.accuracy_error == pytest.approx(math.sqrt(learned.accuracy * (1 - learned.accuracy) / 2000))
     assert (learned.epochs, learned.steps, learned.batch_size, learned.note) == (2, 250, 16, "")
     assert 0 < learned.step_seconds * learned.steps < 3 * learned.seconds
 
