@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
+import nas.search.command  # noqa: F401 - here, so that a forked process need not import it
 
 OUT, ERR = "stdout.txt", "stderr.txt"
 

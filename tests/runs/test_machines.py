@@ -42,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(work: Callable[..., None], *given: Any) -> Any:
     """A process that does this; forked from a fresh one, for threads of other tests would not survive the fork."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nas.search.results"])
+    context.set_forkserver_preload(["nas.search.command"])
     process = context.Process(target=impatiently, args=(work, *given))
     process.start()
     return process
