@@ -116,9 +116,14 @@ def squeeze_excitation(s: Shape, channels: int) -> tuple[Layer, ...]:
     return (SqueezeExcitation(channels, max(1, int(s.in_channels * s.se))),) if s.se else ()
 
 
-def halved(size: int, layer: Layer) -> int:
-    """The side of a feature map after a layer: a convolution has an odd kernel, padded by (kernel - 1) / 2."""
-    return (size - 1) // layer.stride + 1 if isinstance(layer, Conv) else size
+def halved(size: int, stride: int) -> int:
+    """The side of a feature map after an odd kernel with this stride, padded by (kernel - 1) / 2."""
+    return (size - 1) // stride + 1
+
+
+def size_after(size: int, layer: Layer) -> int:
+    """The side of a feature map after a layer."""
+    return halved(size, layer.stride) if isinstance(layer, Conv) else size
 
 
 def block(
@@ -130,8 +135,9 @@ def block(
     activation: str | None = None,
 ) -> Block:
     """The block of these layers behind a feature map; channels: how many they put out."""
-    size, stride = reduce(halved, layers, given.size), prod(layer.stride for layer in layers if isinstance(layer, Conv))
-    return Block(layers, given, FeatureMap(channels, size), stride, residual, activation, stage)
+    output = FeatureMap(channels, reduce(size_after, layers, given.size))
+    stride = prod(layer.stride for layer in layers if isinstance(layer, Conv))
+    return Block(layers, given, output, stride, residual, activation, stage)
 
 
 def stem(image: FeatureMap, channels: int, stride: int) -> Block:

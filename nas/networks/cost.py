@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas.base.errors import UserError
-from nas.networks.blocks import MAX_RESOLUTION, Block, Conv, Layer, Linear, SqueezeExcitation, halved
+from nas.networks.blocks import MAX_RESOLUTION, Block, Conv, Layer, Linear, SqueezeExcitation, size_after
 
 if TYPE_CHECKING:
     from nas.networks.architecture import Architecture
@@ -73,7 +73,7 @@ def count_layers(layers: tuple[Layer, ...], size: int) -> Figures:
     """Count layers one after the other, the first of which gets a feature map of this side."""
     counts = []
     for layer in layers:
-        size = halved(size, layer)
+        size = size_after(size, layer)
         counts.append(count_layer(layer, size))
     return added(counts)
 

@@ -6,7 +6,10 @@ At 28 pixels the maps of EfficientNet-B0 would have sides of 14, 14, 7, 4, 2, 2,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import log
+
+from nas.networks.blocks import halved
 
 PAPER = (1.2, 1.1, 1.15)  # α, β, γ that the paper found for EfficientNet-B0 (arXiv 1905.11946, section 4)
 LEAST_SIDE = 4  # pixels of the last feature map
@@ -19,10 +22,7 @@ def kept_strides(strides: Sequence[int], pixels: int) -> tuple[int, ...]:
     """
     for removed in range(len(strides)):
         kept = (1,) * removed + tuple(strides[removed:])
-        side = pixels
-        for stride in kept:
-            side = (side - 1) // stride + 1
-        if side >= LEAST_SIDE:
+        if reduce(halved, kept, pixels) >= LEAST_SIDE:
             return kept
     return (1,) * len(strides)
 

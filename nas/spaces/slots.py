@@ -50,16 +50,8 @@ class Slot:
 
     def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
         """The first option that gives this stage, in its canonical form, behind so many channels."""
-        behind = (in_channels, activation)
-        if behind not in self._forms:
-            forms = [canonical(option, *behind) for option in self.options]
-            self._forms[behind] = {form: i for i, form in reversed(list(enumerate(forms)))}
-        return self._forms[behind].get(stage)
-
-    @cached_property
-    def _forms(self) -> dict[tuple[int, str], dict[Stage, int]]:
-        """The options by their canonical forms, as far as they were asked for."""
-        return {}
+        forms = (canonical(option, in_channels, activation) for option in self.options)
+        return next((i for i, form in enumerate(forms) if form == stage), None)
 
 
 def _value(text: str) -> int | float | str:
