@@ -7,10 +7,10 @@
 `search` runs, for each search seed, `python -m nas.search` with its defaults, and the same with `--sampler random` (as
 many random networks by the same proxy). It notes the pick; the pick of the random search; and, within 5 % of the MAdds
 of the pick, a random network of the space, and B0, MobileNetV2 and MnasNet-A1, fitted and narrowed or widened to that.
-`train` trains each in full with the bundled recipe `default` and --repeats seeds, and measures it on images that nothing
-was chosen by: the official test images of Fashion-MNIST, 10,000 images of CIFAR-10 kept back. The best published network
-is chosen on validation images. Writes experiments/search_gain/: picks.csv, trained_*.csv (row by row; what is there is
-not repeated), search_gain.png, RESULT.md.
+`train` trains each in full with the bundled recipe `default` and --repeats seeds, and measures it on images that
+nothing was chosen by: the official test images of Fashion-MNIST, 10,000 images of CIFAR-10 kept back. The best
+published network is chosen on validation images. Writes experiments/search_gain/: picks.csv, trained_*.csv (row by row;
+what is there is not repeated), search_gain.png, RESULT.md.
 """
 
 from __future__ import annotations

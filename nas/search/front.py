@@ -98,10 +98,11 @@ def posterior_of(done: pd.DataFrame, noise: Noise | None, config: Search) -> Pos
     means = done[f"mean_{config.metric}"].astype(float).to_numpy()
     prior = config.images.seed_noise(config.metric, float(np.clip(1 - means.max(), 0.01, 0.99))) ** 2
     freedom = noise.freedom if noise else 0
+    sizes = [len(choice.values) for choice in config.space.choices]
     variance = (PRIOR * prior + (noise.variance * freedom if noise else 0.0)) / (PRIOR + freedom)
     return posterior(
-        [config.code(text) for text in done["architecture"]],
-        [len(choice.values) for choice in config.space.choices],
+        [config.code(text) if sizes else (0,) for text in done["architecture"]],
+        sizes or [1],
         done[["madds", "params", "activations"]].astype(float).to_numpy(),
         means,
         done["runs"].astype(float).to_numpy(),

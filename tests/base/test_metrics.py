@@ -133,19 +133,20 @@ def test_a_run_that_does_not_say_its_metric_is_by_accuracy() -> None:
 
 
 @pytest.fixture
-def by_balanced(here: Path) -> Search:
+def by_balanced(here: Path, images: Path) -> Search:
     """A search by balanced accuracy."""
     return Search(
         space=SearchSpace.load(str(here / "small.toml")),
         bounds={},
         objectives=("accuracy", "madds"),
-        reward="v1",
+        reward="soft",
+        image_size=28,
         target_madds=400_000,
         sampler="auto",
         trials=9,
         time_budget=None,
         seed=0,
-        proxy=Proxy(Source(name=""), Recipe(), "cpu"),
+        proxy=Proxy(Source(name=str(images)), Recipe(), "cpu"),
         workers=Workers(1, "cpu"),
         confirm=1,
         metric="balanced_accuracy",
@@ -155,19 +156,22 @@ def by_balanced(here: Path) -> Search:
 def test_a_constant_network_does_not_win(by_balanced: Search) -> None:
     """95 of 100 images are of one class: whoever always names it has an accuracy of 0.95, and a balanced one of 0.5."""
     constant, learned = Score.of([95, 0], [95, 5]), Score.of([85, 4], [95, 5])
+    cost = {"madds": 4e5, "params": 1e4, "activations": 1e4, "step_seconds": 1}
+    space = by_balanced.space
+    some = [str(space.decode(code)) for code in space.sample_codes(2)]
     rows = [
-        {"trial": i, "state": "COMPLETE", "madds": 4e5, "step_seconds": 1, "params": 1e4, **vars(score)}
-        for i, score in enumerate([constant, learned])
+        {"trial": i, "state": "COMPLETE", "architecture": arch, **cost, **vars(score)}
+        for i, (arch, score) in enumerate(zip(some, [constant, learned], strict=True))
     ]
 
-    def picked(metric: str) -> tuple[list[int], float]:
-        config = replace(by_balanced, metric=metric)
+    def picked(metric: str) -> int:
         means, noise = averaged(pd.DataFrame(rows), {}, 100, metric)
-        front = front_of(ranked(means, noise, config))
-        return front["trial"].tolist(), float(front["reward"].max())
+        judged = ranked(means, noise, replace(by_balanced, metric=metric))
+        assert front_of(judged)["trial"].tolist() == judged[judged["baseline"]]["trial"].tolist()
+        return int(judged[judged["baseline"]]["trial"].item())
 
-    assert picked("accuracy") == ([0], pytest.approx(0.95))
-    assert picked("balanced_accuracy") == ([1], pytest.approx(np.mean([85 / 95, 4 / 5])))
+    assert picked("accuracy") == 0
+    assert picked("balanced_accuracy") == 1
     assert by_balanced.columns == ["balanced_accuracy", "madds"]
     assert by_balanced.costs == ["madds"]
     assert by_balanced.directions == ["maximize", "minimize"]

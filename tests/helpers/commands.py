@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas import Architecture, Cost
+
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
 stem = 8
 head = 16
-resolution = 32
+resolution = 28
 target_madds = 400000
 stages = ["ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s2_e{2|3}_c{8|16}_se{0|0.25}"]
 """
@@ -29,6 +31,11 @@ mixup = 0.2
 cutmix = 0.5
 clip = 5.0
 """
+
+
+def deployed_cost(arch: Architecture) -> Cost:
+    """What a network costs for the images of the tests: three classes, in colour."""
+    return arch.cost(None, 3, 3)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_the_page_of_a_real_run(command: Command, here: Path, images: Path) -> N
     assert "60 validation images" in found["texts"]["basis"]
     assert found["texts"]["confirmed"].startswith("confirmed")
     for drawn, arch in zip(found["drawings"]["networks"], trials["architecture"], strict=False):
-        assert found["drawings"]["sides"][drawn[1]][0] == 16
+        assert found["drawings"]["sides"][drawn[1]][0] == 14
         assert abs(sum(drawn[2]) - 100) <= len(drawn[2]) / 2, arch
 
     assert "default-src 'none'" in unescape(text)

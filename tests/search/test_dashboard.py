@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from nas import Architecture
-from tests.helpers.commands import Command
+from tests.helpers.commands import Command, deployed_cost
 
 dashboard = pytest.importorskip("optuna_dashboard")
 
@@ -37,7 +37,7 @@ def test_a_study_opens_in_the_dashboard(command: Command, here: Path, images: Pa
     assert len(detail["trials"]) == 4
     for trial in detail["trials"]:
         attributes = {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
-        cost = Architecture.parse(attributes["architecture"]).cost()
+        cost = deployed_cost(Architecture.parse(attributes["architecture"]))
         assert trial["state"] == "Complete"
         assert trial["values"] == [float(attributes["accuracy"]), float(attributes["madds"])]
         names = ("madds", "flops", "params", "activations")
