@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from benchmarks import BENCHMARKS, Code, accel_activations, accel_costs, accel_rows, fidelity, macro_params, surrogate
+from benchmarks import BENCHMARKS, Code, accel_costs, accel_rows, fidelity, macro_params, surrogate
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
@@ -69,11 +69,11 @@ class Space:
 def accel() -> Space:
     """Accel-NASBench through trees fitted to all its rows; MAdds, params, activations and a device's latency."""
     table, codes, sizes = accel_rows()
-    trees, told = surrogate().fit(codes, table["val_top1"]), accel_costs("macs", "params", "latency_zcu102")
+    trees = surrogate().fit(codes, table["val_top1"])
     return Space(
         sizes,
         lambda codes: np.asarray(trees.predict(codes), dtype=float),
-        lambda codes: np.column_stack([told(codes), accel_activations(codes)]),
+        accel_costs("macs", "params", "latency_zcu102", "activations"),
         (0, 1, 3),
     )
 
@@ -196,7 +196,7 @@ def ours(trainer: Trainer) -> Sampler:
     known: dict[Code, tuple[bool, list[float]]] = {}
 
     def asked(params: dict[str, Any]) -> tuple[bool, list[float]]:
-        code = tuple(params[name] for name in names)
+        code = tuple(params.values())  # the sampler asks in the order of names
         if code not in known:
             costs = budget.space().costs(np.array([code]))[0].tolist()
             known[code] = (costs[budget.cost] <= budget.limit and budget.space().canonical(code) == code, costs)
