@@ -72,9 +72,7 @@ MUTANTS = (
     Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
     Mutant("runs/workers/pool.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
-    Mutant(
-        "selection/sampler/choice.py", "points.append(np.append(value, believed))", "points.append(value)", "sampler"
-    ),
+    Mutant("selection/sampler/choice.py", "model.believing(running)", "model", "sampler"),
     Mutant("selection/sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
     Mutant("networks/scaling.py", "(w / (2 * total))", "(w / total)", "scaling"),
     Mutant("scale/halving.py", "key=lambda network: -done[network]", "key=lambda network: done[network]", "scale"),

@@ -84,7 +84,8 @@ def make_sampler(config: Search, number: int) -> BaseSampler:
     seed = int(np.random.default_rng([config.seed, number]).integers(2**31))
     match config.sampler:
         case "auto":
-            known = {i: partial(config.known, name) for i, name in enumerate(config.objectives) if name in KNOWN}
+            names = dict.fromkeys((*config.objectives, "madds", "params", "activations"))  # costs that the model sees
+            known = {i: partial(config.known, name) for i, name in enumerate(names) if name in KNOWN}
             return Sampler(
                 config.seed,
                 feasible=config.feasible if config.bounds else None,

@@ -82,6 +82,7 @@ class Candidates:
         self.feasible: Bools = np.empty(0, dtype=bool)
         self.costs: Floats = np.empty((0, len(known)))
         self.network: Ints = np.empty(0, dtype=np.int64)
+        self._room: dict[str, Any] = {}  # what these are the beginnings of, longer than them
         self.pool: Ints = np.empty(0, dtype=np.int64)
         self.complete = False
 
@@ -110,11 +111,21 @@ class Candidates:
         keys = [self._key(p) if self._key and ok else name for name, p, ok in asked]
         network = [self._number.setdefault(key, len(self._number)) for key in keys]
         self._row.update((name, len(self.codes) + i) for i, name in enumerate(names))
-        self.codes = np.concatenate([self.codes, codes])
-        self.costs = np.concatenate([self.costs, np.array(costs).reshape(len(codes), -1)])
-        finite = np.isfinite(self.costs[-len(codes) :]).all(axis=1)
-        self.feasible = np.append(self.feasible, np.array(allowed) & finite)
-        self.network = np.append(self.network, np.array(network, dtype=np.int64))
+        price = np.array(costs).reshape(len(codes), -1)
+        self._append("codes", codes)
+        self._append("costs", price)
+        self._append("feasible", np.array(allowed) & np.isfinite(price).all(axis=1))
+        self._append("network", np.array(network, dtype=np.int64))
+
+    def _append(self, name: str, new: Any) -> None:
+        """Lengthen an array; its room doubles when it is full, so that this is quick on average."""
+        old = getattr(self, name)
+        count = len(old) + len(new)
+        if name not in self._room or len(self._room[name]) < count:
+            self._room[name] = np.empty((2 * count, *old.shape[1:]), old.dtype)
+            self._room[name][: len(old)] = old
+        self._room[name][len(old) : count] = new
+        setattr(self, name, self._room[name][:count])
 
     def feasible_rows(self, codes: Ints) -> Ints:
         """The rows of those codes that are feasible, sorted and distinct."""

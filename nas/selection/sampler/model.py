@@ -12,7 +12,6 @@ import numpy as np
 from scipy.special import ndtr
 
 from nas.base.arrays import Floats, Ints
-from nas.selection.pareto import undominated_boxes
 
 LEVEL, SLOPE, CURVE = 5.0, 0.5, 0.125  # prior deviations of a trend's constant and its coefficients of x and x ** 2
 PRIOR = 5.0  # so many observations of a signal as large as the values' deviation count beforehand
@@ -232,15 +231,15 @@ def expected_gain(levels: Floats, mean: Floats, std: Floats | None) -> Floats:
     return np.asarray(std[:, None] * (z * ndtr(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi)))
 
 
-def expected_hypervolume_gain(points: Floats, reference: Floats, mean: Floats, stds: Sequence[Floats | None]) -> Floats:
-    """How much hypervolume each of n candidates is expected to add to points [k, m], exactly; [n].
+def expected_hypervolume_gain(boxes: tuple[Floats, Floats], mean: Floats, stds: Sequence[Floats | None]) -> Floats:
+    """How much hypervolume each of n candidates is expected to add, exactly; [n].
 
-    The objectives are minimized, independent and normal: `mean` [n, m], and one std [n] per objective, None where
-    it is known. Within each undominated box a candidate's part is a product of one overlap per objective, and of
-    independent factors the expectation is the product (Yang et al. 2019, arXiv 1904.12672). With one objective
-    this is expected improvement.
+    `boxes`: what no point dominates, as `undominated_boxes` has it. The objectives are minimized, independent and
+    normal: `mean` [n, m], and one std [n] per objective, None where it is known. Within each box a candidate's part is
+    a product of one overlap per objective, and of independent factors the expectation is the product (Yang et al.
+    2019, arXiv 1904.12672). With one objective this is expected improvement.
     """
-    lower, upper = undominated_boxes(points, reference)
+    lower, upper = boxes
 
     def overlaps(part: slice) -> Floats:
         volume = np.ones(1)
