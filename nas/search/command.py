@@ -35,9 +35,9 @@ from nas.spaces.space import SearchSpace, budget
 from nas.training.proxy import Proxy, load_data
 from nas.training.recipe import PROXY, Recipe
 
-TRIALS = 24
+TRIALS = 12
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
-CONFIRMED_FROM = 16
+CONFIRMED_FROM = 12
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
 REWARDS = ("hard", "soft", "v2")
 
@@ -60,7 +60,7 @@ def search(
         typer.Option(
             min=0,
             max=100,
-            help="Then train the front and what is near so often again.  [default: 1 from 16 trials on, else 0]",
+            help="Then train the front and what is near so often again.  [default: 1 from 12 trials on, else 0]",
         ),
     ] = None,
     objectives: Annotated[

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -19,7 +18,7 @@ from nas.base.machine import default_threads, torch_threads
 from nas.base.metrics import metric_of, option_of
 from nas.base.units import format_count
 from nas.datasets import Dataset, Source, Stored
-from nas.datasets.batches import Images, images_of
+from nas.datasets.batches import Images
 from nas.devices.device import out_of_memory
 from nas.networks.module import Network, zero_init
 from nas.runs.lookup import default_name, find_network, find_run, run_path
@@ -31,7 +30,7 @@ from nas.train.results import RESULT, draw_pictures, sentences, write_curve, wri
 from nas.training import trained
 from nas.training.distributed import Ranks, joined
 from nas.training.evaluate import Diverged, evaluate
-from nas.training.pretrained import TORCHVISION, Pretrained, begin_with, read_pretrained
+from nas.training.pretrained import TORCHVISION, begin_with, read_pretrained
 from nas.training.recipe import DEFAULT, FINETUNE, Recipe
 from nas.training.trainer import CHECKPOINT, Row, Task, Trainer
 from nas.training.trainer import train as run_trainer
@@ -108,22 +107,14 @@ def train(
         frozen = parse_freeze(freeze, found.architecture)
         weights = read_pretrained(pretrained_source(pretrained), found.architecture) if pretrained else None
         path = run_path(run) if run else None
-        images = shared(
-            ranks,
-            source,
-            partial(
-                datasets.load,
-                image_size=image_size,
-                largest=found.architecture.resolution,
-                value_range=weights.value_range if weights else None,
-            ),
-        )
+        known, largest = weights.value_range if weights else None, found.architecture.resolution
+        source = replace(source, image_size=image_size, largest=largest, value_range=known)
+        images = shared(ranks, source)
         path = path or run_path(default_name(found.label, images.name, trained=True))
-        chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
         held = datasets.load_test(source, images) if test else None  # refused before anything is written
-        training, validation = images_of(images, None, ranks.device)
-        if weights:
-            training, validation = (normalised_as(part, weights) for part in (training, validation))
+        statistics = weights.statistics(images.channels) if weights else None
+        task = Task.of(images, chosen, seed, ranks.device, statistics=statistics, freeze=frozen)
+        chosen = task.recipe
         options = {
             **source.arguments(),
             **{"recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
@@ -137,8 +128,8 @@ def train(
             architecture=found.architecture,
             origin=found.origin,
             data=images,
-            mean=tuple(training.mean.flatten().tolist()),
-            std=tuple(training.std.flatten().tolist()),
+            mean=tuple(task.training.mean.flatten().tolist()),
+            std=tuple(task.training.std.flatten().tolist()),
             recipe=chosen,
             microbatches=microbatches or ranks.world,
             freeze=frozen,
@@ -148,15 +139,6 @@ def train(
             metric=measured,
         )
         config.check(ranks)
-        task = Task(
-            training=training,
-            validation=validation,
-            num_classes=images.num_classes,
-            flip=images.flip,
-            recipe=chosen,
-            seed=seed,
-            freeze=config.freeze,
-        )
         model, said = started(config)
         opened = Run(path)
         with opened.locked() if ranks.first else nullcontext():
@@ -167,7 +149,7 @@ def train(
                     cli.say(f"test: {held.note}")
             perform(config, task, model, ranks, tensorboard)
             if ranks.first:
-                conclude(config, held, training, ranks)
+                conclude(config, held, task.training, ranks)
         return opened
 
 
@@ -176,17 +158,17 @@ def pretrained_source(text: str) -> str:
     return text if text == TORCHVISION else str(find_run(text) or text)
 
 
-def shared(ranks: Ranks, source: Source, load: Callable[[Source], Dataset]) -> Dataset:
+def shared(ranks: Ranks, source: Source) -> Dataset:
     """The images, found by the first process; the others read them from where it has stored them.
 
-    Raises UserError as `load` does: where the first one fails, so do the others.
+    Raises UserError: where the first one fails, so do the others.
     """
     if not ranks.first:
         stored = Stored.from_json(ranks.handed("data", ""))
-        return load(replace(source, stored=stored, recheck=False))
+        return datasets.load(replace(source, stored=stored, recheck=False))
     found = None
     try:
-        found = load(source)
+        found = datasets.load(source)
         return found
     finally:
         ranks.handed("data", found.stored.to_json() if found and found.stored else "")
@@ -274,15 +256,6 @@ def started(config: Training) -> tuple[Network, str]:
         model = config.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
     zero_init(model)
     return model, begin_with(model, config.pretrained, images.classes) if config.pretrained else ""
-
-
-def normalised_as(images: Images, weights: Pretrained) -> Images:
-    """The images, normalised as those were that the weights know."""
-    mean, std = (
-        torch.tensor(values, device=images.mean.device)[:, None, None]
-        for values in weights.statistics(len(images.mean))
-    )
-    return replace(images, mean=mean, std=std)
 
 
 @contextmanager
