@@ -170,6 +170,7 @@ def doubt_of(judged: pd.DataFrame, config: Search) -> str:
             "networks, or a smaller --min-madds, may have one as good for less"
         )
     if picked >= limit * (1 - EDGE):
-        what = "--target-madds" if limit < high else "--max-madds, or a space with larger networks,"
-        return f"the baseline is at the upper end, {format_count(limit)} MAdds: a larger {what} may give a better one"
+        bounded = limit < config.space.extremes()["madds"][1]
+        what = "a larger --target-madds or --max-madds" if bounded else "a space with larger networks"
+        return f"the baseline is at the upper end, {format_count(limit)} MAdds: {what} may give a better one"
     return ""

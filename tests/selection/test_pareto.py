@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas.selection.pareto import hypervolume, non_dominated, pick_baseline, reward, training_reward, undominated_boxes
+from nas.selection.pareto import (
+    elasticity,
+    hard_reward,
+    hypervolume,
+    indistinguishable,
+    non_dominated,
+    pick_baseline,
+    pick_cheapest,
+    reward,
+    training_reward,
+    undominated_boxes,
+)
 
 
 @st.composite
@@ -111,3 +122,37 @@ def test_baseline_is_the_best_reward_and_ties_go_to_the_cheapest() -> None:
     assert pick_baseline([0.5, 0.5, 0.5], [2, 1, 1]) == 1
     with pytest.raises(ValueError, match="no network"):
         pick_baseline([np.nan], [1])
+
+
+def test_hard_reward_takes_the_target_for_a_limit() -> None:
+    np.testing.assert_allclose(hard_reward([0.7, 0.75, 0.8], [200, 400, 800], 400), [0.7, 0.75, 0.4])
+
+
+@given(st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_the_pick_is_the_cheapest_that_cannot_be_told_from_the_best(n: int, seed: int) -> None:
+    """Against the definition, network by network."""
+    rng = np.random.default_rng(seed)
+    mean, cost, root = rng.normal(size=n), rng.integers(1, 10, n), rng.normal(size=(n, n))
+    covariance, target = root @ root.T, 6
+    within = [i for i in range(n) if cost[i] <= target]
+    chosen = pick_cheapest(mean, covariance, cost, target)
+    if not within:
+        assert hard_reward(mean, cost, target)[chosen] == max(hard_reward(mean, cost, target))
+        return
+    best = max(within, key=lambda i: mean[i])
+    level = [
+        i
+        for i in within
+        if i == best
+        or mean[best] - mean[i] <= np.sqrt(covariance[i, i] + covariance[best, best] - 2 * covariance[i, best])
+    ]
+    assert np.flatnonzero(indistinguishable(mean, covariance, cost, target)).tolist() == level
+    assert chosen in level
+    assert cost[chosen] == min(cost[level])
+
+
+def test_elasticity_is_the_exponent_of_a_power_law() -> None:
+    cost = np.array([1e6, 3e6, 9e6])
+    assert elasticity(0.5 * cost**0.03, cost) == pytest.approx(0.03)
+    assert np.isnan(elasticity([0.5], [1e6]))
+    assert np.isnan(elasticity([0.5, 0.6], [1e6, 1e6]))
