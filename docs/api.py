@@ -16,7 +16,7 @@ ROOMS = {
     "nas.networks.scaling": ("Coefficients", "paper", "grid", "rule_coefficients", "family", "Member"),
     "nas.selection.pareto": ("non_dominated", "hypervolume", "reward", "training_reward", "pick_baseline"),
     "nas.plots.figures": ("pareto", "sensitivity", "budget", "distributions", "save"),
-    "nas.datasets": ("load", "Dataset"),
+    "nas.datasets": ("load", "Source", "Dataset"),
 }
 WIDE = 100  # letters of a signature
 HEAD = """# The library

@@ -32,7 +32,7 @@ VALUES = {
     "--pretrained": ["torchvision"],
     "--ray": ["auto"],
     "--recipe": architecture.bundled_names(recipe.BUNDLED),
-    "--reward": ["v1", "v2"],
+    "--reward": ["hard", "soft", "v2"],
     "--rule": ["auto", "compound", *scaling.WEIGHTS],
     "--sampler": list(SAMPLERS),
     "--space": architecture.bundled_names(space.BUNDLED),

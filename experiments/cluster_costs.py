@@ -1,6 +1,6 @@
 """What a trial of a search costs beside its training: the sampler, the storage, the database in it.
 
-`measure` runs the product's own loop (`nas.runs.study.run_trials` with the functions of `nas.search`) on studies of
+`measure` runs the product's own loop (`nas.runs.trials.train_trials` with the functions of `nas.search`) on studies of
 mnas that hold so many finished trials and so many in training, with trainings that take no time. `cluster_simulation`
 uses it.
 """
@@ -37,12 +37,12 @@ from rows import append
 
 from nas import Architecture, SearchSpace
 from nas.base.metrics import Score
-from nas.datasets import Source
-from nas.runs import study
-from nas.runs.study import database
+from nas.datasets import DEFAULT, Source
+from nas.runs import database
+from nas.runs.trials import State, train_trials
 from nas.runs.workers import Workers
-from nas.search.config import Search
-from nas.search.proposals import ask, make_sampler, prepare
+from nas.search.config import Search, SearchRun
+from nas.search.proposals import make_sampler, plan
 from nas.search.results import write_results
 from nas.training.monitor import Progress
 from nas.training.proxy import Job, Outcome, Proxy, load_data
@@ -63,14 +63,15 @@ def make_config(workers: int = 1, shared: bool = True) -> Search:
         space=SPACE,
         bounds={},
         objectives=("accuracy", "madds"),
-        reward="v1",
+        reward="soft",
         target_madds=400_000_000,
         sampler="auto",
         trials=10**6,
         time_budget=None,
         seed=0,
-        proxy=Proxy(Source(name="fashion-mnist-12k"), Recipe.load("proxy"), "cpu"),
+        proxy=Proxy(Source(name=DEFAULT), Recipe.load("proxy"), "cpu"),
         workers=Workers(workers, "cpu"),
+        image_size=28,
         shared=shared,
     )
 
@@ -172,7 +173,6 @@ class Cycles:
     """Sees the trials of a run, and keeps what each cost: from the start of one training to the start of the next."""
 
     clock: Clock
-    write_results: Callable[[], object]
     rows: list[dict[str, float]] = field(default_factory=list)
     since: float = field(default_factory=time.perf_counter)
 
@@ -185,9 +185,8 @@ class Cycles:
     def progressed(self, number: int, progress: Progress) -> None:
         raise AssertionError
 
-    def finished(self, trials: Sequence[FrozenTrial]) -> None:
-        with self.clock.of("publishing"):
-            self.write_results()
+    def finished(self, trials: Sequence[FrozenTrial], state: State) -> None:
+        pass
 
     def waiting(self) -> None:
         raise AssertionError
@@ -195,22 +194,22 @@ class Cycles:
 
 def shared_cycles(url: str, name: str, folder: Path) -> list[dict[str, float]]:
     """What trials cost a process that shares a study with others."""
-    config, images = make_config(), load_data(Source(name="fashion-mnist-12k"))
-    cycles = Cycles(Clock(), lambda: write_results(config, folder, images, trials, None))
+    config, repeats = make_config(), optuna.create_study()
+    load_data(config.proxy.data)
     storage = database._shared(url)
     trials = optuna.load_study(study_name=name, storage=storage, sampler=make_sampler(config, 0))
+    count = len(trials.get_trials(deepcopy=False)) + CYCLES
+    search = SearchRun(config=replace(config, trials=count), path=folder, trials=trials, repeats=repeats)
+    cycles = Cycles(Clock())
     cycles.clock.watch(trials._storage)
-    config = replace(config, trials=len(trials.get_trials(deepcopy=False)) + CYCLES)
-    study.run_trials(
-        trials,
-        lambda: ask(config, trials),
-        lambda trial: prepare(config, trials, trial),
-        lambda attrs: [float(attrs[column]) for column in config.columns],
-        config.proxy,
-        Instant(),  # type: ignore[arg-type]
-        cycles,
-        patient=lambda: False,
-    )
+
+    def written() -> State:
+        with cycles.clock.of("publishing"):
+            write_results(search)
+        return State(done=0, total=count)
+
+    steps = replace(plan(search, written), patient=lambda: False)
+    train_trials(steps, config.proxy, Instant(), cycles)  # type: ignore[arg-type]
     return cycles.rows
 
 
@@ -220,7 +219,7 @@ def proxied_cycles(port: int, name: str) -> list[dict[str, float]]:
     sampler = make_sampler(config, 0)
     trials = optuna.load_study(study_name=name, storage=GrpcStorageProxy(port=port), sampler=sampler)
     clock.watch(trials._storage)
-    cycles = Cycles(clock, lambda: None)
+    cycles = Cycles(clock)
     for _ in range(CYCLES):
         trial = trials.ask(dict(config.distributions))
         cycles.started(trial)

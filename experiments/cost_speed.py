@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas import Architecture, SearchSpace
 from nas.base.machine import available_cores
 from nas.networks.blocks import make_divisible
-from nas.networks.cost import count_stage
+from nas.networks.cost import count_layers
+from nas.networks.stages import blocks_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -80,7 +81,8 @@ def by_hand(arch: Architecture) -> tuple[int, int]:
 
 def forget() -> None:
     """Empty the caches of the closed form."""
-    count_stage.cache_clear()
+    count_layers.cache_clear()
+    blocks_of.cache_clear()
 
 
 def seconds(call: Callable[[], object]) -> float:

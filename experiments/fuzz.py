@@ -1,6 +1,6 @@
 """Bad input by machine: whatever is typed or written into a file, it is accepted or refused in one line, soon.
 
-    python experiments/fuzz.py [--inputs 100000] [--seed 0]
+    PYTHONPATH=. python experiments/fuzz.py [--inputs 100000] [--seed 0]      # its run is that of a test
 
 Texts are mutated: block strings, whole networks, stages with choices; TOML files of spaces, networks and schedules; the
 files of a run, its database among them; arguments of the commands, which are given images that do not exist, so that
@@ -29,7 +29,6 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import survival
 
 from nas import search_spaces
 from nas.base import cli
@@ -39,13 +38,14 @@ from nas.networks.architecture import Architecture
 from nas.networks.stages import parse_stage
 from nas.report import run as runs
 from nas.report.contents import contents
-from nas.runs import study
+from nas.runs.database import read_study
 from nas.runs.lookup import find_network
 from nas.scale.command import scale
 from nas.search.command import search
 from nas.spaces.space import SearchSpace
 from nas.train.command import train
 from nas.training.schedule import Schedule
+from tests.helpers import killing
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "experiments/fuzz"
@@ -136,7 +136,7 @@ def arguments(command: Callable[..., object], *more: str) -> Callable[[str], obj
 
 def a_run(folder: Path) -> Path:
     """The directory of a small run, with the tables of a scaling."""
-    words = ["-m", "nas.search", *survival.prepare(folder), "--run", "whole"]
+    words = ["-m", "nas.search", *killing.prepare(folder), "--run", "whole"]
     own = {**os.environ, "PYTHONPATH": str(ROOT)}
     scale = ["-m", "nas.scale", "--phi", "1", "--epochs", "1", "--seeds", "1", "--no-measure", "--workers", "1"]
     for arguments in (words, scale):
@@ -152,7 +152,7 @@ def in_run(file: Path) -> Callable[[str], object]:
     def reader(text: str) -> object:
         file.write_bytes(text.encode("utf-8", errors="surrogateescape"))
         try:
-            study.read_study(run, run.name)
+            read_study(run, run.name)
             return contents(runs.read(run)), find_network(str(run))
         finally:
             file.write_bytes(whole)

@@ -28,7 +28,6 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from nas import datasets
 from nas.base.machine import available_cores
 from nas.datasets import Dataset
-from nas.datasets.batches import images_of
 from nas.networks.architecture import Architecture
 from nas.networks.module import Network, zero_init
 from nas.plots import figures as plots
@@ -61,17 +60,8 @@ def fitted(
     zero_init(model)
     if begin:
         begin_with(model, begin, data.classes)
-    training, validation = images_of(data, None, HERE.device)
-    task = Task(
-        training=training,
-        validation=validation,
-        num_classes=data.num_classes,
-        flip=data.flip,
-        recipe=recipe,
-        seed=seed,
-    )
     trainer = Trainer(model, recipe, HERE)
-    result = train(trainer, task)
+    result = train(trainer, Task.of(data, recipe, seed, HERE.device))
     return trainer.evaluated, result.metrics.top1, time.process_time() - began
 
 

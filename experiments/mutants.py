@@ -25,7 +25,7 @@ KEPT = ROOT / "experiments/mutants"
 
 
 class Mutant(NamedTuple):
-    """A line of a file of nas/, what is made of it, and the tests that ought to see it, by their files' names."""
+    """A line of a file of nas/, what is made of it, and the tests that ought to see it: test_NAME.py in tests/ each."""
 
     file: str
     line: str
@@ -35,10 +35,8 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant("networks/blocks.py", "if rounded < 0.9 * value", "if rounded < 0.8 * value", "network"),
-    Mutant("networks/cost.py", "weights + 2 * c_out, out)", "weights + c_out, out)", "cost"),
-    Mutant(
-        "networks/blocks.py", "math.ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"
-    ),
+    Mutant("networks/cost.py", "area, weights + 2 * c_out, out", "area, weights + c_out, out", "cost"),
+    Mutant("networks/blocks.py", "ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
     Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
     Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
     Mutant(
@@ -47,12 +45,15 @@ MUTANTS = (
         "result = self.stochastic_depth(result)",
         "network",
     ),
-    Mutant("networks/timm.py", "if layer.squeeze != theirs:", "if False:", "timm"),
+    Mutant("networks/timm.py", "!= layer.squeeze:", "!= layer.squeeze and False:", "timm"),
     Mutant("selection/pareto.py", "keep[index] = True", "keep[index] = index > 0", "pareto"),
-    Mutant("selection/noise.py", " & (open_ != i)", "", "confirm"),
+    Mutant("selection/noise.py", " & (open_ != i)", "", "noise"),
     Mutant("training/schedule.py", "module.p = self.dropout", "pass", "trainer"),
     Mutant(
-        "datasets/value.py", "cut = max(1, round(len(drawn) * share))", "cut = round(len(drawn) * share)", "datasets"
+        "datasets/validation.py",
+        "cut = max(1, round(len(drawn) * share))",
+        "cut = round(len(drawn) * share)",
+        "datasets",
     ),
     Mutant("datasets/batches.py", "width - 1 - columns", "width - columns - 2", "batches"),
     Mutant("training/evaluate.py", "num_classes + logits.argmax(1)", "num_classes + logits.argmin(1)", "evaluate"),
@@ -69,7 +70,7 @@ MUTANTS = (
         "convolutions",
     ),
     Mutant("training/proxy.py", "except (Exception, SystemExit)", "except KeyError", "failures"),
-    Mutant("runs/workers/processes.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
+    Mutant("runs/workers/pool.py", "ATTEMPTS = 2", "ATTEMPTS = 1", "workers"),
     Mutant("selection/sampler/choice.py", "left = candidates.untaken(rows, history.taken)", "left = rows", "sampler"),
     Mutant("selection/sampler/choice.py", "model.believing(running)", "model", "sampler"),
     Mutant("selection/sensitivity.py", "np.eye(size) - 1 / size", "np.eye(size)", "sensitivity"),
@@ -82,10 +83,12 @@ MUTANTS = (
     Mutant("base/files.py", "os.replace(temporary, path)", "path.write_bytes(data)", "files"),
     Mutant("training/trained.py", "(pixels.float() - mean) / std", "(pixels.float() - mean)", "trained"),
     Mutant("base/units.py", '"m": 60', '"m": 1', "units"),
-    Mutant("training/trainee.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
-    Mutant("train/trainee.py", 'self.steps = state["steps"]', "pass", "train"),
-    Mutant("train/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
-    Mutant("export/check.py", "if found.shape == expected.shape else inf", "", "export"),
+    Mutant("training/trainer.py", "self.scaler.scale(loss * self.ranks.world)", "self.scaler.scale(loss)", "train"),
+    Mutant(
+        "training/trainer.py", 'self.steps, self.microbatches = state["steps"]', "_, self.microbatches = 0", "train"
+    ),
+    Mutant("training/grow.py", "own[overlap[0], given.shape[1] :] = 0", "pass", "transfer"),
+    Mutant("export/files.py", "if found.shape == expected.shape else inf", "", "export"),
     Mutant("runs/study/sharing.py", "if name not in taken:", "if True:", "machines trials"),
     Mutant("report/contents.py", "else np.log(values[name])", "else values[name]", "report"),
     Mutant("devices/latency.py", "* (stage.repeats - 1)], out", "* stage.repeats], out", "latency"),
@@ -119,7 +122,7 @@ def caught_by(mutant: Mutant) -> str:
         if text.count(mutant.line) != 1:
             sys.exit(f"{mutant.file}: {mutant.line!r} is there {text.count(mutant.line)} times, not once")
         broken.write_text(text.replace(mutant.line, mutant.broken))
-        own = [f"tests/test_{name}.py" for name in mutant.tests.split()]
+        own = [str(file) for name in mutant.tests.split() for file in Path(copy, "tests").rglob(f"test_{name}.py")]
         return failure(copy, own) or failure(copy, ["tests"])
 
 

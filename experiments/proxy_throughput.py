@@ -36,9 +36,10 @@ from nas import Architecture, SearchSpace, datasets
 from nas.base.machine import available_cores
 from nas.datasets.batches import images_of
 from nas.devices.device import pick_device
-from nas.runs.workers.processes import Submit, pool
+from nas.runs.workers import Submit
+from nas.runs.workers.processes import pool
 from nas.training.distributed import Ranks
-from nas.training.optimizer import make_optimizer, parameter_groups
+from nas.training.optimizer import make_optimizer
 from nas.training.proxy import Job, Proxy, Result
 from nas.training.recipe import Recipe
 from nas.training.trainer import Trainer
@@ -95,7 +96,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def plain(arch: Architecture, data: datasets.Dataset, where: torch.device) -> Iterator[None]:
     """The loop that people write; each turn is a step."""
     model = arch.build(data.num_classes).to(where).train()
-    optimizer = make_optimizer(parameter_groups(model, RECIPE), RECIPE.optimizer, RECIPE.learning_rate)
+    optimizer = make_optimizer(model, RECIPE)
     loss = nn.CrossEntropyLoss()
     for images, labels in DataLoader(Pictures(data), BATCH, shuffle=True, num_workers=2):
         optimizer.zero_grad()

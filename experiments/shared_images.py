@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -42,3 +43,11 @@ def write_cifar10(folder: Path, parts: Mapping[str, int], places: Mapping[str, s
                 file.parent.mkdir(parents=True, exist_ok=True)
                 image = Image.open(io.BytesIO(files[i]))
                 image.resize((side, side), Image.Resampling.BILINEAR).save(file)
+
+
+def idx(folder: Path, part: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
+    """The images of a part of Fashion-MNIST, uint8 [n, 1, 28, 28], and labels, int64 [n], from its idx files."""
+    pixels = bytearray(gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes()))
+    labels = bytearray(gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes()))
+    images = torch.frombuffer(pixels, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)
+    return images, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long()

@@ -1,6 +1,6 @@
 """A search that is killed at random instants ends as one that is left alone.
 
-    python experiments/survival.py [--kills 200] [--seed 0]
+    PYTHONPATH=. python experiments/survival.py [--kills 200] [--seed 0]      # it shares its code with a test
 
 A small search of a small space is started in a forked process and killed by SIGKILL after a random time, again and
 again; when it has ended it is begun anew under another name, until it was killed often enough. After each kill every
@@ -11,124 +11,16 @@ killed: same trials, and pareto.csv the same to the byte apart from the columns 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import platform
-import random
-import runpy
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
-import torch
-from PIL import Image
 
-import nas.search.results  # noqa: F401 - here, so that a forked process need not import it
+from tests.helpers.killing import TRIALS, survive
 
 KEPT = Path(__file__).resolve().parent / "survival"
-SPACE = """resolution = 32
-stem = 8
-head = 32
-stages = ["ds_r1_k{3|5}_s2_e1_c{8|16}_se{0|0.25}", "ir_r{1|2}_k3_s2_e{2|3}_c{16|24}"]
-"""
-TIMES = ["seconds", "step_seconds"]
-TRIALS = 6
-
-
-@dataclass(frozen=True)
-class Killed:
-    """Kills, and how many of them found no finished trial yet, some, or all of them; the runs that ended."""
-
-    kills: int
-    before_first: int
-    ended_runs: int
-    finished: tuple[int, ...]  # trials in trials.csv at each kill
-
-
-def prepare(folder: Path) -> list[str]:
-    """Images of two classes and a small space in a folder; returns the arguments of a search of them."""
-    for label, name in enumerate(("left", "right")):
-        (folder / "images" / name).mkdir(parents=True)
-        for i in range(40):
-            picture = Image.new("L", (16, 16), 40 + i)
-            picture.paste(200 - 2 * i, (8 * label, i % 8, 8 * label + 8, 16))
-            picture.save(folder / "images" / name / f"{i}.png")
-    (folder / "space.toml").write_text(SPACE)
-    search = ["--space", "space.toml", "--data", "images", "--trials", str(TRIALS), "--epochs", "3"]
-    return [*search, "--workers", "1", "--device", "cpu", "--confirm", "1"]
-
-
-def command(folder: Path, arguments: list[str]) -> None:
-    """`python -m nas.search` in this process, silent."""
-    os.chdir(folder)
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    sys.argv = ["nas.search", *arguments]
-    runpy.run_module("nas.search", run_name="__main__", alter_sys=True)
-
-
-def run_for(folder: Path, arguments: list[str], seconds: float | None) -> bool:
-    """Run the command in a forked process and kill it after so long; returns whether it ended by itself, well."""
-    process = multiprocessing.get_context("fork").Process(target=command, args=(folder, arguments))
-    process.start()
-    process.join(seconds)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        return False
-    assert process.exitcode == 0, f"exit code {process.exitcode}"
-    return True
-
-
-def finished(run: Path) -> pd.DataFrame:
-    """What trials.csv holds; every file that is there must be whole."""
-    if (run / "pareto.png").exists():
-        with Image.open(run / "pareto.png") as picture:
-            picture.load()
-    for name in ("pareto.csv", "trials.csv"):
-        if (run / name).exists():
-            table = pd.read_csv(run / name)
-    return table if (run / "trials.csv").exists() else pd.DataFrame(columns=["trial"])
-
-
-def without_times(file: Path) -> str:
-    """A table as text, without its columns of times."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return str(table.drop(columns=TIMES).to_csv(index=False))
-
-
-def survive(folder: Path, kills: int, seed: int) -> Killed:
-    """Kill a search so often; raises AssertionError where something is lost, half-written or different."""
-    torch.set_num_threads(1)  # threads would not survive the fork
-    arguments = prepare(folder)
-    began = time.perf_counter()
-    assert run_for(folder, [*arguments, "--run", "whole"], None)
-    whole = time.perf_counter() - began
-    rng = random.Random(seed)
-    seen: list[int] = []
-    runs = 0
-
-    def limit() -> float | None:
-        return rng.uniform(0, whole / 2) if len(seen) < kills else None
-
-    while len(seen) < kills:
-        run = folder / "runs" / f"run{runs}"
-        known: set[int] = set()
-        while not run_for(folder, [*arguments, "--run", run.name], limit()):
-            trials = finished(run)
-            assert known <= set(trials["trial"]), f"lost {known - set(trials['trial'])}"
-            known = set(trials["trial"])
-            seen.append(len(trials))
-        for name in ("trials.csv", "pareto.csv"):
-            assert without_times(run / name) == without_times(folder / "runs/whole" / name), f"{run.name}/{name}"
-        runs += 1
-    return Killed(len(seen), sum(count == 0 for count in seen), runs, tuple(seen))
 
 
 def main() -> None:

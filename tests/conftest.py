@@ -1,48 +1,76 @@
 """What all tests share: settings, and the commands, run in an empty directory on a few real images."""
 
+import os
 import runpy
 import signal
+import sqlite3
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 from PIL import Image
+from sqlalchemy import Engine, event
 
 from nas import datasets
 from nas.plots import figures as plots
 from nas.training.proxy import Proxy
-from nas.training.recipe import Recipe
+from tests.helpers import needs
+from tests.helpers.commands import SPACE, Command, Ended
+from tests.helpers.workers import small_proxy
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background, and inherited
-torch.set_num_threads(1)  # small tensors: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start; small tensors' threads only wait for each other
+torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
-SPACE = """
-stem = 8
-head = 16
-resolution = 32
-target_madds = 400000
-stages = ["ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s2_e{2|3}_c{8|16}_se{0|0.25}"]
-"""
+
+@event.listens_for(Engine, "connect")
+def wait_for_no_disk(connection: Any, _: object) -> None:
+    """SQLite leaves it to the system when a file is on the disk: that is safe where processes are killed."""
+    with suppress(sqlite3.Error):  # a damaged file, in tests of that
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --strict-skips."""
+    parser.addoption("--strict-skips", action="store_true", help="fail where a package is missing for a test")
 
 
-Command = Callable[..., Ended]
+def skip_reasons(config: pytest.Config) -> dict[str, Counter[str]]:
+    """Why tests were skipped, and how many of which file; a whole file counts once."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    found: dict[str, Counter[str]] = {}
+    for report in terminal.stats.get("skipped", []) if terminal else []:
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        found.setdefault(reason, Counter())[report.nodeid.split("::")[0]] += 1
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --strict-skips, a skip for want of something that can be installed fails the tests."""
+    if session.config.option.strict_skips and set(skip_reasons(session.config)) - needs.ACCEPTED:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line of what was skipped, and why."""
+    found = [
+        ", ".join(f"{count} of {file}" for file, count in files.items()) + f" ({reason})"
+        for reason, files in skip_reasons(config).items()
+    ]
+    if found:
+        terminalreporter.write_line(f"skipped: {'; '.join(found)}")
 
 
 @pytest.fixture(scope="session")
@@ -84,27 +112,22 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     mark = request.node.get_closest_marker("pictures")
     if mark and not mark.args:
         return
-    save, wanted = plots.save, mark.args if mark else ()
+    draw, names = plots.draw, mark.args if mark else ()
 
-    def blank(figure: Figure, path: Path) -> None:
-        if path.name in wanted:
-            save(figure, path)
+    def blank(path: Path, picture: Callable[..., Figure], *args: Any, **kwargs: Any) -> None:
+        if path.name in names:
+            draw(path, picture, *args, **kwargs)
         else:
             path.write_bytes(b"")
 
-    monkeypatch.setattr(plots, "save", blank)
+    monkeypatch.setattr(plots, "draw", blank)
 
 
 @pytest.fixture
 def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """Two epochs on a few images that tell dark from light."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for label, name in enumerate(("dark", "light")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(30):
-            shade = 100 * label + i
-            Image.new("RGB", (16, 16), (shade, shade, shade)).save(tmp_path / "images" / name / f"{i}.png")
-    return Proxy(datasets.Source(name=str(tmp_path / "images")), replace(Recipe.load("proxy"), batch_size=16), "cpu")
+    return small_proxy(tmp_path / "images")
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -49,23 +49,28 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file of another name beside `path`, to be written; it takes that one's place at once, or is removed."""
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file at once: a reader, or a process killed meanwhile, sees the old one or the new one.
 
     Text is UTF-8; what UTF-8 cannot hold, such as a byte of a file's name that is not text, is written as \\udce9.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def to_csv(table: pd.DataFrame, index: bool = False) -> str:

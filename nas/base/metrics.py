@@ -53,6 +53,19 @@ def resolved(metric: str, images: Sequence[int]) -> float:
     return len(counts) / sqrt(sum(1 / count**2 for count in counts))
 
 
+def seed_noise(metric: str, images: Sequence[int], error: float) -> float:
+    """The standard deviation between seeds that a metric has by the number of validation images alone.
+
+    images: validation images of each class; error: the share of them that is classified wrongly, from 0 to 1. For
+    accuracy on n images sqrt(error / 2n) (Jordan 2023, arXiv 2304.01910: trainings that are equally good err on
+    different images). Balanced accuracy has the noise of accuracy on C² / Σ_c (1 / n_c) images, if all classes are
+    equally hard. Where trainings differ in how good they are, as brief ones may, the noise is larger.
+    """
+    counts = [count for count in images if count]
+    number = sum(counts) if metric == "accuracy" else len(counts) ** 2 / sum(1 / count for count in counts)
+    return sqrt(error / (2 * number))
+
+
 def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str:
     """The metric's column, by --metric or else by the facts of a run.toml; raises UserError.
 

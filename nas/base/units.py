@@ -96,9 +96,9 @@ def _visible(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def plural(number: int, noun: str) -> str:
-    """A number with its noun: 1 epoch, 2 epochs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """A number with its noun: 1 epoch, 2 epochs; several: the plural of a noun that takes more than an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -59,26 +59,24 @@ def main(
         raise UserError(f"name each run once, got {', '.join(runs)[:100]}")
     for other in samples[1:]:
         check_alike(samples[0], other)
-    weights = equal_cost([sample.madds for sample in samples], BANDS)
-    error = "error" if samples[0].metric == "accuracy" else "balanced error"
+    first, *_ = samples
+    error = "error" if first.metric == "accuracy" else "balanced error"
     table = Table("run", "networks", "MAdds, median", f"least {error}", f"median {error}", "difference", "p")
-    for i, sample in enumerate(samples):
-        gap, p = difference(samples[0].errors, sample.errors, seed) if i else (0.0, 1.0)
-        table.add_row(
-            shown(sample.name),
-            str(len(sample.errors)),
-            format_count(float(np.median(sample.madds))),
-            f"{100 * sample.errors.min():.1f} %",
-            f"{100 * float(np.median(sample.errors)):.1f} %",
-            f"{gap:.2f}" if i else "",
-            f"{p:.2g}" if i else "",
-        )
+    for sample in samples:
+        errors = (f"{100 * value:.1f} %" for value in (sample.errors.min(), float(np.median(sample.errors))))
+        apart = ["", ""]
+        if sample is not first:
+            gap, p = difference(first.errors, sample.errors, seed)
+            apart = [f"{gap:.2f}", f"{p:.2g}"]
+        median = format_count(float(np.median(sample.madds)))
+        table.add_row(shown(sample.name), str(len(sample.errors)), median, *errors, *apart)
     cli.show(table)
-    cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {samples[0].name}; p: of so")
+    cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {first.name}; p: of so")
     cli.say(f"  large a difference between two samples of one distribution, by {SHUFFLES} shuffles")
     spaces = ", ".join(f"{shown(s.name, 40)}: {shown(s.facts['space']['name'], 40)}" for s in samples)
-    facts = samples[0].facts
-    subtitle = f"{spaces}; {shown(facts['data']['name'], 40)}, epochs: {facts['proxy']['epochs']}, one training each"
+    data, epochs = shown(first.facts["data"]["name"], 40), first.facts["proxy"]["epochs"]
+    subtitle = f"{spaces}; {data}, epochs: {epochs}, one training each"
+    weights = equal_cost([sample.madds for sample in samples], BANDS)
     plain = {s.name: (*distribution(s.errors), len(s.errors)) for s in samples}
     equal = {s.name: distribution(s.errors, w) for s, w in zip(samples, weights, strict=True) if w.any()}
     title = f"{error} distributions of random networks"
@@ -116,20 +114,18 @@ def sample_of(name: str) -> Sample:
 
 def check_alike(one: Sample, other: Sample) -> None:
     """Raise a UserError if two runs were not trained alike on the same data, or their costs count differently."""
-    if one.metric != other.metric:
-        raise UserError(
-            f"{one.name} and {other.name} cannot be compared: --metric {option_of(one.metric)} differs from "
-            f"{option_of(other.metric)}"
-        )
-    recipes = [Recipe.of_run(sample.facts, str(sample.path / "run.toml")) for sample in (one, other)]
-    if recipes[0] != recipes[1]:
-        raise UserError(f"{one.name} and {other.name} cannot be compared: the proxy training differs")
-    for key, what in (("data", "data set"), ("cost", "cost")):
-        mine, theirs = one.facts.get(key), other.facts.get(key)
-        if key == "data":
-            mine, theirs = (mine or {}).get("fingerprint"), (theirs or {}).get("fingerprint")
-        if mine != theirs:
-            raise UserError(f"{one.name} and {other.name} cannot be compared: the {what} differs")
+    mine, theirs = (
+        {
+            f"--metric {option_of(one.metric)} differs from {option_of(other.metric)}": sample.metric,
+            "the proxy training differs": Recipe.of_run(sample.facts, str(sample.path / "run.toml")),
+            "the data set differs": (sample.facts.get("data") or {}).get("fingerprint"),
+            "the cost differs": sample.facts.get("cost"),
+        }
+        for sample in (one, other)
+    )
+    for said, value in mine.items():
+        if value != theirs[said]:
+            raise UserError(f"{one.name} and {other.name} cannot be compared: {said}")
 
 
 if __name__ == "__main__":

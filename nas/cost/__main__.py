@@ -17,7 +17,7 @@ from nas.base.units import parse_count, shown
 from nas.cost.budget import View
 from nas.cost.families import explanation, families_table, members
 from nas.networks.architecture import Architecture
-from nas.networks.cost import Part, parts, total
+from nas.networks.cost import Part, parts
 from nas.plots import figures as plots
 from nas.runs.lookup import find_network
 from nas.spaces.budgets import DRAWS
@@ -84,7 +84,8 @@ def main(
             show_network(arch, classes, channels, check, as_json)
     elif space is not None:
         numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
-        show_space(View(SearchSpace.load(space), bounds(*numbers), resolution), out)
+        found = SearchSpace.load(space)
+        show_space(View(found if resolution is None else found.at(resolution), bounds(*numbers)), out)
     else:
         show_families()
 
@@ -92,7 +93,7 @@ def main(
 def show_network(arch: Architecture, classes: int, channels: int, check: bool, as_json: bool) -> None:
     """Print what a network costs, part by part."""
     counted = parts(arch, None, classes, channels)
-    everything = total(arch, None, classes, channels)
+    everything = arch.cost(None, classes, channels)
     built = fvcore_counts(arch, classes, channels) if check else None
     rows = [*counted, Part("total", 1, everything)]
     if as_json:
@@ -100,8 +101,8 @@ def show_network(arch: Architecture, classes: int, channels: int, check: bool, a
             {
                 "architecture": str(arch),
                 **{"resolution": arch.resolution, "channels": channels, "classes": classes},
-                **asdict(everything.cost),
-                "parts": [{"part": part.name, "output_px": part.size, **asdict(part.counts.cost)} for part in counted],
+                **asdict(everything),
+                "parts": [{"part": part.name, "output_px": part.size, **asdict(part.cost)} for part in counted],
                 "fvcore": dict(zip(("flops", "params"), built["total"], strict=True)) if built else None,
             }
         )
@@ -110,7 +111,7 @@ def show_network(arch: Architecture, classes: int, channels: int, check: bool, a
     cli.say(f"at {arch.resolution} px, {channels} channels, {classes} classes; MAdds are what papers print as FLOPs")
     cli.show(cost_table(arch, rows, built))
     if built:
-        flops = everything.cost.flops - built["total"][0]
+        flops = everything.flops - built["total"][0]
         params = everything.params - built["total"][1]
         cli.say(f"difference between the closed form and fvcore on the built network: {flops} flops, {params} params")
 
@@ -185,7 +186,7 @@ def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int,
     for column in columns:
         table.add_column(column, justify="left" if column in ("part", "what") else "right", no_wrap=True)
     for part in rows:
-        cost = part.counts.cost
+        cost = part.cost
         cells = [part.name, _what(arch, part.name), "" if part.name == "total" else str(part.size)]
         cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations)]
         if built:

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from nas.base.arrays import Ints
 from nas.base.units import format_count
+from nas.networks.cost import COLUMNS
 from nas.spaces.budgets import DRAWS, Bounds
-from nas.spaces.counting import COLUMNS
 from nas.spaces.space import SearchSpace
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
@@ -19,16 +19,15 @@ QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
 
 @dataclass(frozen=True)
 class View:
-    """A space seen through a budget; costs are counted at `resolution` (pixels; the space's own if None)."""
+    """A space seen through a budget."""
 
     space: SearchSpace
     bounds: Bounds
-    resolution: int | None = None
 
     @cached_property
     def count(self) -> tuple[float, float | None]:
         """How many networks are within the budget, and the standard error of that, None if it is exact."""
-        return self.space.count_within(self.bounds, self.resolution)
+        return self.space.count_within(self.bounds)
 
     @property
     def share(self) -> float:
@@ -46,12 +45,12 @@ class View:
         return self._drawn(self.bounds) if self.bounds else self.everywhere
 
     def _drawn(self, bounds: Bounds) -> dict[str, Ints]:
-        return self.space.costs(self.space.draw_codes(DRAWS, 0, bounds, self.resolution), self.resolution)
+        return self.space.costs(self.space.draw_codes(DRAWS, 0, bounds))
 
     def sentences(self) -> list[str]:
         """Size, budget and feasible share."""
-        px = self.resolution or self.space.resolution
-        said = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {px} px, 3 channels, 1000 classes"]
+        counted = f"{self.space.resolution} px, {self.space.in_channels} channels, {self.space.num_classes} classes"
+        said = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
         if self.bounds:
             said.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
         return said
@@ -61,7 +60,7 @@ class View:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("", "least", "most", *(f"{q} %" for q in QUANTILES)):
             table.add_column(column, justify="right" if column else "left", no_wrap=True)
-        extremes = self.space.extremes(self.resolution)
+        extremes = self.space.extremes()
         for name in COLUMNS:
             drawn = np.percentile(self.feasible[name], QUANTILES)
             table.add_row(name, *(format_count(float(n)) for n in (*extremes[name], *drawn)))

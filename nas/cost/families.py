@@ -10,9 +10,9 @@ from rich.table import Table
 
 from nas.base.files import read_toml
 from nas.networks.architecture import FAMILIES, Architecture, bundled_path
-from nas.networks.scaling import PAPER, Coefficients
+from nas.networks.scaling import paper
 
-RULE = Coefficients(*PAPER)
+RULE = paper()
 
 
 @dataclass(frozen=True)

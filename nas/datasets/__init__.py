@@ -1,7 +1,7 @@
 """Data sets: the embedded default, named ones, folders of images - all decoded once and split in two.
 
-Below the proxy trainer, above nothing but `errors`. Search sees training and validation images only:
-validation images always come from a set's training part; test images are opened by `load_test` alone.
+Search sees training and validation images only: validation images always come from a set's training part; test images
+are opened by `load_test` alone.
 """
 
 import difflib
@@ -12,16 +12,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from torchvision.transforms.v2.functional import resize
 
 from nas.base.errors import UserError
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, stored
-from nas.datasets.folders import FOLDER_SIZE, folder, test_folder
-from nas.datasets.value import RESIZES, Dataset, Source, Stored, ValueRange, hold_out, split
+from nas.datasets.batches import resized
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, saved
+from nas.datasets.folders import folder, test_folder
+from nas.datasets.validation import hold_out, split
+from nas.datasets.value import RESIZES, Dataset, Source, Stored
 
 __all__ = [
     "DEFAULT",
@@ -35,100 +37,75 @@ __all__ = [
     "hold_out",
     "in_file",
     "load",
-    "load_source",
     "load_test",
     "read",
     "save",
     "split",
 ]
 
-DEFAULT = "fashion-mnist-12k"
-EMBEDDED = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_12k.npz"
+DEFAULT = "fashion-mnist-20k"
+FORMER = "fashion-mnist-12k"  # the default of runs from before there were 10,000 validation images
+EMBEDDED = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_20k.npz"
 
 
-def load(
-    source: str | None = None,
-    *,
-    image_size: int | None = None,
-    largest: int = FOLDER_SIZE,
-    resize: str = "crop",
-    skip_broken: bool = False,
-    recheck: bool = False,
-    value_range: ValueRange | None = None,
-) -> Dataset:
+def load(source: Source | str = DEFAULT, **reading: Any) -> Dataset:
     """The data set of that name, or the images of that folder.
 
-    `source`: a key of `LOADERS` (None: the embedded default), or a directory with `train/CLASS/*` and perhaps
-    `val/CLASS/*` and `test/CLASS/*`, or with `CLASS/*`. Splits may be called training, valid, validation, dev, testing
-    and eval, too, in any case. `image_size`: 8 to 1024 pixels; None keeps a named set as it is and gives a folder
-    `largest`, or less if its images are smaller. A named set is downloaded once. A folder too large for memory is
-    decoded into a file, from which training reads.
-    `resize`: how an image becomes square: its centre is cropped, it is padded with black, or stretched.
-    `skip_broken`: leave out images that cannot be decoded, instead of refusing more than 1 % of them. `recheck`: read
-    every file again, even if its size and times are those of the last time. `value_range`: the pixel values that
-    become 0 and 255 in images with more than 8 bits; None for the lowest and highest of the training images.
-    Raises UserError for every mistake in these, and for data that cannot be used or finds no room.
+    source: a key of `LOADERS`, or a directory with `train/CLASS/*` and perhaps `val/CLASS/*` and `test/CLASS/*`, or
+    with `CLASS/*`. Splits may be called training, valid, validation, dev, testing and eval, too, in any case. A named
+    set is downloaded once. A folder too large for memory is decoded into a file, from which training reads.
+    reading: how it is read, by the fields of `Source`: image_size, resize and others.
+    Raises UserError for every mistake in these, for data that cannot be used or finds no room, and where the images
+    that another process has stored are gone, and those found are not the same.
     """
-    source = DEFAULT if source is None else source
-    if image_size is not None and image_size not in SIZES:
-        raise UserError(f"image size {image_size}: want {SIZES[0]} to {SIZES[-1]} pixels")
-    if resize not in RESIZES:
-        raise UserError(f"resize {str(resize)[:40]!r}: want one of {', '.join(RESIZES)}")
-    if source in LOADERS:
-        return _resized(LOADERS[source](), image_size)
-    path = Path(os.path.expanduser(source))
-    if source and path.is_dir():
-        root, size = Path(os.path.abspath(path)), min(largest, SIZES[-1])
-        found = folder(root, image_size, size, resize, skip_broken, recheck)
-        if value_range and found.value_range not in (None, value_range):
-            found = folder(root, image_size, size, resize, skip_broken, value_range=value_range)
-        return found
-    if source and path.exists():
-        raise UserError(f"data {source}: is a file; want a folder with one subfolder of images per class")
-    near = difflib.get_close_matches(source.lower(), LOADERS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"data {source!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
-
-
-def load_source(
-    source: Source,
-    image_size: int | None = None,
-    largest: int = FOLDER_SIZE,
-    value_range: ValueRange | None = None,
-) -> Dataset:
-    """The images of a source: those that another process has stored, if they are here, else as `load` finds them.
-
-    Raises UserError as `load` does, and where they are not those of the other process.
-    """
-    if source.stored:
+    wanted = Source(name=source, **reading) if isinstance(source, str) else replace(source, **reading)
+    if wanted.stored:
         with suppress(Exception):  # another machine, or the cache was emptied or replaced meanwhile
-            return stored(source.stored)
-    found = load(
-        source.name,
-        image_size=image_size,
-        largest=largest,
-        resize=source.resize,
-        skip_broken=source.skip_broken,
-        recheck=source.recheck,
-        value_range=value_range,
-    )
-    if source.stored and found.fingerprint != source.stored.fingerprint:
-        raise UserError(f"data {source.name} is not what it is where the command was started; make them the same")
+            kept = read(wanted.stored.path, wanted.stored.key)
+            if kept.stored == wanted.stored:
+                return kept
+    found = _found(wanted)
+    if wanted.stored and found.fingerprint != wanted.stored.fingerprint:
+        raise UserError(f"data {wanted.name} is not what it is where the command was started; make them the same")
     return found
 
 
-def load_test(source: str, data: Dataset, *, skip_broken: bool = False) -> Dataset:
+def _found(source: Source) -> Dataset:
+    """The images of a source, wherever another process has stored them."""
+    name, size = source.name, source.image_size
+    if size is not None and size not in SIZES:
+        raise UserError(f"image size {size}: want {SIZES[0]} to {SIZES[-1]} pixels")
+    if source.resize not in RESIZES:
+        raise UserError(f"resize {str(source.resize)[:40]!r}: want one of {', '.join(RESIZES)}")
+    if name in LOADERS:
+        return _resized(LOADERS[name](), size)
+    path = Path(os.path.expanduser(name))
+    if name and path.is_dir():
+        root = Path(os.path.abspath(path))
+        found = folder(root, replace(source, value_range=None))
+        if source.value_range and found.value_range not in (None, source.value_range):
+            found = folder(root, replace(source, recheck=False))
+        return found
+    if name and path.exists():
+        raise UserError(f"data {name}: is a file; want a folder with one subfolder of images per class")
+    near = difflib.get_close_matches(name.lower(), LOADERS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"data {name!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
+
+
+def load_test(source: Source, data: Dataset) -> Dataset:
     """The test images of the data set that was loaded from this source, of its size, as `val_images`.
 
     They are for the last word on one network that is trained: a search, or a training before its end, must not see
     them. Named sets have their own, a folder has them in test/. Raises UserError where there are none.
     """
-    if source in KINDS:
-        return _resized(_torchvision(source, train=False), data.image_size)
-    path = Path(os.path.expanduser(source))
-    if source in LOADERS or not path.is_dir():
-        raise UserError(f"data {source}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
-    return test_folder(Path(os.path.abspath(path)), data, skip_broken)
+    name = source.name
+    if name in KINDS:
+        return _resized(_torchvision(name, train=False), data.image_size)
+    path = Path(os.path.expanduser(name))
+    if name in LOADERS or not path.is_dir():
+        raise UserError(f"data {name}: has no test images; {', '.join(KINDS)} have, and folders with test/CLASS/*")
+    return test_folder(Path(os.path.abspath(path)), data, source.skip_broken)
 
 
 def _torchvision(name: str, train: bool = True) -> Dataset:
@@ -137,26 +114,36 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
     Raises UserError if that fails.
     """
     path = cache_directory() / f"{name}{'' if train else '-test'}.npz"
-    kind, share = KINDS[name]
 
-    def build() -> Dataset:
-        remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
+    def made() -> Dataset:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A temporary folder: what an interrupted download leaves behind is never taken for the data.
             with TemporaryDirectory(dir=path.parent) as folder:
-                raw = getattr(torchvision.datasets, kind)(folder, train=train, download=True)
+                raw = getattr(torchvision.datasets, KINDS[name])(folder, train=train, download=True)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
+            remedy = f"copy {path} from a machine that has it, or use {DEFAULT}, which needs no download"
             raise UserError(f"data {name}: cannot be downloaded ({reason}); {remedy}") from error
         pixels = torch.as_tensor(raw.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
         labels = torch.as_tensor(raw.targets)
-        if train:
-            return hold_out(name, images, labels, raw.classes, share, flip=True)
-        return Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
+        data = (
+            hold_out(name, images, labels, raw.classes, flip=True)
+            if train
+            else Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
+        )
+        return saved(data, path, FORMAT)
 
-    return cached(path, FORMAT, lambda: (build(), b""))
+    return cached(path, FORMAT, made)
+
+
+def _former() -> Dataset:
+    """The default as it was: the same training images, and a fifth of the validation images."""
+    data = read(EMBEDDED)
+    _, fifth = split([str(i) for i in range(len(data.val_labels))], data.val_labels.tolist(), 1 / 5)
+    note = "validation: 2,000 of the 60,000 training images of Fashion-MNIST, 10,000 others to train on"
+    return replace(data, name=FORMER, val_images=data.val_images[fifth], val_labels=data.val_labels[fifth], note=note)
 
 
 def _digits() -> Dataset:
@@ -168,20 +155,20 @@ def _digits() -> Dataset:
     raw = load_digits()
     images = torch.from_numpy((raw.images * (255 / 16)).round().astype(np.uint8))[:, None]
     classes = [str(digit) for digit in raw.target_names]
-    return hold_out("digits", images, torch.from_numpy(raw.target).long(), classes, 1 / 6, flip=False)
+    return hold_out("digits", images, torch.from_numpy(raw.target).long(), classes, flip=False)
 
 
-# From a name to its class in torchvision.datasets, and the share of its training images to validate with.
-KINDS = {
-    "fashion-mnist": ("FashionMNIST", 1 / 6),
-    "cifar10": ("CIFAR10", 1 / 10),
-    "cifar100": ("CIFAR100", 1 / 10),
+KINDS = {  # from a name to its class in torchvision.datasets
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
 }
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
     DEFAULT: lambda: read(EMBEDDED),
     **{name: partial(_torchvision, name) for name in KINDS},
     "digits": _digits,
+    FORMER: _former,
 }
 
 
@@ -190,10 +177,6 @@ def _resized(data: Dataset, size: int | None) -> Dataset:
     if size is None or size == data.image_size:
         return data
     check_memory(len(data.train_labels) + len(data.val_labels), data.channels, size)
-
-    def scaled(images: torch.Tensor) -> torch.Tensor:  # in pieces: some paths go through float32
-        return torch.cat([resize(piece, [size, size], antialias=True) for piece in torch.split(images, 1024)])
-
     note = f"{data.note}; resized from {data.image_size} to {size} pixels"
-    train, val = scaled(data.train_images), scaled(data.val_images)
+    train, val = resized(data.train_images, size), resized(data.val_images, size)
     return replace(data, train_images=train, val_images=val, note=note, stored=None)

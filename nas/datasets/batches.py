@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.datasets import Dataset, cache_directory, in_file
+from nas.datasets.cache import cache_directory, in_file
+from nas.datasets.value import Dataset
 
 
 @dataclass(frozen=True)

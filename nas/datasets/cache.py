@@ -5,24 +5,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import torch
 
 from nas.base.errors import UserError
-from nas.base.files import file_lock
+from nas.base.files import file_lock, replacing
 from nas.base.machine import available_memory
 from nas.base.units import shown
 from nas.datasets.value import PARTS, Dataset, Stored, fingerprinted
 
-FORMAT = "1"  # of cached files; raise it when decoding changes
+FORMAT = "2"  # of cached files of named sets; raise it when they are decoded or split otherwise
 SIZES = range(8, 1025)  # image sizes that make sense, in pixels
 SHARE = 10  # images may take one part of so many of the free memory: a command and four workers hold them up to twice
 
@@ -61,55 +59,16 @@ def place_of(root: Path) -> str:
     return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
-def cached(path: Path, key: str, build: Callable[[], Built], recheck: bool = False) -> Dataset:
-    """What was saved at `path` under `key`, else what `build` makes, saved there.
+def cached(path: Path, key: str, make: Callable[[], Dataset], recheck: bool = False) -> Dataset:
+    """What was saved at `path` under `key`, else what `make` saves there, in one process while others wait.
 
     recheck: whether to compare what was saved with its fingerprint.
     """
 
-    def made() -> Dataset:
-        data, extra = build()
-        with suppress(OSError):  # the cache only saves time; a full disk must not end a run
-            save(data, path, key, extra=extra)
-            return _kept_at(path, key, data)
-        return data
+    def kept() -> Dataset:
+        data = read(path, key)
+        return _undamaged(data) if recheck else data
 
-    return _once(path, partial(_kept, path, key, recheck), made)
-
-
-def stored(place: Stored) -> Dataset:
-    """What another process has saved there. Raises ValueError if it is not there any more, and many another error."""
-    data = read(place.path, place.key)
-    if data.fingerprint != place.fingerprint:
-        raise ValueError(f"{place.path}: saved anew")
-    return data
-
-
-def _kept(path: Path, key: str, recheck: bool) -> Dataset:
-    data = read(path, key)
-    return _undamaged(data) if recheck else data
-
-
-def read_old(path: Path) -> Built:
-    """What was saved at `path`, whatever its key. Raises errors of many classes if it is missing or damaged."""
-    data, extra = _read(path, None)
-    return _undamaged(data), extra
-
-
-def _undamaged(data: Dataset) -> Dataset:
-    if replace(data).fingerprint != data.fingerprint:  # a copy knows no fingerprint and computes it
-        raise ValueError(f"data {data.name}: damaged in the cache")
-    return data
-
-
-def _kept_at(path: Path, key: str, data: Dataset) -> Dataset:
-    """The data set, which knows where it is in the cache."""
-    known = data.fingerprint
-    return fingerprinted(replace(data, stored=Stored(path, key, known)), known)
-
-
-def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) -> Dataset:
-    """What is kept at `path`, else what is made to be kept there, by one process while others wait."""
     with suppress(Exception):  # absent, stale or damaged: the same to us
         return kept()
     with ExitStack() as stack:
@@ -118,58 +77,56 @@ def _once(path: Path, kept: Callable[[], Dataset], made: Callable[[], Dataset]) 
             stack.enter_context(file_lock(path.with_name(f".{path.name}.lock")))
         with suppress(Exception):  # another was first
             return kept()
-        return made()
+        return make()
 
 
-def mapped(
-    path: Path,
-    key: str,
-    count: int,
-    size: int,
-    build: Callable[[torch.Tensor], Built],
-    recheck: bool = False,
-) -> Dataset:
-    """As `cached`, but the images stay in a file beside `path`, from which they are read as needed.
+def _undamaged(data: Dataset) -> Dataset:
+    if replace(data).fingerprint != data.fingerprint:  # a copy knows no fingerprint and computes it
+        raise ValueError(f"data {data.name}: damaged in the cache")
+    return data
+
+
+def saved(data: Dataset, path: Path, key: str, extra: bytes = b"") -> Dataset:
+    """The data set, saved as `save` does it if that is possible."""
+    with suppress(OSError):  # the cache only saves time; a full disk must not end a run
+        save(data, path, key, extra=extra)
+        return _at(data, path, key, data.fingerprint)
+    return data
+
+
+def saved_in_file(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Built]) -> Dataset:
+    """A data set that is saved at `path`, its images in a file beside it, from which they are read as needed.
 
     build: fills the first of `count` RGB images, uint8 [count, 3, size, size] in that file, training images first, and
     gives what is to be kept. Raises UserError when the disk has no room.
     """
-    return _once(path, partial(_kept, path, key, recheck), partial(_mapped, path, key, count, size, build))
-
-
-def _pixels_file(path: Path, key: str) -> Path:
-    """The file beside `path` that has the images saved under `key`."""
-    return path.with_name(f"{path.stem}.{key[:16]}.pixels")
-
-
-def _mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Built]) -> Dataset:
-    pixels = _pixels_file(path, key)
-    temporary = pixels.with_name(f"{pixels.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w+b") as file:
-            data, extra = build(in_file(file, count, size))
-            os.fsync(file.fileno())
-        known = data.fingerprint
-        index = replace(
-            data, train_images=data.train_images[:0].clone(), val_images=data.val_images[:0].clone(), mapped=True
-        )
-        del data  # Windows renames no file that is mapped
-        for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
-            stale.unlink()
-        os.replace(temporary, pixels)
+        with replacing(_pixels_file(path, key)) as temporary:
+            with open(temporary, "x+b") as file:
+                data, extra = build(in_file(file, count, size))
+                os.fsync(file.fileno())
+            known = data.fingerprint
+            none = (part[:0].clone() for part in (data.train_images, data.val_images))
+            index = replace(data, train_images=next(none), val_images=next(none), mapped=True)
+            del data  # Windows renames no file that is mapped
+            for stale in path.parent.glob(f"{glob.escape(path.stem)}.*.pixels"):
+                stale.unlink()
         save(fingerprinted(index, known), path, key, extra=extra)
         return read(path, key)
     except OSError as error:
-        need, free = count * 3 * size**2, shutil.disk_usage(_existing(path)).free
+        folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+        need, free = count * 3 * size**2, shutil.disk_usage(folder).free
         raise UserError(
             f"{count:,} images of {size} pixels need {need / 1e9:.1f} GB decoded: too many to hold in memory, and "
             f"they cannot be kept in {path.parent} either ({error.strerror or error}; {free / 1e9:.1f} GB free); "
             f"use {_smaller(free, count, 3)}, or set XDG_CACHE_HOME to a folder on a larger disk"
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def _pixels_file(path: Path, key: str) -> Path:
+    """The file beside `path` that has the images saved under `key`."""
+    return path.with_name(f"{path.stem}.{key[:16]}.pixels")
 
 
 def in_file(file: BinaryIO, count: int, size: int) -> torch.Tensor:
@@ -181,19 +138,6 @@ def in_file(file: BinaryIO, count: int, size: int) -> torch.Tensor:
 
 def _images(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def _attached(index: Dataset, pixels: Path) -> Dataset:
-    """A Dataset without images, with those in the file. Raises ValueError if these are too few."""
-    border, size = len(index.train_labels), index.image_size
-    count = border + len(index.val_labels)
-    images = _images(np.memmap(pixels, np.uint8, "c", shape=(count, size, size, 3)))  # nothing is ever written back
-    return replace(index, train_images=images[:border], val_images=images[border:])
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above that exists."""
-    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def save(data: Dataset, path: Path, key: str = "", compress: bool = False, extra: bytes = b"") -> None:
@@ -209,36 +153,40 @@ def save(data: Dataset, path: Path, key: str = "", compress: bool = False, extra
         arrays["extra"] = np.frombuffer(extra, np.uint8)
     about = np.array(json.dumps(heading))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
-    try:
-        with open(temporary, "wb") as file:
-            (np.savez_compressed if compress else np.savez)(file, about=about, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        (np.savez_compressed if compress else np.savez)(file, about=about, **arrays)
 
 
 def read(path: Path, key: str = "") -> Dataset:
     """The inverse of `save`. Raises ValueError for another key, and many an error for a damaged file."""
-    return _read(path, key)[0]
-
-
-def _read(path: Path, key: str | None) -> Built:
-    """What was saved; without `extra` under a key, with it where the key does not matter (None)."""
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-        saved_key, name, classes, flip, note, *more = json.loads(str(file["about"]))
-        extra = file["extra"].tobytes() if key is None else b""
-        if key not in (saved_key, None):
-            raise ValueError(f"{path}: saved under another key")
-        images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
+        return _read(file, path, key)
+
+
+def read_old(path: Path) -> Built:
+    """What was saved at `path`, whatever its key. Raises errors of many classes if it is missing or damaged."""
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return _undamaged(_read(file, path, None)), file["extra"].tobytes()
+
+
+def _read(file: Mapping[str, np.ndarray], path: Path, wanted: str | None) -> Dataset:
+    key, name, classes, flip, note, *more = json.loads(str(file["about"]))
+    if wanted not in (key, None):
+        raise ValueError(f"{path}: saved under another key")
+    images, labels, val_images, val_labels = (torch.from_numpy(file[part]) for part in PARTS)
     data = Dataset(name, images, labels, val_images, val_labels, tuple(classes), flip, note)
     if not more:  # the embedded set, and caches from before there was more to say
-        return data, extra
+        return data
     known = more[0]
     values = known["value_range"]
-    data = replace(
-        data, resize=known["resize"], mapped=known["mapped"], value_range=None if values is None else tuple(values)
-    )
-    if data.mapped:
-        data = _attached(data, _pixels_file(path, saved_key))
-    return _kept_at(path, saved_key, fingerprinted(data, known["fingerprint"])), extra
+    data = replace(data, resize=known["resize"], value_range=None if values is None else tuple(values))
+    if known["mapped"]:  # of which images and val_images have none
+        border, shape = len(labels), (len(labels) + len(val_labels), *[data.image_size] * 2, 3)
+        images = _images(np.memmap(_pixels_file(path, key), np.uint8, "c", shape=shape))  # nothing is written back
+        data = replace(data, train_images=images[:border], val_images=images[border:], mapped=True)
+    return _at(data, path, key, known["fingerprint"])
+
+
+def _at(data: Dataset, path: Path, key: str, fingerprint: str) -> Dataset:
+    """The data set, which knows where it is in the cache, and its fingerprint."""
+    return fingerprinted(replace(data, stored=Stored(path, key, fingerprint)), fingerprint)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, replace
@@ -17,62 +17,70 @@ from PIL import Image, UnidentifiedImageError
 
 from nas.base.errors import UserError
 from nas.base.machine import available_cores
-from nas.datasets.cache import SIZES, Built, are_few, cache_directory, cached, check_memory, mapped, place_of, read_old
+from nas.datasets import cache
+from nas.datasets.cache import SIZES, Built, are_few
 from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
-from nas.datasets.layout import MANY, Sample, class_name, readable_formats, shown
-from nas.datasets.manifest import Content
-from nas.datasets.parts import Parts, find, find_test
-from nas.datasets.value import Dataset, ValueRange
+from nas.datasets.layout import MANY, class_name, readable_formats, shown
+from nas.datasets.parts import File, Parts, find, find_test
+from nas.datasets.value import Dataset, Source
 
-FOLDER_SIZE = 64  # of folders whose images are not smaller, unless told otherwise
 AHEAD = 2**28  # bytes of decoded images that may wait to be stored
 
 Decoded = tuple[torch.Tensor, Traits]
 
 
-def folder(
-    root: Path,
-    image_size: int | None,
-    largest: int = FOLDER_SIZE,
-    resize: str = "crop",
-    skip_broken: bool = False,
-    recheck: bool = False,
-    value_range: ValueRange | None = None,
-) -> Dataset:
-    """The images below a directory in RGB, those that have not changed from the cache.
+def folder(root: Path, source: Source) -> Dataset:
+    """The images below a directory in RGB, read as the source says, those that have not changed from the cache.
 
-    value_range: None for that of the training images. The other arguments are those of `load`.
     Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
     these are to be skipped.
     """
-    parts = find(root, recheck=recheck)
-    how = Decoding(image_size or _usual_size(parts.train, largest, resize), resize, value_range)
+    parts = find(root, recheck=source.recheck)
+    how = Decoding(source.image_size or _usual_size(parts.train, source), source.resize, source.value_range)
     count = len(parts.train) + len(parts.val)
     few = are_few(count, 3, how.size)
     note = f"; {how}" if few else f"; {how}; many, so read from a file while training"
     path = _cache_file(root, how, "" if few else "-mapped")
-    key = _key(f"{DECODING} {how} {value_range} {skip_broken} {parts.note}{note}", root, parts)
-    build = partial(_decoded, root, parts, skip_broken, how, note, path)
-    if few:
-        room = partial(torch.empty, count, 3, how.size, how.size, dtype=torch.uint8)
-        return cached(path, key, lambda: build(room()), recheck)
-    return mapped(path, key, count, how.size, build, recheck)
+    key = _key(f"{DECODING} {how} {how.value_range} {source.skip_broken} {parts.note}{note}", parts)
+    build = partial(_decoded, parts, source.skip_broken, how, note, path)
+
+    def make() -> Dataset:
+        if not few:
+            return cache.saved_in_file(path, key, count, how.size, build)
+        data, extra = build(torch.empty(count, 3, how.size, how.size, dtype=torch.uint8))
+        return cache.saved(data, path, key, extra)
+
+    return cache.cached(path, key, make, source.recheck)
 
 
 def _cache_file(root: Path, how: Decoding, ending: str) -> Path:
     """One file for each way to decode a folder, no more."""
-    words = [place_of(root), str(how.size)]
+    words = [cache.place_of(root), str(how.size)]
     words += [how.resize] if how.resize != "crop" else []
     words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
-    return cache_directory() / f"{'-'.join(words)}{ending}.npz"
+    return cache.cache_directory() / f"{'-'.join(words)}{ending}.npz"
 
 
-def _key(heading: str, root: Path, parts: Parts) -> str:
+def _key(heading: str, parts: Parts) -> str:
     """A sha256 over a heading and the names and contents of files."""
     digest = hashlib.sha256(os.fsencode(heading))
-    for (path, _), content in zip(parts.train + parts.val, parts.contents, strict=True):
-        digest.update(os.fsencode(str(path).removeprefix(str(root))) + b"\0" + (content.digest or bytes(32)))
+    for file in parts.train + parts.val:
+        name = str(file.path).removeprefix(str(parts.root))
+        digest.update(os.fsencode(name) + b"\0" + (file.content.digest or bytes(32)))
     return digest.hexdigest()
+
+
+def _usual_size(files: Sequence[File], source: Source) -> int:
+    """The largest, or the median side of some 500 of the images, in steps of 4 pixels, if that is smaller.
+
+    It is their shorter side, but for images that are padded, which keep their longer side.
+    """
+    largest, side, formats = min(source.largest, SIZES[-1]), max if source.resize == "pad" else min, readable_formats()
+    sides: list[int] = []
+    for file in files[:: max(1, len(files) // 500)]:
+        with suppress(Exception), Image.open(file.path, formats=formats) as image:  # a broken one is counted later
+            sides.append(side(image.size))
+    return max(SIZES[0], min(largest, int(median(sides or [largest])) // 4 * 4))
 
 
 def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
@@ -80,89 +88,65 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
 
     Raises UserError when there are none, their classes are others, or over 1 % are broken, unless these are skipped.
     """
-    samples, note = find_test(root, data.classes)
-    check_memory(len(samples), 3, data.image_size)
+    files, note = find_test(root, data.classes)
+    cache.check_memory(len(files), 3, data.image_size)
     how = Decoding(data.image_size, data.resize, data.value_range)
-    good, broken = [], {}
-    for i, found in _pixels(samples, how, [None] * len(samples)):
-        if isinstance(found, str):
-            broken[samples[i][0]] = found
-        else:
-            good.append((*found, samples[i][1]))
-    note += _skipped(root, broken, len(samples), skip_broken)
+    images = torch.empty(len(files), 3, how.size, how.size, dtype=torch.uint8)
+    good, traits, broken = _read(files, how, {}, images)
+    note += _skipped(root, broken, len(files), skip_broken)
     if not good:
         raise UserError(f"data {shown(root)}: none of its test images can be read")
-    pixels, traits, labels = zip(*good, strict=True)
-    images, known = torch.stack(pixels), torch.tensor(labels)
     note = "; ".join([note, *summary(how, traits)])
-    return Dataset(data.name, images[:0], known[:0], images, known, data.classes, data.flip, note)
+    labels = torch.tensor([file.label for file in good])
+    return Dataset(data.name, images[:0], labels[:0], images[: len(good)], labels, data.classes, data.flip, note)
 
 
-def _usual_size(samples: Sequence[Sample], largest: int, resize: str) -> int:
-    """The largest, or the median side of some 500 of the images, in steps of 4 pixels, if that is smaller.
-
-    It is their shorter side, but for images that are padded, which keep their longer side.
-    """
-    sides, formats = [largest], readable_formats()
-    for path, _ in samples[:: max(1, len(samples) // 500)]:
-        with suppress(Exception), Image.open(path, formats=formats) as image:  # a broken one is counted when decoded
-            sides.append(max(image.size) if resize == "pad" else min(image.size))
-    return max(SIZES[0], min(largest, int(median(sides[1:] or sides)) // 4 * 4))
-
-
-def _decoded(
-    root: Path, parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Path, images: torch.Tensor
-) -> Built:
+def _decoded(parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Path, images: torch.Tensor) -> Built:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
     Those that are in the cache at `path` are not decoded again. With it comes what `_already_decoded` will need.
     Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
     """
-    samples = parts.train + parts.val
-    ranged = how
+    root, files, ranged = parts.root, parts.train + parts.val, how
     if how.value_range is None:
-        values = zip(parts.train, parts.contents, strict=False)  # the contents of validation images come last
-        ranged = replace(how, value_range=find_range(root, [(file, held.extremes) for (file, _), held in values]))
-    good: list[int] = []
-    traits: list[Traits] = []
-    broken: dict[Path, str] = {}
-    for i, found in _pixels(samples, ranged, _already_decoded(path, ranged, parts.contents)):
-        if isinstance(found, str):
-            broken[samples[i][0]] = found
-        else:
-            images[len(good)] = found[0]
-            good.append(i)
-            traits.append(found[1])
-    skipped = _skipped(root, broken, len(samples), skip_broken)
-    labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
-    border, end = sum(i < len(parts.train) for i in good), len(good)
+        values = find_range(root, [(file.path, file.content.extremes) for file in parts.train])
+        ranged = replace(how, value_range=values)
+    good, traits, broken = _read(files, ranged, _already_decoded(path, ranged), images)
+    skipped = _skipped(root, broken, len(files), skip_broken)
+    labels = torch.tensor([file.label for file in good], dtype=torch.int64)
+    border, end = sum(file.path not in broken for file in parts.train), len(good)
     for part, present in (("training", labels[:border]), ("validation", labels[border:])):
         if missing := set(range(len(parts.classes))) - set(present.tolist()):
             if broken and parts.split_here:  # among the images that are left there may be some for it
-                return _decoded(root, find(root, broken), skip_broken, how, note + skipped, path, images)
+                return _decoded(find(root, broken), skip_broken, how, note + skipped, path, images)
             name = shown(parts.classes[min(missing)])
             raise UserError(
                 f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
                 f"broken ones as none)"
             )
     said = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
-    tensors = images[:border], labels[:border], images[border:end], labels[border:]
-    kept = {"resize": ranged.resize, "value_range": ranged.value_range}
-    rows = [((parts.contents[i].digest or b"").hex(), *astuple(each)) for i, each in zip(good, traits, strict=True)]
-    data = Dataset(class_name(root.name), *tensors, parts.classes, True, said, **kept)  # type: ignore[arg-type]
+    data = Dataset(
+        class_name(root.name),
+        *(images[:border], labels[:border], images[border:end], labels[border:]),
+        classes=parts.classes,
+        flip=True,
+        note=said,
+        resize=ranged.resize,
+        value_range=ranged.value_range,
+    )
+    rows = [((file.content.digest or b"").hex(), *astuple(each)) for file, each in zip(good, traits, strict=True)]
     return data, json.dumps([DECODING, rows]).encode()
 
 
-def _already_decoded(path: Path, how: Decoding, contents: Sequence[Content]) -> list[Decoded | None]:
-    """Pixels and traits of files with these contents, where the cache at `path` has them; None where it has not."""
-    known: dict[bytes | None, Decoded] = {}
+def _already_decoded(path: Path, how: Decoding) -> dict[bytes | None, Decoded]:
+    """Pixels and traits of the images that the cache at `path` has, by the digest of their file."""
     with suppress(Exception):  # it is missing, damaged or from before it had these
-        data, extra = read_old(path)
+        data, extra = cache.read_old(path)
         decoding, rows = json.loads(extra)
         if (decoding, Decoding(data.image_size, data.resize, data.value_range)) == (DECODING, how):
             images = chain(data.train_images, data.val_images)
-            known = {bytes.fromhex(row[0]): (image, Traits(*row[1:])) for image, row in zip(images, rows, strict=True)}
-    return [known.get(content.digest) for content in contents]
+            return {bytes.fromhex(row[0]): (image, Traits(*row[1:])) for image, row in zip(images, rows, strict=True)}
+    return {}
 
 
 def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
@@ -179,32 +163,39 @@ def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bo
     return f"; {len(broken)} broken images skipped: {', '.join(causes)}"
 
 
-def _pixels(
-    samples: Sequence[Sample], how: Decoding, known: Sequence[Decoded | None]
-) -> Iterator[tuple[int, Decoded | str]]:
-    """Number, pixels and traits of each image, or why it is broken, in order; those not known yet are decoded.
+def _read(
+    files: Sequence[File], how: Decoding, known: Mapping[bytes | None, Decoded], images: torch.Tensor
+) -> tuple[list[File], list[Traits], dict[Path, str]]:
+    """Those that are not broken, in order, with what decoding did to them, and why the others are broken.
 
+    Pixels are written to the front of `images`; those that are known by their file's digest are not decoded again.
     Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
     """
+    good: list[File] = []
+    traits: list[Traits] = []
+    broken: dict[Path, str] = {}
     ahead = max(16, AHEAD // (3 * how.size**2))
     with ThreadPoolExecutor(available_cores() + 4) as pool:
-        for start in range(0, len(samples), ahead):
-            part = range(len(samples))[start : start + ahead]
-            new = pool.map(lambda i: _decode(samples[i][0], how), [i for i in part if not known[i]])
-            yield from ((i, known[i] or next(new)) for i in part)
+        for start in range(0, len(files), ahead):
+            part = files[start : start + ahead]
+            new = pool.map(lambda file: _decode(file.path, how), [f for f in part if f.content.digest not in known])
+            for file in part:
+                found = known.get(file.content.digest) or next(new)
+                if isinstance(found, str):
+                    broken[file.path] = found
+                else:
+                    images[len(good)] = found[0]
+                    good.append(file)
+                    traits.append(found[1])
+    return good, traits, broken
 
 
 def _decode(path: Path, how: Decoding) -> Decoded | str:
-    """The image's pixels and traits, or why it is broken."""
+    """The image's pixels and traits, or why it is broken, in a few words."""
     try:
         return decode(path, how)
-    except Exception as error:  # PIL's decoders meet broken bytes with errors of every class
-        return _cause(path, error)
-
-
-def _cause(path: Path, error: Exception) -> str:
-    """Why an image is broken, in a few words."""
-    if isinstance(error, UnidentifiedImageError):
+    except UnidentifiedImageError:
         return "empty" if path.stat().st_size == 0 else "not an image that Pillow reads"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return shown(reason.strip().split("\n")[0][:100] or type(error).__name__)
+    except Exception as error:  # PIL's decoders meet broken bytes with errors of every class
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return shown(reason.strip().split("\n")[0][:100] or type(error).__name__)

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
+from nas.base.files import replacing
 from nas.base.machine import available_cores
 from nas.datasets.decode import DECODING, Extremes, extremes
 
@@ -46,29 +46,20 @@ def contents_of(root: Path, files: Sequence[Path], manifest: Path, recheck: bool
     or cannot be written costs only time. recheck: read all files, whatever the manifest says.
     """
     names = [str(file).removeprefix(f"{root}{os.sep}") for file in files]
+    asked = dict(zip(names, files, strict=True))
     kept = _read(manifest)
-    old = {} if recheck else kept
-    asked = set(names)
-    new = {name: found for name, found in kept.items() if name not in asked and (root / name).exists()}
-    changed = []
-    for name, file in zip(names, files, strict=True):
-        found = old.get(name)
-        if found and found[0] == _stamp(file):
-            new[name] = found
-        else:
-            changed.append((name, file))
+    others = {name: found for name, found in kept.items() if name not in asked and (root / name).exists()}
+    same = {} if recheck else {name: kept[name] for name in kept.keys() & asked if kept[name][0] == _stamp(asked[name])}
+    changed = [name for name in asked if name not in same]
     seen = {content.digest: content for _, content in kept.values()}
-    read: dict[str, Content] = {}
+    started = time.time_ns()
     with ThreadPoolExecutor(available_cores() + 4) as pool:
-        started = time.time_ns()
-        found_now = pool.map(lambda entry: _content(entry[1], seen), changed)
-        for (name, _), (stamp, content) in zip(changed, found_now, strict=True):
-            read[name] = content
-            if stamp and max(stamp[1:]) + SETTLED < started:
-                new[name] = stamp, content
+        read = dict(zip(changed, pool.map(lambda name: _content(asked[name], seen), changed), strict=True))
+    settled = {name: (at, content) for name, (at, content) in read.items() if at and max(at[1:]) + SETTLED < started}
+    new = {**others, **same, **settled}
     if new != kept:
         _write(manifest, new)
-    return [read[name] if name in read else new[name][1] for name in names]
+    return [read[name][1] if name in read else same[name][1] for name in names]
 
 
 def _stamp(file: Path) -> Stamp | None:
@@ -106,11 +97,7 @@ def _write(manifest: Path, known: Known) -> None:
     """Replace a manifest, at once or not at all."""
     rows = {name: (stamp, (found.digest or b"").hex(), found.extremes) for name, (stamp, found) in known.items()}
     body = json.dumps([DECODING, rows]).encode()
-    temporary = manifest.with_name(f"{manifest.name}.{uuid4().hex}")
     with suppress(OSError):
         manifest.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(manifest) as temporary:
             temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-            os.replace(temporary, manifest)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -1,26 +1,33 @@
 """The images of a folder for each purpose, and what is to be said of them: copies, and what was left out."""
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, place_of
-from nas.datasets.layout import MANY, Found, Sample, layout, listed, normal, scan, shown
+from nas.datasets.layout import MANY, Sample, layout, listed, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
-from nas.datasets.value import split
+from nas.datasets.validation import reason, split, validation_share
 
-SHARE = 1 / 6  # of a folder's images set aside when it has no val/
+
+@dataclass(frozen=True)
+class File:
+    """An image file, its label, and what it holds."""
+
+    path: Path
+    label: int
+    content: Content
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Image files to train and to validate with, and what all of them hold, in that order."""
+    """The image files below `root` to train and to validate with."""
 
+    root: Path
     classes: tuple[str, ...]
-    train: list[Sample]
-    val: list[Sample]
-    contents: list[Content]
+    train: list[File]
+    val: list[File]
     split_here: bool  # whether validation images are set aside from the training images
     note: str  # one line: the classes, where validation images come from, what is wrong, what was left out
 
@@ -32,30 +39,28 @@ def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Par
     """
     where = layout(root)
     found = scan(root, where.train)
-    found = replace(found, samples=[sample for sample in found.samples if sample[0] not in broken])
+    samples = [sample for sample in found.samples if sample[0] not in broken]
+    left_out = list(found.left_out)
     if where.val:
         held = scan(root, where.val)
         _check_alike(root, where.train, found.classes, where.val, held.classes)
-        train, val = found.samples, held.samples
-        contents = _contents(root, train + val, recheck)
-        note = f"validation: the {len(val):,} images of {shown(where.val.name)}/"
-        left_out = [*found.left_out, *((n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out)]
+        files = _files(root, samples + held.samples, recheck)
+        train, val = files[: len(samples)], files[len(samples) :]
+        chosen = f"validation: the {len(val):,} images of {shown(where.val.name)}/"
+        left_out += [(n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out]
     else:
-        train, val, contents, note = _split(root, found, where.train, recheck)
-        left_out = list(found.left_out)
-    note = f"{len(found.classes):,} classes, {listed(found.classes)}; {note}"
+        train, val, chosen = _split(_files(root, samples, recheck), where.train)
+    note = f"{len(found.classes):,} classes, {listed(found.classes)}; {chosen}"
     note += f"; the images of {shown(where.test.name)}/ are kept for nas.train --test" if where.test else ""
-    note += _seen(contents[len(train) :], contents[: len(train)], "validation images equal training images")
-    note += _contradictions(root, train + val, contents)
+    note += _seen(val, train, "validation images equal training images")
+    note += _contradictions(root, train + val)
     note += _left_out(left_out)
     if where.left_out:
         note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
-    return Parts(
-        classes=found.classes, train=train, val=val, contents=contents, split_here=where.val is None, note=note
-    )
+    return Parts(root=root, classes=found.classes, train=train, val=val, split_here=where.val is None, note=note)
 
 
-def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
+def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[File], str]:
     """The test images below a directory, and a note. Raises UserError if there are none, or of other classes."""
     where = layout(root)
     if where.test is None:
@@ -63,30 +68,32 @@ def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[Sample], str]:
     found = scan(root, where.test)
     _check_alike(root, where.train, classes, where.test, found.classes)
     others = [sample for top in (where.train, where.val) if top for sample in scan(root, top).samples]
-    contents = _contents(root, found.samples + others)
-    held, known = contents[: len(found.samples)], contents[len(found.samples) :]
-    note = f"the {len(found.samples):,} images of {shown(where.test.name)}/"
+    files = _files(root, found.samples + others)
+    held, known = files[: len(found.samples)], files[len(found.samples) :]
+    note = f"the {len(held):,} images of {shown(where.test.name)}/"
     note += _seen(held, known, "test images equal images for training or validation")
-    return found.samples, note + _left_out(found.left_out)
+    return held, note + _left_out(found.left_out)
 
 
-def _contents(root: Path, samples: Sequence[Sample], recheck: bool = False) -> list[Content]:
+def _files(root: Path, samples: Sequence[Sample], recheck: bool = False) -> list[File]:
     manifest = cache_directory() / f".{place_of(root)}.manifest"
-    return contents_of(root, [path for path, _ in samples], manifest, recheck)
+    contents = contents_of(root, [path for path, _ in samples], manifest, recheck)
+    return [File(*sample, content) for sample, content in zip(samples, contents, strict=True)]
 
 
-def _split(root: Path, found: Found, top: Path, recheck: bool) -> tuple[list[Sample], list[Sample], list[Content], str]:
-    """Training images, a part set aside to validate with, what both hold, and a note."""
-    names = [normal(path.relative_to(top).as_posix()) for path, _ in found.samples]
-    contents = _contents(root, found.samples, recheck)
-    digests = [content.digest for content in contents]
-    kept, aside = split(names, [label for _, label in found.samples], SHARE, digests)
-    note = f"validation: {len(aside):,} of the {len(names):,} images, set aside class by class, by file name"
+def _split(files: Sequence[File], top: Path) -> tuple[list[File], list[File], str]:
+    """Training images, a part set aside to validate with, and a note."""
+    names = [normal(file.path.relative_to(top).as_posix()) for file in files]
+    digests = [file.content.digest for file in files]
+    labels = [file.label for file in files]
+    share = validation_share(len(files), len(set(labels)))
+    kept, aside = split(names, labels, share, digests)
+    note = f"validation: {len(aside):,} of the {len(names):,} images{reason(share)}, "
+    note += "set aside class by class, by file name"
     copies = len(digests) - len({digest or i for i, digest in enumerate(digests)})
     if copies:
         note += f"; {copies:,} images are copies, on the side of their original where a class has other images"
-    train, val = ([found.samples[i] for i in part] for part in (kept, aside))
-    return train, val, [contents[i] for i in kept + aside], note
+    return [files[i] for i in kept], [files[i] for i in aside], note
 
 
 def _check_alike(root: Path, one: Path, classes: tuple[str, ...], other: Path, others: tuple[str, ...]) -> None:
@@ -111,21 +118,19 @@ def _left_out(files: Sequence[tuple[int, str]]) -> str:
     return f"; {total:,} files left out: {', '.join(places)}"
 
 
-def _seen(held: Sequence[Content], others: Sequence[Content], which: str) -> str:
+def _seen(held: Sequence[File], others: Sequence[File], which: str) -> str:
     """How many of the images held back are among the others, as a part of a note."""
-    known = {content.digest for content in others} - {None}
-    same = sum(content.digest in known for content in held)
+    known = {file.content.digest for file in others} - {None}
+    same = sum(file.content.digest in known for file in held)
     return f"; warning: {same:,} of the {len(held):,} {which}" if same else ""
 
 
-def _contradictions(root: Path, samples: Sequence[Sample], contents: Sequence[Content]) -> str:
+def _contradictions(root: Path, files: Sequence[File]) -> str:
     """How many images are in another class, too, as a part of a note."""
-    first: dict[bytes, Sample] = {}
-    found = []
-    for (path, label), content in zip(samples, contents, strict=True):
-        if content.digest and first.setdefault(content.digest, (path, label))[1] != label:
-            found.append((first[content.digest][0], path))
+    first: dict[bytes, File] = {}
+    pairs = [(first.setdefault(file.content.digest, file), file) for file in files if file.content.digest]
+    found = [(one, other) for one, other in pairs if one.label != other.label]
     if not found:
         return ""
-    one, other = (shown(path.relative_to(root)) for path in found[0])
+    one, other = (shown(file.path.relative_to(root)) for file in found[0])
     return f"; warning: {len(found):,} images equal one of another class, the first are {one} and {other}"

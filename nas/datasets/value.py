@@ -1,23 +1,25 @@
-"""The values that a data set and its source are, and how a data set is split in two."""
+"""The values that a data set and its source are."""
 
 import hashlib
 import json
-import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from math import sqrt
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 
+from nas.base.metrics import seed_noise, spoken
+
+FOLDER_SIZE = 64  # pixels of folders whose images are not smaller, unless told otherwise
 FEW = 10  # validation images of a class; below, they are called few
+ERROR = 1 / 4  # of a network after a brief training, where none is known yet
+ENOUGH = 10_000  # validation images, which show differences of half a point at that error
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
 
-Resize = Literal["crop", "pad", "stretch"]  # how an image that is not square becomes square
-RESIZES: tuple[str, ...] = get_args(Resize)
+RESIZES = ("crop", "pad", "stretch")  # how an image that is not square becomes square
 ValueRange = tuple[float, float]  # the pixel values of images with more than 8 bits that become 0 and 255
 
 
@@ -49,14 +51,20 @@ class Stored:
 class Source:
     """Which images are used, and how they are read.
 
-    name: a data set's name or a folder. resize: one of RESIZES. skip_broken: leave out images that cannot be decoded,
-    however many they are. recheck: read every file again, even if its size and times are as before. stored: where
-    another process has put the decoded images; they are read from there if they are there.
+    name: a data set's name or a folder. image_size: 8 to 1024 pixels; None keeps a named set as it is and gives a
+    folder `largest`, or less if its images are smaller. resize: how an image becomes square: its centre is cropped, it
+    is padded with black, or stretched. skip_broken: leave out images that cannot be decoded, instead of refusing more
+    than 1 % of them. value_range: the pixel values that become 0 and 255 in images with more than 8 bits; None for the
+    lowest and highest of the training images. recheck: read every file again, even if its size and times are those of
+    the last time. stored: where another process has put the decoded images; they are read from there if they are there.
     """
 
     name: str
+    image_size: int | None = None
+    largest: int = FOLDER_SIZE
     resize: str = "crop"
     skip_broken: bool = False
+    value_range: ValueRange | None = None
     recheck: bool = field(default=False, compare=False)
     stored: Stored | None = field(default=None, compare=False)
 
@@ -132,11 +140,26 @@ class Dataset:
     @property
     def lines(self) -> tuple[str, ...]:
         """What every command says first: the note, and what makes accuracies on this data set misleading."""
-        val, both = (
-            torch.bincount(labels, minlength=self.num_classes).tolist()
-            for labels in (self.val_labels, torch.cat([self.train_labels, self.val_labels]))
+        train, val = (torch.bincount(part, minlength=self.num_classes) for part in (self.train_labels, self.val_labels))
+        return (f"data {self.name}: {self.note}", *_warnings(self.classes, val.tolist(), (train + val).tolist()))
+
+    def seed_noise(self, metric: str = "accuracy", error: float = ERROR) -> float:
+        """The standard deviation of a metric between seeds, from 0 to 1, as `nas.base.metrics.seed_noise` has it.
+
+        error: the share of the validation images that is classified wrongly, 1/4 where none is known yet. The
+        difference of two networks, each trained once, has sqrt(2) times that.
+        """
+        return seed_noise(metric, self.val_labels.bincount().tolist(), error)
+
+    def difference_line(self, metric: str = "accuracy", error: float = ERROR) -> str:
+        """One sentence: what differences between networks the validation images can show, and what would help."""
+        number, points = len(self.val_labels), 100 * sqrt(2) * self.seed_noise(metric, error)
+        more = f"more of them ({ENOUGH:,} for {100 * sqrt(error / ENOUGH):.2g} points) or " if number < ENOUGH else ""
+        return (
+            f"{number:,} validation images show differences in {spoken(metric)} from about {points:.2g} points on (one "
+            f"standard error at {100 * error:.0f} % error, each network trained once); {more}repeats (--confirm) show "
+            "smaller ones"
         )
-        return (f"data {self.name}: {self.note}", *_warnings(self.classes, val, both))
 
     def table(self) -> dict[str, Any]:
         """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
@@ -163,9 +186,9 @@ def fingerprinted(data: Dataset, fingerprint: str) -> Dataset:
 def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -> list[str]:
     """Sentences about a class with most of the images and about those with few to validate with."""
     found = []
-    largest = max(range(len(classes)), key=lambda i: both[i])
-    if both[largest] > sum(both) * 2 / 3:
-        share, name = f"{100 * both[largest] / sum(both):.0f} %", classes[largest]
+    most, name = max(zip(both, classes, strict=True))
+    if most > sum(both) * 2 / 3:
+        share = f"{100 * most / sum(both):.0f} %"
         found.append(
             f"warning: class {name} has {share} of the images, so an accuracy near {share} is worth nothing: a network "
             f"that always answers {name} has it; --metric balanced weighs all classes alike"
@@ -176,38 +199,3 @@ def _warnings(classes: Sequence[str], val: Sequence[int], both: Sequence[int]) -
         more = f" and {len(few) - FEW:,} more" if len(few) > FEW else ""
         found.append(f"warning: classes with fewer than {FEW} validation images, which tell little: {named}{more}")
     return found
-
-
-def split(
-    keys: Sequence[str], labels: Sequence[int], share: float, contents: Sequence[bytes | None] | None = None
-) -> tuple[list[int], list[int]]:
-    """Indices (kept, set aside): of every class round(n · share), but one at least, is set aside.
-
-    Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version, and a new
-    image moves at most one other of its class. Images of equal contents (None equals nothing) are drawn as one, by the
-    shortest of their keys, and stay together, but for a class that has no other image.
-    """
-    copies: dict[bytes | int, list[int]] = defaultdict(list)
-    for i in sorted(range(len(keys)), key=lambda i: (len(keys[i]), keys[i])):
-        content = contents[i] if contents else None
-        copies[i if content is None else content].append(i)
-    members: dict[int, list[list[int]]] = defaultdict(list)
-    for group in sorted(copies.values(), key=lambda group: hashlib.sha256(os.fsencode(keys[group[0]])).digest()):
-        members[labels[group[0]]].append(group)
-    kept: list[int] = []
-    aside: list[int] = []
-    for groups in members.values():
-        drawn = groups if len(groups) > 1 else [[i] for i in groups[0]]
-        cut = max(1, round(len(drawn) * share))
-        aside += chain.from_iterable(drawn[:cut])
-        kept += chain.from_iterable(drawn[cut:])
-    return sorted(kept), sorted(aside)
-
-
-def hold_out(
-    name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str], share: float, flip: bool
-) -> Dataset:
-    """The Dataset that sets a share of these training images aside for validation, by their index."""
-    train, val = split([str(i) for i in range(len(labels))], labels.tolist(), share)
-    note = f"validation: {len(val):,} of the {len(labels):,} training images, set aside class by class"
-    return Dataset(name, images[train], labels[train], images[val], labels[val], tuple(classes), flip, note)

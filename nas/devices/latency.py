@@ -29,8 +29,8 @@ from nas.base.files import read_text, write_atomic
 from nas.base.machine import default_threads, torch_threads
 from nas.devices.device import out_of_memory, pick_device
 from nas.networks.architecture import Architecture
-from nas.networks.cost import halved
-from nas.networks.stages import Stage, canonical
+from nas.networks.blocks import Block, FeatureMap, stem
+from nas.networks.stages import Stage, blocks_of, canonical
 from nas.spaces.space import SearchSpace
 
 CHANNELS = 3
@@ -159,30 +159,23 @@ def parts(arch: Architecture) -> list[str]:
 
     A part is named by all that its latency can depend on: input size and channels, block string, activation.
     """
-    channels, size = arch.stem, halved(arch.resolution, 2)
-    found = [f"{arch.resolution}px c{CHANNELS} stem{arch.stem} {arch.activation}"]
-    for stage in arch.stages:
-        blocks, size = parts_of_stage(stage, channels, size, arch.activation)
-        found += blocks
-        channels = stage.channels
-    return [*found, last_part(channels, size, arch.head, arch.activation)]
+    stem, *inner, head = arch.walk(in_channels=CHANNELS)
+    first, last = (
+        part(stem.input, arch.stem_word, arch.activation),
+        part(head.input, f"head{arch.head}", arch.activation),
+    )
+    return [first, *(block_part(arch.stages[block.stage - 1], block, arch.activation) for block in inner), last]
 
 
-def last_part(channels: int, size: int, head: int, activation: str) -> str:
-    """The head and the classifier behind so many channels of this side."""
-    return f"{size}px c{channels} head{head} {activation}"
+def block_part(stage: Stage, block: Block, activation: str) -> str:
+    """The name of one block of a stage."""
+    alone = replace(stage, repeats=1, stride=block.stride)
+    return part(block.input, canonical(alone, block.input.channels, activation), activation)
 
 
-def parts_of_stage(stage: Stage, channels: int, size: int, activation: str) -> tuple[list[str], int]:
-    """The blocks of a stage behind so many channels of this side, and the side of what it puts out."""
-
-    def named(block: Stage, channels: int, size: int) -> str:
-        return f"{size}px c{channels} {canonical(block, channels, activation)} {activation}"
-
-    out = halved(size, stage.stride)
-    first = named(replace(stage, repeats=1), channels, size)
-    later = named(replace(stage, repeats=1, stride=1), stage.channels, out)
-    return [first, *[later] * (stage.repeats - 1)], out
+def part(given: FeatureMap, what: object, activation: str) -> str:
+    """The name of a part behind a feature map."""
+    return f"{given.size}px c{given.channels} {what} {activation}"
 
 
 @dataclass(frozen=True)
@@ -281,8 +274,7 @@ def doubt(predicted: Sequence[float], whole: Sequence[float]) -> str:
     )
 
 
-Shape = tuple[int, int]  # channels and side of a feature map
-Move = tuple[Stage, Shape, frozenset[str]]  # a stage that may follow, what it puts out, and its parts
+Move = tuple[Stage, FeatureMap, frozenset[str]]  # a stage that may follow, what it puts out, and its parts
 
 
 def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
@@ -300,7 +292,7 @@ def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
     networks = []
     while missing.total():
         gain = {shape: float(missing[part]) for shape, part in last.items()}
-        choices: list[dict[Shape, Move]] = []
+        choices: list[dict[FeatureMap, Move]] = []
         for step in reversed(steps):
             picked = {}
             ahead = gain
@@ -320,17 +312,17 @@ def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
     return networks
 
 
-def moves(space: SearchSpace) -> tuple[list[dict[Shape, list[Move]]], dict[Shape, str]]:
-    """For each stage, what may follow each shape that can come before it; and the last part behind each last shape."""
-    shapes = [(space.stem, halved(space.resolution, 2))]
+def moves(space: SearchSpace) -> tuple[list[dict[FeatureMap, list[Move]]], dict[FeatureMap, str]]:
+    """For each stage, what may follow each map that can come before it; and the last part behind each last map."""
+
+    def move(option: Stage, given: FeatureMap) -> Move:
+        blocks = blocks_of(option, given)
+        return option, blocks[-1].output, frozenset(block_part(option, block, space.activation) for block in blocks)
+
+    maps = [stem(FeatureMap(CHANNELS, space.resolution), space.stem, space.stem_stride).output]
     steps = []
     for slot in space.slots:
-        step: dict[Shape, list[Move]] = {}
-        for channels, size in shapes:
-            step[channels, size] = []
-            for option in slot.options:
-                held, out = parts_of_stage(option, channels, size, space.activation)
-                step[channels, size].append((option, (option.channels, out), frozenset(held)))
+        step = {given: [move(option, given) for option in slot.options] for given in maps}
         steps.append(step)
-        shapes = list(dict.fromkeys(out for found in step.values() for _, out, _ in found))
-    return steps, {shape: last_part(*shape, space.head, space.activation) for shape in shapes}
+        maps = list(dict.fromkeys(out for found in step.values() for _, out, _ in found))
+    return steps, {last: part(last, f"head{space.head}", space.activation) for last in maps}

@@ -11,11 +11,10 @@ from rich.table import Table
 
 from nas.base import cli
 from nas.base.units import format_count
-from nas.export.check import BATCH
 from nas.export.files import Row, export
 from nas.export.formats import FORMATS, chosen
 from nas.export.onnx import INPUT, OPSET, OUTPUT
-from nas.export.source import Source, open_source
+from nas.export.source import BATCH, Source, open_source
 
 
 def main(

@@ -1,22 +1,28 @@
-"""The files of several formats, each loaded again and asked before any is kept."""
+"""Files of a trained network, each loaded again and asked the same images as the network before any is kept."""
 
 from __future__ import annotations
 
 import os
 import sys
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from nas.base.errors import RunFailed, UserError
 from nas.base.files import to_csv, write_atomic
-from nas.export.check import ENOUGH, Expected, answers, difference, expect, share
 from nas.export.formats import Format
-from nas.export.source import Source
+from nas.export.source import BATCH, Answer, Source
 
 TABLE = "export.csv"
+ENOUGH = 1 + 4 * BATCH  # real images that tell whether a file is exact
+
+Logits = tuple[Tensor, ...]  # [n, classes] for images of random pixels, then for real ones if there are any
 
 
 @dataclass(frozen=True)
@@ -49,46 +55,78 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: no folder can be made there ({error.strerror or error})") from None
-    expected = expect(source, max(_count(form, source) for form in formats))
+    expected, tolerated = expect(source, max(_count(form, source) for form in formats))
     with TemporaryDirectory(dir=out, prefix=".export.") as name:
         folder = Path(name)
-        rows = [verified(form, source, expected, folder) for form in formats]
-        for form in formats:
-            for file in form.files:
-                os.replace(folder / file, out / file)
+        rows = [verified(form, source, expected, tolerated, folder) for form in formats]
+        for file in (file for form in formats for file in form.files):
+            os.replace(folder / file, out / file)
     table = pd.DataFrame([{**asdict(row), "files": " ".join(row.files)} for row in rows])
     write_atomic(out / TABLE, to_csv(table))
     return rows
 
 
-def verified(form: Format, source: Source, expected: Expected, folder: Path) -> Row:
+def expect(source: Source, count: int) -> tuple[Logits, list[float]]:
+    """What the trained network answers to random and up to `count` real images, and how far off rounding may be.
+
+    What is tolerated of another order of the same operations in fp32: four times what fp32 differs from fp64, and
+    1e-5 of the largest logit (or of 1, if that is more). Raises RunFailed for a network that this tells nothing of.
+    """
+    found, exact = answers(source.model, source, count), deepcopy(source.model).double()
+    precise = answers(lambda images: exact(images.double()), source, min(count, ENOUGH))
+    largest = [max(1.0, float(logits.abs().max())) for logits in precise]
+    gaps = [difference(rounded[: len(logits)], logits) for rounded, logits in zip(found, precise, strict=True)]
+    tolerated = [4 * gap + 1e-5 * most for gap, most in zip(gaps, largest, strict=True)]
+    if not any(gap <= 0.1 * most for gap, most in zip(tolerated, largest, strict=True)):  # nor where they are NaN
+        raise RunFailed(
+            f"{source.file}: no file can be checked against this network: between fp32 and fp64 its logits differ by "
+            f"{min(gaps):.2g}, the largest is {max(largest):.2g}"
+        )
+    return found, tolerated
+
+
+def verified(form: Format, source: Source, expected: Logits, tolerated: list[float], folder: Path) -> Row:
     """Write one format to a folder, load it and ask it; raises RunFailed where it does not answer as it should."""
-    form.write(source, folder)
-    count = _count(form, source)
-    found = answers(form.load(source, folder), source, count)
-    wanted = expected.answers[0], *(logits[:count] for logits in expected.answers[1:])
+    file, count = folder / form.files[0], _count(form, source)
+    form.write(source, file)
+    found = answers(form.load(file), source, count)
+    wanted = expected[0], *(logits[:count] for logits in expected[1:])
     gaps = [difference(theirs, ours) for theirs, ours in zip(found, wanted, strict=True)]
-    for gap, tolerated in zip(gaps, expected.tolerated, strict=True):
-        if not gap <= (tolerated if form.exact else sys.float_info.max):  # NaN fails every comparison
+    for gap, most in zip(gaps, tolerated, strict=True):
+        if not gap <= (most if form.exact else sys.float_info.max):  # NaN fails every comparison
             raise RunFailed(
                 f"{form.name}: does not answer as the trained network does: logits differ by {gap:.2g}, of which "
-                f"rounding explains {tolerated:.2g}; no file was written"
+                f"rounding explains {most:.2g}; no file was written"
             )
-    tolerances = expected.tolerated if form.exact else (None, None)
-    size = sum((folder / file).stat().st_size for file in form.files)
-    row = Row(form.name, form.files, size, gaps[0], tolerances[0])
+    limits = tolerated if form.exact else (None, None)
+    row = Row(form.name, form.files, sum((folder / name).stat().st_size for name in form.files), gaps[0], limits[0])
     if source.real is None:
         return row
-    row = replace(row, images=len(found[1]), max_difference_real=gaps[1], tolerated_real=tolerances[1])
+    row = replace(row, images=len(found[1]), max_difference_real=gaps[1], tolerated_real=limits[1])
     if form.exact:
         return row
-    labels, theirs, ours = source.real.labels, found[1], wanted[1]
+    labels, theirs, ours = source.real.labels, found[1].argmax(1), wanted[1].argmax(1)
     return replace(
-        row,
-        top1=share(theirs, labels),
-        trained_top1=share(ours, labels),
-        same_class=share(theirs, ours.argmax(1)),
+        row, top1=_share(theirs == labels), trained_top1=_share(ours == labels), same_class=_share(theirs == ours)
     )
+
+
+@torch.no_grad()
+def answers(network: Answer, source: Source, count: int) -> Logits:
+    """What a network answers to images of random pixels, and to up to `count` real ones."""
+    size, generator = source.inputs.image_size, torch.Generator().manual_seed(0)
+    random = torch.randint(0, 256, (1 + BATCH, source.inputs.channels, size, size), generator=generator)
+    asked = [random, *([source.real.pixels[:count]] if source.real else [])]
+    return tuple(torch.cat([network(images) for images in source.batches(pixels)]) for pixels in asked)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference between two logits; infinite between different shapes, NaN if any is NaN."""
+    return float((found - expected).abs().max()) if found.shape == expected.shape else inf
+
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean())
 
 
 def _count(form: Format, source: Source) -> int:

@@ -15,11 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nas.base.errors import UserError
-from nas.export.check import batches
-from nas.export.onnx import INPUT, graph, save, session
-from nas.export.source import Answer, Source
-
-FILES = ("model_int8.onnx",)
+from nas.export.onnx import INPUT, graph, save
+from nas.export.source import Source
 
 
 class Calibration:
@@ -27,7 +24,7 @@ class Calibration:
 
     def __init__(self, source: Source) -> None:
         assert source.real
-        self.images = batches(source, source.real.calibration)
+        self.images = source.batches(source.real.calibration)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next batch, None after the last."""
@@ -41,12 +38,10 @@ class Calibration:
 def check(source: Source) -> None:
     """Raise a UserError if there are no images to calibrate with."""
     if source.real is None:
-        raise UserError(
-            "--to int8: needs images to calibrate with; say --data NAME or --data FOLDER, or leave int8 out"
-        )
+        raise UserError("--to int8: needs images to calibrate with; say --data NAME or --data FOLDER, or leave it out")
 
 
-def write(source: Source, folder: Path) -> None:
+def write(source: Source, file: Path) -> None:
     """Quantize the network and write it."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -69,9 +64,4 @@ def write(source: Source, folder: Path) -> None:
             )
         finally:
             logging.disable(before)
-        save(onnx.load(quantized), source, folder / FILES[0])
-
-
-def load(source: Source, folder: Path) -> Answer:
-    """The network in the file, as onnxruntime runs it on the CPU."""
-    return session(folder / FILES[0])
+        save(onnx.load(quantized), source, file)

@@ -16,19 +16,13 @@ from nas.export.source import Answer, Source
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FILES = ("model.onnx",)
 OPSET = 18
 INPUT, OUTPUT = "images", "logits"
 
 
-def write(source: Source, folder: Path) -> None:
+def write(source: Source, file: Path) -> None:
     """Write the network."""
-    save(graph(source), source, folder / FILES[0])
-
-
-def load(source: Source, folder: Path) -> Answer:
-    """The network in the file, as onnxruntime runs it on the CPU."""
-    return session(folder / FILES[0])
+    save(graph(source), source, file)
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +43,7 @@ def graph(source: Source) -> ModelProto:
     return model
 
 
-def save(model: ModelProto, source: Source, path: Path) -> None:
+def save(model: ModelProto, source: Source, file: Path) -> None:
     """Write a model, with what it takes and tells apart in its metadata (lists as JSON); raises what onnx finds wrong.
 
     Keys: network (TOML, everything), classes, mean, std (of pixel values 0 to 255), resize, value_range (or null).
@@ -61,16 +55,16 @@ def save(model: ModelProto, source: Source, path: Path) -> None:
     known = {key: json.dumps(value) for key, value in lists.items()}
     onnx.helper.set_model_props(model, {"network": source.trained.to_toml(), "resize": inputs.resize, **known})
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    file.write_bytes(model.SerializeToString())
 
 
-def session(path: Path) -> Answer:
-    """An ONNX file as onnxruntime runs it on the CPU."""
+def load(file: Path) -> Answer:
+    """The network in an ONNX file, as onnxruntime runs it on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    opened = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def answer(images: torch.Tensor) -> torch.Tensor:
         (logits,) = opened.run([OUTPUT], {INPUT: images.numpy()})

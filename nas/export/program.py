@@ -11,7 +11,6 @@ from torch.export import Dim, ExportedProgram
 
 from nas.export.source import Answer, Source
 
-FILES = ("model.pt2",)
 NETWORK = "network.toml"  # the description's name among the archive's extra files
 
 
@@ -31,14 +30,14 @@ def traced(source: Source) -> ExportedProgram:
     return program
 
 
-def write(source: Source, folder: Path) -> None:
+def write(source: Source, file: Path) -> None:
     """Write the archive, with the network as TOML among its extra files."""
-    torch.export.save(traced(source), folder / FILES[0], extra_files={NETWORK: source.trained.to_toml()})
+    torch.export.save(traced(source), file, extra_files={NETWORK: source.trained.to_toml()})
 
 
-def load(source: Source, folder: Path) -> Answer:
+def load(file: Path) -> Answer:
     """The network in the archive.
 
     torch unpickles what such a file asks it to, so this is for one that has just been written here.
     """
-    return torch.export.load(folder / FILES[0]).module()
+    return torch.export.load(file).module()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from nas.training import trained
 from nas.training.trained import Inputs, Trained
 
 CALIBRATION = 256  # training images that INT8 takes its ranges from
+BATCH = 32  # images; the first is always asked alone
 
 Answer = Callable[[Tensor], Tensor]  # images as the network takes them, float [n, c, h, w] -> logits [n, classes]
 
@@ -51,22 +51,35 @@ class Source:
         """What it takes."""
         return self.trained.inputs
 
+    def batches(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Pixels as the network takes them: the first image alone, then batches."""
+        for part in (pixels[:1], *torch.split(pixels[1:], BATCH)):
+            if len(part):
+                yield self.inputs.normalised(part).contiguous()
+
 
 def open_source(name: str, data: str | None, count: int) -> Source:
     """The trained network of a run or a file, with up to `count` validation images of its data; raises UserError.
 
     data: a data set's name or folder; None for what the run was trained on, if it is a run.
     """
-    file = trained.find(_place(name))
+    if name in family_names() or name.endswith(".toml"):
+        raise UserError(
+            f"{name[:200]}: is an architecture without trained weights; python -m nas.train trains it, and "
+            "nas.networks.timm.to_arch_def writes an untrained one for timm"
+        )
+    file = trained.find(find_run(name) or Path(name))
     known = trained.read(file)
-    images = datasets.Source.of(_arguments(file), "", data, known.inputs.resize)
+    arguments = facts_of(file.parent).get("arguments", {})
+    named = arguments if isinstance(arguments.get("data"), str) else {}
+    images = datasets.Source.of(named, "", data, known.inputs.resize)
     real = draw(images, known.inputs, count) if images.name else None
     return Source(file, trained.load(file), known, real)
 
 
 def draw(source: datasets.Source, inputs: Inputs, count: int) -> Real:
     """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
-    data = datasets.load_source(source, inputs.image_size, value_range=inputs.value_range)
+    data = datasets.load(source, image_size=inputs.image_size, value_range=inputs.value_range)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(
             f"--data {source.name}: {_what(data.channels, data.classes)}; the network was trained on "
@@ -89,19 +102,3 @@ def _some(among: int, count: int) -> Tensor:
 def _what(channels: int, classes: tuple[str, ...]) -> str:
     shown = ", ".join(name[:20] for name in classes[:3]) + (", …" if len(classes) > 3 else "")
     return f"{channels} channels and {len(classes)} classes ({shown})"
-
-
-def _place(name: str) -> Path:
-    """The file or directory meant; raises UserError for networks that are not trained."""
-    if name in family_names() or name.endswith(".toml"):
-        raise UserError(
-            f"{name[:200]}: is an architecture without trained weights; python -m nas.train trains it, and "
-            "nas.networks.timm.to_arch_def writes an untrained one for timm"
-        )
-    return find_run(name) or Path(name)
-
-
-def _arguments(file: Path) -> Mapping[str, Any]:
-    """What the run.toml beside the weights says of the images that they were trained on."""
-    arguments = facts_of(file.parent).get("arguments", {})
-    return arguments if isinstance(arguments.get("data"), str) else {}

@@ -14,25 +14,24 @@ from nas.base.errors import UserError
 from nas.export.source import Answer, Source
 from nas.networks.timm import to_arch_def
 
-FILES = ("timm.safetensors", "timm.json")
 CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}
 
 
-def write(source: Source, folder: Path) -> None:
+def write(source: Source, file: Path) -> None:
     """Write both files."""
     known = definition(source)
-    (folder / FILES[1]).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     # Both list the same layers in the order in which images pass them.
     names, tensors = build(known).state_dict().keys(), source.model.state_dict().values()
-    save_file({name: tensor.contiguous() for name, tensor in zip(names, tensors, strict=True)}, folder / FILES[0])
+    save_file({name: tensor.contiguous() for name, tensor in zip(names, tensors, strict=True)}, file)
 
 
-def load(source: Source, folder: Path) -> Answer:
+def load(file: Path) -> Answer:
     """The network as timm builds and loads it."""
     from timm.models import load_checkpoint
 
-    model = build(json.loads((folder / FILES[1]).read_text(encoding="utf-8")))
-    load_checkpoint(model, str(folder / FILES[0]))
+    model = build(json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+    load_checkpoint(model, str(file))
     return model.eval()
 
 
@@ -56,6 +55,7 @@ def definition(source: Source) -> dict[str, Any]:
             "in_chans": inputs.channels,
             "act_layer": arch.activation,
         },
+        "stem_stride": arch.stem_stride,
         "norm": {"eps": arch.norm_eps, "momentum": arch.norm_momentum},
         "pretrained_cfg": {
             "num_classes": len(inputs.classes),
@@ -86,4 +86,7 @@ def build(known: dict[str, Any]) -> nn.Module:
         round_chs_fn=lambda channels: channels,
         **known["model"],
     )
+    stem = model.get_submodule("conv_stem")
+    assert isinstance(stem, nn.Conv2d)
+    stem.stride = (known.get("stem_stride", 2),) * 2  # no argument of timm's
     return model

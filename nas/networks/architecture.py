@@ -17,12 +17,9 @@ from typing import TYPE_CHECKING, Any
 from nas.base.errors import UserError
 from nas.base.files import read_toml, to_toml
 from nas.base.units import nearest
-from nas.networks.blocks import (
-    MAX_RESOLUTION,
-    scale_channels,
-    scale_repeats,
-)
-from nas.networks.stages import ACTIVATIONS, LIMITS, BlockError, Stage, canonical, parse_stage
+from nas.networks.blocks import MAX_RESOLUTION, Block, FeatureMap, head, scale_channels, scale_repeats, stem
+from nas.networks.fitting import kept_strides, width_factor
+from nas.networks.stages import ACTIVATIONS, LIMITS, BlockError, Stage, blocks_of, canonical, parse_stage
 
 if TYPE_CHECKING:
     from nas.networks.cost import Cost
@@ -33,9 +30,10 @@ FAMILIES = "nas.search_spaces.families"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as a value: stages between a 3x3 stride-2 stem convolution and a 1x1 head convolution.
+    """A network as a value: stages between a 3x3 stem convolution and a 1x1 head convolution.
 
-    stem and head are output channels; resolution is the side of the square input in pixels (1 to 4096).
+    stem and head are output channels; resolution is the side of the square input in pixels (1 to 4096); stem_stride is
+    1 or 2.
     Stages are kept in canonical form, so networks whose stages have equal layers are equal values with one string and
     one hash. Stages stay as they are divided, for each is scaled by itself.
     """
@@ -47,11 +45,13 @@ class Architecture:
     activation: str = "silu"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
+    stem_stride: int = 2
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("an architecture needs at least one stage, like ds_r1_k3_s1_e1_c16")
-        for name, most in (("stem", 65536), ("head", 65536), ("resolution", MAX_RESOLUTION)):
+        limits = {"stem": 65536, "head": 65536, "resolution": MAX_RESOLUTION, "stem_stride": LIMITS["stride"]}
+        for name, most in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise UserError(f"{name} must be a whole number from 1 to {most}, got {str(value)[:20]}")
@@ -73,18 +73,19 @@ class Architecture:
     def parse(cls, text: str) -> Architecture:
         """Read block strings separated by white space or commas, with settings such as 224px stem32 head1280.
 
-        Settings may be left out: 224px, stem32, head1280, silu, eps0.00001, momentum0.1. Raises UserError.
+        Settings may be left out: 224px, stem32, head1280, silu, eps0.00001, momentum0.1. stem32_s1 is a stem of
+        stride 1, stem32 one of stride 2. Raises UserError.
         """
         settings: dict[str, Any] = {}
         stages: list[Stage] = []
         for word in re.split(r"[\s,]+", text.strip()):
-            setting = _parse_setting(word)
-            if setting is None:
+            found = _parse_setting(word)
+            if not found:
                 stages.append(_located(word, f"block string {len(stages) + 1}"))
-            elif setting[0] in settings:
-                raise UserError(f"block strings: {setting[0]} is given twice, the second time as {word!r}")
-            else:
-                settings[setting[0]] = setting[1]
+            for name in found:
+                if name in settings:
+                    raise UserError(f"block strings: {name} is given twice, the second time as {word!r}")
+            settings |= found
         return cls(tuple(stages), **settings)
 
     @classmethod
@@ -114,7 +115,7 @@ class Architecture:
         return to_toml({**settings, "stages": list(map(str, self.stages)), "inputs": inputs, "about": about})
 
     def __str__(self) -> str:
-        words = [f"{self.resolution}px", f"stem{self.stem}", *map(str, self.stages), f"head{self.head}"]
+        words = [f"{self.resolution}px", self.stem_word, *map(str, self.stages), f"head{self.head}"]
         written = {"activation": "{}", "norm_eps": "eps{}", "norm_momentum": "momentum{}"}
         words += [written[f.name].format(getattr(self, f.name)) for f in self._settings() if f.name in written]
         return " ".join(words)
@@ -125,6 +126,11 @@ class Architecture:
         return [f for f in fields(self)[1:] if f.name in always or getattr(self, f.name) != f.default]
 
     @property
+    def stem_word(self) -> str:
+        """The stem as the block strings have it: stem32, with stride 1 stem32_s1."""
+        return f"stem{self.stem}" + (f"_s{self.stem_stride}" if self.stem_stride != 2 else "")
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """The channels that a width factor scales: those of the stem, each stage and the head."""
         return (self.stem, *(stage.channels for stage in self.stages), self.head)
@@ -133,6 +139,17 @@ class Architecture:
     def hash(self) -> str:
         """Twelve hexadecimal digits that name this network (SHA-256 of the canonical string)."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
+
+    def walk(self, resolution: int | None = None, in_channels: int = 3) -> tuple[Block, ...]:
+        """All blocks in order, the stem first and the head last, each with its layers and the feature maps around it.
+
+        For images of this side (pixels; the own resolution if None), which no limit is checked for.
+        """
+        image = FeatureMap(in_channels, self.resolution if resolution is None else resolution)
+        blocks = [stem(image, self.stem, self.stem_stride)]
+        for number, stage in enumerate(self.stages, 1):
+            blocks += blocks_of(stage, blocks[-1].output, number)
+        return (*blocks, head(blocks[-1].output, self.head, len(self.stages) + 1))
 
     def scale(self, depth: float = 1, width: float = 1, resolution: float = 1) -> Architecture:
         """Scale every stage, the stem and the head by factors (EfficientNet, arXiv 1905.11946, section 3).
@@ -167,6 +184,21 @@ class Architecture:
         """The same network for images of another size in pixels."""
         return replace(self, resolution=resolution)
 
+    def fitted(self, pixels: int, width: float | None = None) -> Architecture:
+        """The network for images of fewer pixels; itself where they are not fewer than its resolution.
+
+        Strides become 1 from the stem on until the last feature map has at least 4 pixels, and widths are multiplied by
+        `width`, rounded as in `scale`. By default this follows compound scaling's own relation: β^φ with
+        φ = log(pixels / resolution) / log γ and the paper's β and γ, 0.24 from 224 to 28 pixels.
+        """
+        resized = self.at(pixels)
+        if pixels >= self.resolution:
+            return self
+        stem_stride, *strides = kept_strides((self.stem_stride, *(stage.stride for stage in self.stages)), pixels)
+        scaled = resized.scale(width=width_factor(self.resolution, pixels) if width is None else width)
+        stages = tuple(replace(stage, stride=s) for stage, s in zip(scaled.stages, strides, strict=True))
+        return replace(scaled, stages=stages, stem_stride=stem_stride)
+
     def cost(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Cost:
         """Count MAdds, fvcore flops, parameters and activations, at the own resolution unless one is given."""
         from nas.networks.cost import count
@@ -185,6 +217,12 @@ class Architecture:
 def family_names() -> list[str]:
     """The bundled family members."""
     return bundled_names(FAMILIES)
+
+
+def published_networks(pixels: int, width: float | None = None) -> dict[str, Architecture]:
+    """The bundled networks of EfficientNet-B0's size by name, those for at most 224 pixels, fitted to an image size."""
+    known = {name: Architecture.load(name) for name in family_names()}
+    return {name: arch.fitted(pixels, width) for name, arch in known.items() if arch.resolution <= 224}
 
 
 def bundled_names(package: str) -> list[str]:
@@ -229,13 +267,16 @@ def _located(text: str, where: str) -> Stage:
         raise UserError(f"{where}, {error} (in {text[:80]!r})") from None
 
 
-def _parse_setting(word: str) -> tuple[str, Any] | None:
+def _parse_setting(word: str) -> dict[str, Any]:
+    """The settings that a word of a network names; none if it is a block string."""
     if match := re.fullmatch(r"(\d{1,9})px", word):
-        return "resolution", int(match[1])
-    if match := re.fullmatch(r"(stem|head)(\d{1,9})", word):
-        return match[1], int(match[2])
+        return {"resolution": int(match[1])}
+    if match := re.fullmatch(r"stem(\d{1,9})(?:_s(\d{1,9}))?", word):
+        return {"stem": int(match[1]), **({"stem_stride": int(match[2])} if match[2] else {})}
+    if match := re.fullmatch(r"head(\d{1,9})", word):
+        return {"head": int(match[1])}
     if word in ACTIVATIONS:
-        return "activation", word
+        return {"activation": word}
     if match := re.fullmatch(r"(eps|momentum)(\d{1,9}(?:\.\d{1,40})?(?:e[+-]?\d{1,3})?)", word):
-        return f"norm_{match[1]}", float(match[2])
-    return None
+        return {f"norm_{match[1]}": float(match[2])}
+    return {}

@@ -1,12 +1,13 @@
 """What a block is: each op described once, as the list of layers it consists of.
 
-`network.py` turns the layers into modules and `cost.py` counts them, so the two cannot drift apart.
+`module.py` turns the layers into modules and `cost.py` counts them, so the two cannot drift apart.
 To add an op, write its function and its line in `OPS`; no torch is needed here.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from math import ceil, prod
 from typing import NamedTuple
 
 MAX_RESOLUTION = 4096  # pixels
@@ -40,11 +41,28 @@ class Linear(NamedTuple):
 Layer = Conv | SqueezeExcitation | Linear
 
 
+class FeatureMap(NamedTuple):
+    """The shape of what one block hands to the next: channels, and the side in pixels."""
+
+    channels: int
+    size: int
+
+
 class Block(NamedTuple):
-    """One block: its layers in order, and whether its input is added to their output."""
+    """One block at its place in a network: its layers in order, from one feature map to the next.
+
+    residual: whether its input is added to what the layers put out. activation: None for the architecture's own.
+    stage: 0 for the stem, the stages from 1, the head after the last; position: from 0 within its stage.
+    """
 
     layers: tuple[Layer, ...]
-    residual: bool
+    input: FeatureMap
+    output: FeatureMap
+    stride: int
+    residual: bool = False
+    activation: str | None = None
+    stage: int = 0
+    position: int = 0
 
 
 class Shape(NamedTuple):
@@ -85,7 +103,7 @@ def scale_channels(channels: int, width: float) -> int:
 
 def scale_repeats(repeats: int, depth: float) -> int:
     """Repeats times the depth factor, rounded up; a factor such as 1.1 counts as the decimal it is written as."""
-    return max(1, math.ceil(round(repeats * depth, 9)))
+    return max(1, ceil(round(repeats * depth, 9)))
 
 
 def pointwise(in_channels: int, out_channels: int, activation: bool) -> Conv:
@@ -98,14 +116,38 @@ def squeeze_excitation(s: Shape, channels: int) -> tuple[Layer, ...]:
     return (SqueezeExcitation(channels, max(1, int(s.in_channels * s.se))),) if s.se else ()
 
 
-def stem(in_channels: int, out_channels: int) -> tuple[Layer, ...]:
-    """What stands before the stages: a 3x3 convolution with stride 2."""
-    return (Conv(in_channels, out_channels, 3, 2, 1, True),)
+def halved(size: int, stride: int) -> int:
+    """The side of a feature map after an odd kernel with this stride, padded by (kernel - 1) / 2."""
+    return (size - 1) // stride + 1
 
 
-def head(in_channels: int, out_channels: int) -> tuple[Layer, ...]:
+def size_after(size: int, layer: Layer) -> int:
+    """The side of a feature map after a layer."""
+    return halved(size, layer.stride) if isinstance(layer, Conv) else size
+
+
+def block(
+    layers: tuple[Layer, ...],
+    given: FeatureMap,
+    channels: int,
+    stage: int,
+    residual: bool = False,
+    activation: str | None = None,
+) -> Block:
+    """The block of these layers behind a feature map; channels: how many they put out."""
+    output = FeatureMap(channels, reduce(size_after, layers, given.size))
+    stride = prod(layer.stride for layer in layers if isinstance(layer, Conv))
+    return Block(layers, given, output, stride, residual, activation, stage)
+
+
+def stem(image: FeatureMap, channels: int, stride: int) -> Block:
+    """What stands before the stages: a 3x3 convolution."""
+    return block((Conv(image.channels, channels, 3, stride, 1, True),), image, channels, 0)
+
+
+def head(given: FeatureMap, channels: int, stage: int = 1) -> Block:
     """What stands behind the stages, before pooling and classifier: a 1x1 convolution."""
-    return (pointwise(in_channels, out_channels, True),)
+    return block((pointwise(given.channels, channels, True),), given, channels, stage)
 
 
 def conv(s: Shape) -> tuple[Layer, ...]:

@@ -5,16 +5,20 @@ Exact against fvcore 0.1.5 on the built network in eval mode, without building i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas.base.errors import UserError
-from nas.networks.blocks import MAX_RESOLUTION, Conv, Layer, Linear, SqueezeExcitation, head, stem
+from nas.networks.blocks import MAX_RESOLUTION, Block, Conv, Layer, Linear, SqueezeExcitation, size_after
 
 if TYPE_CHECKING:
     from nas.networks.architecture import Architecture
-    from nas.networks.stages import Stage
+
+COLUMNS = ("madds", "flops", "params", "activations")
+Figures = tuple[int, int, int, int]  # in the order of COLUMNS
 
 
 @dataclass(frozen=True)
@@ -32,76 +36,57 @@ class Cost:
     activations: int
 
 
-class Count(NamedTuple):
-    """The parts of a cost, by operator as fvcore names them."""
+@dataclass(frozen=True)
+class Deployment:
+    """For how many classes and input channels networks are counted; by default as published ones are."""
 
-    conv: int
-    linear: int
-    batch_norm: int
-    adaptive_avg_pool2d: int
-    params: int
-    activations: int
+    num_classes: int = 1000
+    in_channels: int = 3
 
-    @property
-    def cost(self) -> Cost:
-        """The four figures of a Cost."""
-        flops = self.conv + self.linear + self.batch_norm + self.adaptive_avg_pool2d
-        return Cost(self.conv + self.linear, flops, self.params, self.activations)
+    def cost(self, arch: Architecture, resolution: int | None = None) -> Cost:
+        """The cost of a network, at its own resolution if None."""
+        return arch.cost(resolution, self.num_classes, self.in_channels)
 
 
-NOTHING = Count(0, 0, 0, 0, 0, 0)
+PUBLISHED = Deployment()
 
 
-def add(a: Count, b: Count, times: int = 1) -> Count:
-    """a + times · b, written out: this is most of what counting does."""
-    return Count(
-        a.conv + times * b.conv,
-        a.linear + times * b.linear,
-        a.batch_norm + times * b.batch_norm,
-        a.adaptive_avg_pool2d + times * b.adaptive_avg_pool2d,
-        a.params + times * b.params,
-        a.activations + times * b.activations,
-    )
-
-
-def halved(size: int, stride: int) -> int:
-    """The side of a feature map after an odd kernel with this stride, padded by (kernel - 1) / 2."""
-    return (size - 1) // stride + 1
-
-
-def count_layer(layer: Layer, size: int) -> Count:
+def count_layer(layer: Layer, size: int) -> Figures:
     """Count one layer; `size` is the side of its *output* (the input's where it keeps the size)."""
     area = size * size
     match layer:
         case Conv(c_in, c_out, kernel, _, groups, _):
             weights = kernel * kernel * (c_in // groups) * c_out
             out = c_out * area
-            return Count(weights * area, 0, 2 * out, 0, weights + 2 * c_out, out)
+            return weights * area, (weights + 2 * c_out) * area, weights + 2 * c_out, out
         case SqueezeExcitation(channels, squeeze):
             weights = 2 * channels * squeeze
             both = channels + squeeze
-            return Count(weights, 0, 0, channels * area, weights + both, both)
+            return weights, weights + channels * area, weights + both, both
         case Linear(features, classes):
-            return Count(0, features * classes, 0, features * area, features * classes + classes, 0)
-
-
-def count_layers(layers: tuple[Layer, ...], size: int) -> tuple[Count, int]:
-    """Count layers one after the other, and tell the side of what they put out."""
-    total = NOTHING
-    for layer in layers:
-        size = halved(size, layer.stride) if isinstance(layer, Conv) else size
-        total = add(total, count_layer(layer, size))
-    return total, size
+            weights = features * classes
+            return weights, weights + features * area, weights + classes, 0
 
 
 @lru_cache(maxsize=65536)
-def count_stage(stage: Stage, in_channels: int, size: int) -> tuple[Count, int]:
-    """Count a stage behind so many channels of this side, and tell the side of what it puts out."""
-    total, size = count_layers(stage.first(in_channels).layers, size)
-    if stage.repeats > 1:
-        one, size = count_layers(stage.later().layers, size)
-        total = add(total, one, stage.repeats - 1)
-    return total, size
+def count_layers(layers: tuple[Layer, ...], size: int) -> Figures:
+    """Count layers one after the other, the first of which gets a feature map of this side."""
+    counts = []
+    for layer in layers:
+        size = size_after(size, layer)
+        counts.append(count_layer(layer, size))
+    return added(counts)
+
+
+def count_blocks(blocks: Iterable[Block]) -> Figures:
+    """Count blocks."""
+    return added([count_layers(block.layers, block.input.size) for block in blocks])
+
+
+def added(counts: Iterable[Figures]) -> Figures:
+    """The sum of counts, figure by figure."""
+    madds, flops, params, activations = map(sum, zip(*counts, strict=True))
+    return madds, flops, params, activations
 
 
 class Part(NamedTuple):
@@ -109,35 +94,36 @@ class Part(NamedTuple):
 
     name: str
     size: int
-    counts: Count
+    cost: Cost
 
 
 def parts(
     arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
 ) -> list[Part]:
     """Count each part of an architecture, from stem to classifier; raises UserError for impossible arguments."""
-    size = arch.resolution if resolution is None else resolution
-    check_counting(size, num_classes, in_channels)
-    count, size = count_layers(stem(in_channels, arch.stem), size)
-    found, channels = [Part("stem", size, count)], arch.stem
-    for number, stage in enumerate(arch.stages, 1):
-        count, size = count_stage(stage, channels, size)
-        found.append(Part(f"stage {number}", size, count))
-        channels = stage.channels
-    count, size = count_layers(head(channels, arch.head), size)
-    classifier = count_layer(Linear(arch.head, num_classes), size)
-    return [*found, Part("head", size, count), Part("classifier", 1, classifier)]
+    walk = _walk(arch, resolution, num_classes, in_channels)
+    names = ["stem", *(f"stage {number}" for number in range(1, len(arch.stages) + 1)), "head"]
+    found = []
+    for stage, group in groupby(walk, key=lambda block: block.stage):
+        blocks = list(group)
+        found.append(Part(names[stage], blocks[-1].output.size, Cost(*count_blocks(blocks))))
+    return [*found, Part("classifier", 1, Cost(*count_classifier(walk[-1], num_classes)))]
 
 
 def count(arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Cost:
     """Count an architecture at a resolution (its own if None), for so many classes and input channels."""
-    return total(arch, resolution, num_classes, in_channels).cost
+    walk = _walk(arch, resolution, num_classes, in_channels)
+    return Cost(*added([count_blocks(walk), count_classifier(walk[-1], num_classes)]))
 
 
-def total(arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Count:
-    """The same count, by operator."""
-    counts = (part.counts for part in parts(arch, resolution, num_classes, in_channels))
-    return Count._make(map(sum, zip(*counts, strict=True)))
+def count_classifier(head: Block, num_classes: int) -> Figures:
+    """Count pooling and classifier behind the head."""
+    return count_layer(Linear(head.output.channels, num_classes), head.output.size)
+
+
+def _walk(arch: Architecture, resolution: int | None, num_classes: int, in_channels: int) -> tuple[Block, ...]:
+    check_counting(arch.resolution if resolution is None else resolution, num_classes, in_channels)
+    return arch.walk(resolution, in_channels)
 
 
 def check_counting(resolution: int, num_classes: int, in_channels: int) -> None:

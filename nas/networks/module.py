@@ -6,6 +6,7 @@ So `torchvision.models.efficientnet_*` state dicts load as they are. The layers 
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,22 +57,19 @@ class Network(nn.Module):
         self.architecture = arch
         norm = partial(nn.BatchNorm2d, eps=arch.norm_eps, momentum=arch.norm_momentum)
 
-        def modules(layers: tuple[Layer, ...], activation: str) -> list[nn.Module]:
-            return [module(layer, norm, _ACTIVATIONS[activation]) for layer in layers]
+        def modules(described: blocks.Block) -> list[nn.Module]:
+            activation = _ACTIVATIONS[described.activation or arch.activation]
+            return [module(layer, norm, activation) for layer in described.layers]
 
-        features = modules(blocks.stem(in_channels, arch.stem), arch.activation)
-        count, total, channels = 0, sum(stage.repeats for stage in arch.stages), arch.stem
-        for stage in arch.stages:
+        stem, *inner, head = arch.walk(in_channels=in_channels)
+        features, count = modules(stem), 0
+        for _, stage in groupby(inner, key=lambda described: described.stage):
             members = []
-            for described in (stage.first(channels), *[stage.later()] * (stage.repeats - 1)):
-                layers = modules(described.layers, stage.activation or arch.activation)
-                members.append(Block(layers, described.residual, drop_path * count / total))
+            for described in stage:
+                members.append(Block(modules(described), described.residual, drop_path * count / len(inner)))
                 count += 1
             features.append(nn.Sequential(*members))
-            channels = stage.channels
-        features += modules(blocks.head(channels, arch.head), arch.activation)
-
-        self.features = nn.Sequential(*features)
+        self.features = nn.Sequential(*features, *modules(head))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout, inplace=True), nn.Linear(arch.head, num_classes))
         initialise(self)

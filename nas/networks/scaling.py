@@ -17,9 +17,9 @@ from nas.base.errors import UserError
 from nas.base.units import nearest
 from nas.networks.architecture import Architecture
 from nas.networks.blocks import SMALL
-from nas.networks.cost import Cost
+from nas.networks.cost import PUBLISHED, Cost, Deployment
+from nas.networks.fitting import PAPER
 
-PAPER = (1.2, 1.1, 1.15)  # what the paper found for EfficientNet-B0 (arXiv 1905.11946, section 4)
 MOST_PHI = 20.0
 EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
 MOVE = 8  # pixels by which a resolution may be moved to meet a count
@@ -131,15 +131,22 @@ class Candidate:
     moved: int = 0
 
 
-def candidate(baseline: Architecture, coefficients: Coefficients, target: float | None = None) -> Candidate:
+def candidate(
+    baseline: Architecture,
+    coefficients: Coefficients,
+    target: float | None = None,
+    deployment: Deployment = PUBLISHED,
+) -> Candidate:
     """The φ = 1 network of a triple; with a target, the resolution is moved so that the counted ratio comes near it."""
     scaled = baseline.scale(*coefficients.factors(1))
-    base = baseline.cost().madds
-    arch = scaled if target is None else matched(scaled, target * base, few(scaled))
-    return Candidate(coefficients, arch, arch.cost().madds / base, arch.resolution - scaled.resolution)
+    base = deployment.cost(baseline).madds
+    arch = scaled if target is None else matched(scaled, target * base, few(scaled), deployment)
+    return Candidate(coefficients, arch, deployment.cost(arch).madds / base, arch.resolution - scaled.resolution)
 
 
-def counted_grid(baseline: Architecture, target: float, step: float, tolerance: float) -> list[Candidate]:
+def counted_grid(
+    baseline: Architecture, target: float, step: float, tolerance: float, deployment: Deployment = PUBLISHED
+) -> list[Candidate]:
     """All α, β, γ ≥ 1 on the grid whose φ = 1 network has a counted MAdds ratio within tolerance of the target.
 
     The resolution may be moved by up to PART of it for that. Tried are products from half the target to twice, since
@@ -148,7 +155,7 @@ def counted_grid(baseline: Architecture, target: float, step: float, tolerance: 
     check_grid(target, step, tolerance)
     aim = Decimal(str(target))
     tried = [
-        candidate(baseline, triple, target)
+        candidate(baseline, triple, target, deployment)
         for triple, product in _points(Decimal(str(step)), 2 * aim)
         if aim / 2 <= product <= 2 * aim
     ]
@@ -169,10 +176,10 @@ def few(arch: Architecture) -> int:
 
 
 @cache
-def matched(arch: Architecture, madds: float, most: int) -> Architecture:
+def matched(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
     """The network with its resolution moved by up to so many pixels, so that its MAdds come as near as they can."""
     sizes = range(max(1, arch.resolution - most), arch.resolution + most + 1)
-    best = min(sizes, key=lambda px: (abs(arch.cost(px).madds - madds), abs(px - arch.resolution)))
+    best = min(sizes, key=lambda px: (abs(deployment.cost(arch, px).madds - madds), abs(px - arch.resolution)))
     return arch.at(best)
 
 
@@ -210,11 +217,12 @@ class Member:
     resolution: float
     architecture: Architecture
     moved: int = 0
+    deployment: Deployment = PUBLISHED
 
     @property
     def cost(self) -> Cost:
-        """Counted at the member's own resolution, 3 channels and 1000 classes."""
-        return self.architecture.cost()
+        """Counted at the member's own resolution, for the classes and channels that it is deployed for."""
+        return self.deployment.cost(self.architecture)
 
 
 def notes(baseline: Architecture, members: Sequence[Member], coefficients: Coefficients) -> list[str]:
@@ -223,13 +231,19 @@ def notes(baseline: Architecture, members: Sequence[Member], coefficients: Coeff
     fine = f"channels below {SMALL} are rounded to multiples of 4, 2 or 1, all others to multiples of 8"
     found = [fine] if min(scaled, default=SMALL) < SMALL else []
     for one in members:
-        off = one.cost.madds / baseline.cost().madds / coefficients.product**one.phi
+        off = one.cost.madds / one.deployment.cost(baseline).madds / coefficients.product**one.phi
         if not 1 - FAR <= off <= 1 + FAR:
             found.append(f"φ {one.phi:g}: counted MAdds are {off:.3g} times the nominal ones, by rounding")
     return found
 
 
-def member(baseline: Architecture, coefficients: Coefficients, phi: float, target: float | None = None) -> Member:
+def member(
+    baseline: Architecture,
+    coefficients: Coefficients,
+    phi: float,
+    target: float | None = None,
+    deployment: Deployment = PUBLISHED,
+) -> Member:
     """Scale a baseline by φ; with a target, its resolution is moved to bring the MAdds near target^φ times as many.
 
     Raises UserError for a φ that leads outside the limits of an architecture.
@@ -242,15 +256,19 @@ def member(baseline: Architecture, coefficients: Coefficients, phi: float, targe
     arch = scaled
     if target and phi:
         most = few(scaled) if resolution >= 1 else min(few(scaled), baseline.resolution - scaled.resolution)
-        arch = matched(scaled, target**phi * baseline.cost().madds, most)
-    return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution)
+        arch = matched(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
+    return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution, deployment)
 
 
 def family(
-    baseline: Architecture, coefficients: Coefficients, phis: Sequence[float], target: float | None = None
+    baseline: Architecture,
+    coefficients: Coefficients,
+    phis: Sequence[float],
+    target: float | None = None,
+    deployment: Deployment = PUBLISHED,
 ) -> list[Member]:
     """Scale a baseline by each φ, as `member` does; raises UserError."""
-    return [member(baseline, coefficients, phi, target) for phi in phis]
+    return [member(baseline, coefficients, phi, target, deployment) for phi in phis]
 
 
 def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], float], limit: float, what: str) -> float:
@@ -293,7 +311,9 @@ def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], fl
     return low / FINEST
 
 
-def equal_cost(baseline: Architecture, coefficients: Coefficients, madds: float) -> Member:
+def equal_cost(
+    baseline: Architecture, coefficients: Coefficients, madds: float, deployment: Deployment = PUBLISHED
+) -> Member:
     """The member whose counted MAdds are within EQUAL of a goal with the fewest pixels moved, or else come nearest.
 
     Tried are the φ around that whose network is the largest below the goal, each with its resolution moved by up to
@@ -301,9 +321,12 @@ def equal_cost(baseline: Architecture, coefficients: Coefficients, madds: float)
     """
 
     def at(phi: float) -> Member:
-        return member(baseline, coefficients, phi)
+        return member(baseline, coefficients, phi, None, deployment)
 
-    below = solve(lambda phi: at(phi).architecture, lambda arch: arch.cost().madds, madds, f"{madds:.4g} MAdds")
+    def count(arch: Architecture) -> float:
+        return deployment.cost(arch).madds
+
+    below = solve(lambda phi: at(phi).architecture, count, madds, f"{madds:.4g} MAdds")
     plain: dict[Architecture, Member] = {}
     for steps in range(-AROUND, AROUND + 1):
         with suppress(UserError):
@@ -311,7 +334,7 @@ def equal_cost(baseline: Architecture, coefficients: Coefficients, madds: float)
             plain.setdefault(one.architecture, one)
     found = []
     for one in plain.values():
-        arch = matched(one.architecture, madds, MOVE)
+        arch = matched(one.architecture, madds, MOVE, deployment)
         found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
     misses = {one: abs(one.cost.madds / madds - 1) for one in found}
     return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))

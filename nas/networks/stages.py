@@ -17,9 +17,11 @@ from nas.networks.blocks import (
     OPS,
     Block,
     Conv,
+    FeatureMap,
     Layer,
     Shape,
     SqueezeExcitation,
+    block,
 )
 
 ACTIVATIONS = {"relu": "re", "relu6": "r6", "silu": "sw", "hardswish": "hs"}  # with timm's suffixes
@@ -58,18 +60,9 @@ class Stage:
     skip: bool = True
     activation: str | None = None
 
-    def first(self, in_channels: int) -> Block:
-        """The first block, which has the stride and changes the channels."""
-        return self._block(in_channels, self.stride)
-
-    def later(self) -> Block:
-        """Each block after the first."""
-        return self._block(self.channels, 1)
-
-    def _block(self, in_channels: int, stride: int) -> Block:
-        shape = Shape(in_channels, self.channels, self.kernel, stride, self.expansion, self.se)
-        residual = self.skip and stride == 1 and in_channels == self.channels
-        return Block(OPS[self.op].layers(shape), residual)
+    def layers(self, in_channels: int, stride: int) -> tuple[Layer, ...]:
+        """The layers of one block: the first has the stage's stride, the later ones its own channels and stride 1."""
+        return OPS[self.op].layers(Shape(in_channels, self.channels, self.kernel, stride, self.expansion, self.se))
 
     def __str__(self) -> str:
         words = [self.op, f"r{self.repeats}", f"k{self.kernel}", f"s{self.stride}"]
@@ -78,6 +71,21 @@ class Stage:
         words += [f"n{ACTIVATIONS[self.activation]}"] if self.activation else []
         words += [] if self.skip == OPS[self.op].skip else ["skip" if self.skip else "noskip"]
         return "_".join(words)
+
+
+@lru_cache(maxsize=16384)
+def blocks_of(stage: Stage, given: FeatureMap, number: int = 1) -> tuple[Block, ...]:
+    """The blocks of a stage behind a feature map, one after the other; number: the stage's in its network."""
+
+    def placed(given: FeatureMap, stride: int) -> Block:
+        residual = stage.skip and stride == 1 and given.channels == stage.channels
+        return block(stage.layers(given.channels, stride), given, stage.channels, number, residual, stage.activation)
+
+    first = placed(given, stage.stride)
+    if stage.repeats == 1:
+        return (first,)
+    later = placed(first.output, 1)
+    return (first, *(later._replace(position=i) for i in range(1, stage.repeats)))
 
 
 @lru_cache(maxsize=65536)
@@ -156,7 +164,8 @@ def canonical(stage: Stage, in_channels: int, activation: str) -> Stage:
 
 def _layers(stage: Stage, in_channels: int) -> tuple[Layer, ...]:
     """The layers of a stage's first block and, if it has more, of the second one, which is like all later ones."""
-    return stage.first(in_channels).layers + (stage.later().layers if stage.repeats > 1 else ())
+    later = stage.layers(stage.channels, 1) if stage.repeats > 1 else ()
+    return stage.layers(in_channels, stage.stride) + later
 
 
 def _same(stage: Stage, in_channels: int, at: Callable[[float], Stage], limit: float) -> Callable[[float], bool]:
@@ -166,7 +175,8 @@ def _same(stage: Stage, in_channels: int, at: Callable[[float], Stage], limit: f
 
 
 def _expansion(stage: Stage, in_channels: int) -> float:
-    widest = max(layer.out_channels for layer in stage.first(in_channels).layers[:-1] if isinstance(layer, Conv))
+    layers = stage.layers(in_channels, stage.stride)
+    widest = max(layer.out_channels for layer in layers[:-1] if isinstance(layer, Conv))
     same = _same(stage, in_channels, lambda x: replace(stage, expansion=x), LIMITS["expansion"])
     found = shortest_decimal(stage.expansion, widest / in_channels, same)
     return EXPANDING if found == 1 else found

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from nas.base.errors import UserError
+from nas.base.units import shortest_decimal
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import OPS, SqueezeExcitation
-from nas.networks.stages import EXPANDING, Stage, parse_stage
+from nas.networks.blocks import OPS, Block, FeatureMap, SqueezeExcitation
+from nas.networks.stages import EXPANDING, Stage, blocks_of, parse_stage
 
 THEIRS = ("cn", "ds", "ir", "er")
 
@@ -24,33 +25,38 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
     """The stages as timm writes them, one list a stage.
 
     Build them with `round_chs_fn=lambda c: c` (timm rounds channels to multiples of 8 otherwise) and with the
-    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. Raises UserError where timm
-    rounds an SE width otherwise than torchvision, and for a block that it does not have.
+    architecture's own stem (`stem_size`), head (`num_features`), activation and norm. timm's stem always has stride 2:
+    where this one's is 1, set `model.conv_stem.stride = (1, 1)` on the built model. SE ratios are such that timm, which
+    rounds to the nearest, squeezes to as many channels as torchvision, which rounds down; where the first block of a
+    stage needs another ratio than the later ones, the stage has two strings. Raises UserError where there is no such
+    ratio, and for a block that timm does not have.
     """
-    channels = arch.stem
     for stage in arch.stages:
         if stage.op not in THEIRS:
             raise UserError(f"{stage}: timm's {', '.join(THEIRS)} are known here, {stage.op} is not")
-        _check_squeeze(stage, channels)
-        channels = stage.channels
-    return [[str(stage)] for stage in arch.stages]
+    stages: list[list[Block]] = [[] for _ in arch.stages]
+    for block in arch.walk()[1:-1]:
+        stages[block.stage - 1].append(block)
+    return [_strings(stage, blocks) for stage, blocks in zip(arch.stages, stages, strict=True)]
 
 
 def from_arch_def(arch_def: Sequence[Sequence[str]], **settings: Any) -> Architecture:
     """The architecture of a timm arch_def of `cn`, `ds`, `ir` and `er` strings.
 
-    settings: stem, head, resolution, activation, norm_eps, norm_momentum, where they are not the defaults. As in
-    timm, a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
+    settings: the architecture's other fields (stem, stem_stride, head, …) where they are not the defaults. As in timm,
+    a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
     """
     stages: list[Stage] = []
-    channels = settings.get("stem", 32)
+    given = FeatureMap(settings.get("stem", 32), 1)
     for strings in arch_def:
         for position, text in enumerate(strings):
             stage = parse_stage(_expanding(text))
             stage = replace(stage, stride=1) if position else stage
-            _check_squeeze(stage, channels)
+            blocks = blocks_of(stage, given)
+            if wrong := _other_squeeze(stage, blocks):  # of the ratio as written, from which timm computes
+                raise UserError(wrong)
+            given = blocks[-1].output
             stages.append(stage)
-            channels = stage.channels
     return Architecture(tuple(stages), **settings)
 
 
@@ -59,14 +65,54 @@ def _expanding(text: str) -> str:
     return re.sub(r"_e1(\.0*)?(?=_|$)", f"_e{EXPANDING:f}", text) if op and op.plain else text
 
 
-def _check_squeeze(stage: Stage, in_channels: int) -> None:
-    """Refuse an SE width that timm rounds to the nearest and torchvision down."""
-    for block in (stage.first(in_channels), stage.later())[: stage.repeats]:
-        for layer in block.layers:
-            if isinstance(layer, SqueezeExcitation):
-                theirs = round(layer.channels * (stage.se / stage.expansion))
-                if layer.squeeze != theirs:
-                    raise UserError(
-                        f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
-                        f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"
-                    )
+def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
+    """A stage as timm writes it: one string, or two where its first block needs another SE ratio than the others."""
+    if whole := _with_their_ratio(stage, blocks):
+        return [str(whole)]
+    if stage.repeats == 1:
+        raise UserError(_other_squeeze(stage, blocks))
+    first, later = replace(stage, repeats=1), replace(stage, repeats=stage.repeats - 1, stride=1)
+    return [*_strings(first, blocks[:1]), *_strings(later, blocks[1:2])]
+
+
+def _with_their_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
+    """The stage with an SE ratio of which timm, which rounds to the nearest, makes the channels that there are."""
+    squeezes = _squeezes(blocks)
+
+    def same(ratio: float) -> bool:
+        return all(
+            _theirs(stage, layer, ratio) == layer.squeeze == max(1, int(channels * ratio))
+            for channels, layer in squeezes
+        )
+
+    if same(stage.se):
+        return stage
+    least, most = 0.0, 1.0
+    for channels, layer in squeezes:
+        wide = stage.expansion / layer.channels
+        least = max(least, (layer.squeeze - 0.5) * wide, layer.squeeze / channels if layer.squeeze > 1 else 0)
+        most = min(most, (layer.squeeze + 0.5) * wide, (layer.squeeze + 1) / channels)
+    middle = (least + most) / 2
+    return replace(stage, se=shortest_decimal(middle, middle, same)) if same(middle) else None
+
+
+def _squeezes(blocks: Sequence[Block]) -> list[tuple[int, SqueezeExcitation]]:
+    """The SE layers of blocks, each with the block's input channels."""
+    layers = [(block.input.channels, layer) for block in blocks for layer in block.layers]
+    return [(channels, layer) for channels, layer in layers if isinstance(layer, SqueezeExcitation)]
+
+
+def _theirs(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
+    """The channels that timm squeezes to."""
+    return round(layer.channels * (ratio / stage.expansion))
+
+
+def _other_squeeze(stage: Stage, blocks: Sequence[Block]) -> str:
+    """What is wrong with an SE ratio of which timm makes other channels than torchvision; "" if it does not."""
+    for _, layer in _squeezes(blocks):
+        if (theirs := _theirs(stage, layer, stage.se)) != layer.squeeze:
+            return (
+                f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
+                f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"
+            )
+    return ""

@@ -62,10 +62,8 @@ LABELS = {
 
 def short_name(cost: str) -> str:
     """A cost as a title names it."""
-    return {
-        **{"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"},
-        "latency_measured": "measured latency",
-    }.get(cost, cost.replace("_", " "))
+    names = {"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"}
+    return names.get(cost, "measured latency" if cost == "latency_measured" else cost.replace("_", " "))
 
 
 def draw(path: Path, picture: Callable[Options, Figure], *args: Options.args, **kwargs: Options.kwargs) -> None:
@@ -147,7 +145,7 @@ def pareto(
     are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed.
     """
     mean = f"mean_{metric}"
-    figure, axes = _figure(title if noise else f"{title} (single trainings, unconfirmed)", subtitle)
+    figure, (axes,) = figures(title if noise else f"{title} (single trainings, unconfirmed)", subtitle, 1)
     done = trials[trials["state"] == "COMPLETE"]
     near = done["runs"].gt(1) & ~done["trial"].isin(front["trial"])
     rest = done[~near & ~done["trial"].isin(front["trial"])]
@@ -157,9 +155,7 @@ def pareto(
     ranked = front.sort_values(cost)
     steps = ranked[ranked[mean] >= ranked[mean].cummax()]  # others are there by a third objective
     if len(steps):
-        line: dict[str, Any] = {"where": "post", "color": FRONT, "linewidth": 1.4, "alpha": 0.8, "zorder": 3}
-        axes.step(steps[cost], 100 * steps[mean], **line)
-    bars: dict[str, Any] = {"fmt": "o", "elinewidth": 1.0, "capsize": 2.5, "zorder": 4}
+        axes.step(steps[cost], 100 * steps[mean], where="post", color=FRONT, linewidth=1.4, alpha=0.8, zorder=3)
     for rows, colour, label in ((done[near], _NEAR, "near misses"), (ranked, FRONT, "front of means")):
         if not len(rows):
             continue
@@ -167,11 +163,14 @@ def pareto(
         axes.errorbar(
             rows[cost].astype(float),
             100 * rows[mean].astype(float),
-            yerr=error.astype(float),
+            error.astype(float),
+            fmt="o",
             color=colour,
+            elinewidth=1.0,
+            capsize=2.5,
             markersize=6 if colour == FRONT else 4.5,
             label=f"{label if noise else 'front'} ({len(rows)})",
-            **bars,
+            zorder=4,
         )
     again = done[done["runs"].gt(1)]
     if len(again):
@@ -186,20 +185,17 @@ def pareto(
         label = f"baseline: trial {row['trial']}, {100 * row[mean]:.1f} %, {format_count(row[cost])}"
         axes.scatter(row[cost], 100 * row[mean], marker="*", s=230, color=PICK, label=label, zorder=5)
     log_counts(axes, "x", done[cost].astype(float).tolist())
-    axes.set_xlabel(f"{LABELS[cost]} (log scale)")
-    axes.set_ylabel(LABELS[metric] + ("\nmean over trainings" if noise else "\none training each"))
+    kind = "mean over trainings" if noise else "one training each"
+    axes.set(xlabel=f"{LABELS[cost]} (log scale)", ylabel=f"{LABELS[metric]}\n{kind}")
     if len(done):
         axes.legend(loc="best", fontsize=8, frameon=True, reverse=True)
-    note(figure, _noise_note(noise) if noise else _BARS)
-    return figure
-
-
-def _noise_note(noise: Noise) -> str:
-    return (
+    pooled = noise and (
         f"bars: ± 2 standard errors of a mean, from the noise of one training between seeds: "
         f"{100 * noise.variance**0.5:.2f} %, pooled over repeats ({noise.freedom} degrees of freedom),\n"
         "on the same validation images; numbers: probability of being non-dominated"
     )
+    note(figure, pooled or _BARS)
+    return figure
 
 
 def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, title: str, subtitle: str) -> Figure:
@@ -208,22 +204,18 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
     space, feasible: MAdds of uniform draws, [n] and [m]; share: how much of the space the feasible ones are, 0 to 1,
     which is the area of their bars. bounds on MAdds are drawn as lines.
     """
-    figure, axes = _figure(title, subtitle)
+    figure, (axes,) = figures(title, subtitle, 1)
     everything, kept = np.asarray(space, float), np.asarray(feasible, float)
     edges = np.histogram_bin_edges(np.concatenate([everything, kept]), 80)
-    shapes: tuple[tuple[Any, float, str, str], ...] = (
-        (everything, 100, PALE, "the space"),
-        (kept, 100 * share, FRONT, "within the budget"),
-    )
-    for values, percent, colour, label in shapes if bounds else shapes[:1]:
-        weights = np.full(len(values), percent / len(values))
+    shapes = [(everything, 1.0, PALE, "the space"), (kept, share, FRONT, "within the budget")]
+    for values, area, colour, label in shapes if bounds else shapes[:1]:
+        weights = np.full(len(values), 100 * area / len(values))
         axes.hist(values, edges.tolist(), weights=weights, color=colour, label=label, zorder=2)
     for limit in bounds.get("madds", ()):
         if edges[0] < limit < edges[-1]:
             axes.axvline(limit, color=PICK, linewidth=1.2, label=f"budget: {format_count(limit)} MAdds", zorder=3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
-    axes.set_xlabel(LABELS["madds"])
-    axes.set_ylabel("share of the space per bar (%)")
+    axes.set(xlabel=LABELS["madds"], ylabel="share of the space per bar (%)")
     axes.legend(fontsize=8)
     return figure
 
@@ -261,12 +253,12 @@ def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, m
             axes.tick_params(labelsize=8)
         top.legend(fontsize=7, ncols=min(most, 3), loc="upper center", handletextpad=0.1, columnspacing=0.6)
         bottom.set_xlabel("stage", fontsize=8.5)
-        bottom.set_xticks(sorted(effects["stage"].unique()))
-        bottom.set_xlim(effects["stage"].min() - 0.6, effects["stage"].max() + 0.6)
+        stages = sorted(effects["stage"].unique())
+        bottom.set(xticks=stages, xlim=(stages[0] - 0.6, stages[-1] + 0.6))
     low, high = panels[0, 0].get_ylim()
-    panels[0, 0].set_ylim(low, high + 0.18 * (high - low))  # room for the legends
-    panels[0, 0].set_ylabel(f"effect on {spoken(metric)} (% points)")
-    panels[1, 0].set_ylabel(f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
+    room = low, high + 0.18 * (high - low)  # for the legends
+    panels[0, 0].set(ylim=room, ylabel=f"effect on {spoken(metric)} (% points)")
+    panels[1, 0].set(ylabel=f"effect on MAdds\n(% of the average {format_count(mean, 3)})")
     note(
         figure,
         "points: posterior mean of the sampler's model, bars: ± 2 posterior standard deviations; "
@@ -292,21 +284,16 @@ def distributions(
     figure, (left, right) = figures(title, subtitle, 2)
     colours = {name: colormaps["tab10"](i % 10) for i, name in enumerate(plain)}
     for name, (errors, shares, n) in plain.items():
-        x = 100 * np.asarray(errors, dtype=float)
-        x = np.concatenate([[x[0]], x])
-        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
+        x, y = _staircase(errors, shares)
         width = (np.log(2 / 0.05) / (2 * n)) ** 0.5
         band = np.clip(y - width, 0, 1), np.clip(y + width, 0, 1)
         left.fill_between(x, *band, step="post", color=colours[name], alpha=0.12, linewidth=0)
         left.step(x, y, where="post", color=colours[name], label=f"{literal(name, 40)} ({n})")
     for name, (errors, shares) in equal.items():
-        x = 100 * np.asarray(errors, dtype=float)
-        y = np.concatenate([[0.0], np.asarray(shares, dtype=float)])
-        right.step(np.concatenate([[x[0]], x]), y, where="post", color=colours[name], label=literal(name, 40))
+        right.step(*_staircase(errors, shares), where="post", color=colours[name], label=literal(name, 40))
     for axes, what in ((left, "as drawn"), (right, "at equal cost")):
         axes.set_title(what, fontsize=10)
-        axes.set_xlabel(f"{error} on validation images (%)")
-        axes.set_ylabel("share of networks with at most this error")
+        axes.set(xlabel=f"{error} on validation images (%)", ylabel="share of networks with at most this error")
         axes.set_ylim(0, 1.02)
     left.legend(loc="lower right", fontsize=8)
     right.sharex(left)
@@ -320,9 +307,10 @@ def distributions(
     return figure
 
 
-def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    figure, (axes,) = figures(title, subtitle, 1)
-    return figure, axes
+def _staircase(errors: ArrayLike, shares: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of an empirical distribution function in percent, from 0 on."""
+    x, y = 100 * np.asarray(errors, dtype=float), np.asarray(shares, dtype=float)
+    return np.concatenate([x[:1], x]), np.concatenate([[0.0], y])
 
 
 def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:

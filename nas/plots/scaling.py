@@ -64,14 +64,12 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
         top = np.flatnonzero(stages == stage)[-1]
         row = ranked.iloc[top]
         said = plural(int(row["epochs"]), "epoch") + (f", {row['trainings']} seeds" if row["trainings"] > 1 else "")
-        right.annotate(
-            said, (0.01, top + 0.38), xycoords=("axes fraction", "data"), fontsize=7, color="#555555", va="top"
-        )
+        spot, where = (0.01, top + 0.38), ("axes fraction", "data")
+        right.annotate(said, spot, xycoords=where, fontsize=7, color="#555555", va="top")
     names = [_triple_label(row) for row in ranked.itertuples(index=False)]
     right.set_yticks(rows, names, fontsize=8)
+    right.set(xlabel=LABELS[metric], ylabel="α / β / γ   and growth of MAdds: nominal → counted")
     right.set_ylim(-0.7, len(ranked) - 0.3)
-    right.set_xlabel(LABELS[metric])
-    right.set_ylabel("α / β / γ   and growth of MAdds: nominal → counted")
     right.legend(loc="lower right", fontsize=8)
     note(
         figure,
@@ -103,9 +101,7 @@ def _triangle(axes: Axes) -> None:
     for name, spot in corners.items():
         offset = (0, 14 if name == "resolution" else -22)
         axes.annotate(f"all into {name}", spot, offset, textcoords="offset points", ha="center", fontsize=9)
-    axes.set_aspect("equal")
-    axes.set_xlim(-0.16, 1.16)
-    axes.set_ylim(-0.14, 1.0)
+    axes.set(aspect="equal", xlim=(-0.16, 1.16), ylim=(-0.14, 1.0))
     axes.axis("off")
 
 
@@ -131,8 +127,7 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     left.plot(madds, params, "s-", color=PICK, markersize=6, linewidth=1.6, label="this family", zorder=5)
     for x, y, phi in zip(madds, params, members["phi"], strict=True):
         left.annotate(f"φ={phi:g}", (x, y), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=PICK)
-    left.set_xlabel("multiply-adds per image, each at its own resolution (log scale)")
-    left.set_ylabel("parameters (log scale)")
+    left.set(xlabel="multiply-adds per image, each at its own resolution (log scale)", ylabel="parameters (log scale)")
     log_counts(left, "x", [0.8 * min(madds), *madds, *published["madds"]])  # room for the first label
     log_counts(left, "y", [*params, *published["params"]])
     left.legend(fontsize=8)
@@ -140,15 +135,13 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     right.plot(members["phi"], members["nominal_ratio"], "--", color=PALE, label="nominal: (α·β²·γ²)^φ")
     right.plot(members["phi"], members["counted_ratio"], "s-", color=PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        right.annotate(
-            f"{counted:.3g}×", (phi, counted), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK
-        )
+        said, spot = f"{counted:.3g}×", (phi, counted)
+        right.annotate(said, spot, (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK)
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
     right.set_xticks(members["phi"].tolist(), [f"{phi:g}" for phi in members["phi"]])
     right.margins(x=0.1)
-    right.set_xlabel("compound coefficient φ")
-    right.set_ylabel("MAdds relative to the baseline (log scale)")
+    right.set(xlabel="compound coefficient φ", ylabel="MAdds relative to the baseline (log scale)")
     right.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -159,16 +152,14 @@ def trained(members: pd.DataFrame, title: str, subtitle: str, metric: str = "acc
     done = members[members[metric].notna()]
     madds, accuracy = done["madds"].astype(float), 100 * done[metric].astype(float)
     errors = _bars(done, metric)
-    axes.errorbar(
-        madds, accuracy, errors, fmt="s-", color=PICK, markersize=6, linewidth=1.4, capsize=3, elinewidth=1, zorder=3
-    )
+    style: dict[str, Any] = {"markersize": 6, "linewidth": 1.4, "capsize": 3, "elinewidth": 1, "zorder": 3}
+    axes.errorbar(madds, accuracy, errors, fmt="s-", color=PICK, **style)
     for x, y, row in zip(madds, accuracy, done.itertuples(), strict=True):
         said = f"φ={row.phi:g}, {row.image_size} px"
         axes.annotate(said, (x, y), (8, -12), textcoords="offset points", fontsize=8, color=INK)
     log_counts(axes, "x", madds.tolist())
     axes.margins(y=0.15)
-    axes.set_xlabel("multiply-adds per image at the network's own resolution (log scale)")
-    axes.set_ylabel(LABELS[metric])
+    axes.set(xlabel="multiply-adds per image at the network's own resolution (log scale)", ylabel=LABELS[metric])
     note(figure, "bars: 95 % intervals of the noise between trainings from several seeds; px: the proxy's images")
     return figure
 
@@ -192,8 +183,7 @@ def rules(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accurac
         for row in done.to_dict("records")
     ]
     left.set_yticks(rows, names, fontsize=8)
-    left.set_ylim(-0.6, len(done) - 0.4)
-    left.set_xlabel(LABELS[metric])
+    left.set(xlabel=LABELS[metric], ylim=(-0.6, len(done) - 0.4))
     left.legend(loc="lower right", fontsize=8)
 
     compound = table[table["rule"] == "compound"].iloc[0]
@@ -204,8 +194,7 @@ def rules(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accurac
         right.barh(rows + 0.26 * (1 - i), relative, 0.24, color=colours[i], label=label)
     right.axvline(1, color=INK, linewidth=0.8)
     right.set_yticks(rows, done["rule"], fontsize=9)
-    right.set_ylim(-0.6, len(done) - 0.4)
-    right.set_xlabel("relative to the compound rule")
+    right.set(xlabel="relative to the compound rule", ylim=(-0.6, len(done) - 0.4))
     right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3, frameon=False)
     note(figure, "bars left: 95 % intervals of the noise between trainings from several seeds")
     return figure

@@ -32,10 +32,9 @@ def curve(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accurac
     left.plot(epochs, table["train_loss"], color=PALE, label="training batches, as augmented and smoothed", **style)
     left.plot(epochs, table["val_loss"], color=FRONT, label="validation images", **style)
     left.set_ylabel("cross-entropy (nats)")
-    shown = {"top5": ("top-5", PALE), "top1": ("top-1", FRONT), "balanced_accuracy": ("balanced accuracy", PICK)}
+    shown = {"top5": ("top-5", PALE), "top1": ("top-1", FRONT)}
+    shown |= {metric: ("balanced accuracy", PICK)} if metric == "balanced_accuracy" else {}
     for name, (word, colour) in shown.items():
-        if name == "balanced_accuracy" != metric:
-            continue
         label = f"{word}, at the end {100 * table[name].iloc[-1]:.2f} %"
         right.plot(epochs, 100 * table[name], color=colour, label=label, **style)
     right.set_ylabel("accuracy on validation images (%)")
@@ -63,8 +62,7 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str) -> Figure:
         for i, j in zip(*np.nonzero(table), strict=True):
             colour = "white" if shares[i, j] > 40 else INK
             left.text(j, i, f"{table[i, j]:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    left.set_xlabel("taken for")
-    left.set_ylabel("class")
+    left.set(xlabel="taken for", ylabel="class")
     _mistakes(right, counts, shares)
     note(
         figure, "left: colour on a root scale, so that rare mistakes are seen; a perfect network has the diagonal alone"
@@ -98,8 +96,7 @@ def _mistakes(axes: Axes, counts: pd.DataFrame, shares: np.ndarray) -> None:
     names = list(counts.columns)
     axes.set_yticks(rows, [f"{literal(names[i], 18)} → {literal(names[j], 18)}" for i, j in pairs], fontsize=8)
     for row, (i, j) in enumerate(pairs):
-        axes.annotate(
-            f"{shares[i, j]:.0f} %", (wrong[i, j], row), (3, 0), textcoords="offset points", fontsize=7, va="center"
-        )
+        said, spot = f"{shares[i, j]:.0f} %", (wrong[i, j], row)
+        axes.annotate(said, spot, (3, 0), textcoords="offset points", fontsize=7, va="center")
     axes.set_xlabel("images (and share of their class)")
     axes.invert_yaxis()

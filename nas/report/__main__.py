@@ -34,7 +34,12 @@ def main(
         raise UserError("--port goes with --live; add it, or leave --port out")
     path = runs.find(run)
     if live:
-        return serve(path, port)
+        with server(path, port) as answering:
+            cli.say(f"live: http://{ADDRESS}:{answering.server_port}/  (this machine only; Ctrl-C ends it)")
+            try:
+                answering.serve_forever()
+            except KeyboardInterrupt:  # how it is meant to end
+                raise SystemExit(130) from None
     file = out or path / "report.html"
     if not file.parent.is_dir() or file.is_dir():
         raise UserError(f"--out {file}: give a file in a folder that exists, like report.html")
@@ -44,16 +49,6 @@ def main(
     except OSError as error:
         raise UserError(f"{file}: cannot be written: {error.strerror or error}; give another file by --out") from None
     cli.say(f"report: {file}")
-
-
-def serve(path: Path, port: int) -> None:
-    """Serve a run's page until interrupted."""
-    with server(path, port) as answering:
-        cli.say(f"live: http://{ADDRESS}:{answering.server_port}/  (this machine only; Ctrl-C ends it)")
-        try:
-            answering.serve_forever()
-        except KeyboardInterrupt:  # how it is meant to end
-            raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

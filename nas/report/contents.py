@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from optuna.trial import TrialState
 
 from nas.base.arrays import Floats
+from nas.base.errors import UserError
 from nas.base.metrics import spoken
 from nas.base.statistics import half_intervals
+from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS
+from nas.networks.cost import parts
 from nas.networks.published import published
 from nas.plots import figures as plots
 from nas.report import sentences
-from nas.report.drawing import drawings
 from nas.report.run import Run
-from nas.runs import study
+from nas.runs.records import CURVES
 from nas.selection import pareto
 
+# What trials can be drawn against.
 COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
 _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)
 
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places = _places(run)
-    main = {"madds", "params", "latency_measured", *sentences.objectives(run)}
+    places, objectives, trials = _places(run), sentences.objectives(run), run.trials
+    costs = [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
+    main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
     return {
         "name": run.name,
@@ -45,11 +49,11 @@ def contents(run: Run) -> dict[str, Any]:
         "origin": sentences.origin(run),
         "costs": [
             {"key": name, "label": plots.LABELS[name], "short": plots.short_name(name), "main": name in main}
-            for name in _costs(run.trials)
+            for name in costs
         ],
-        "cost": next((name for name in sentences.objectives(run) if name in _costs(run.trials)), "madds"),
+        "cost": next((name for name in objectives if name in costs), "madds"),
         "trials": _trials(run, network),
-        "running": _running(run, network),
+        "running": [{"trial": t.number, "network": network[str(t.user_attrs["architecture"])]} for t in run.running],
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
@@ -60,12 +64,45 @@ def contents(run: Run) -> dict[str, Any]:
     }
 
 
+def drawings(places: Mapping[str, str]) -> dict[str, Any]:
+    """Networks as the page draws them, in the order given; places: block strings, and where each was read.
+
+    What many networks share is written once. words, sides: distinct words of block strings, and distinct lists of the
+    sides of a network's parts in pixels; stages: [op, repeats, kernel, stride, expansion, channels, se] by word;
+    networks: [numbers of words, number of sides, shares of the MAdds in percent]. Parts are stem, stages, head and
+    classifier. Raises UserError, which names the place.
+    """
+    words: dict[str, int] = {}
+    sides: dict[tuple[int, ...], int] = {}
+    stages: dict[str, list[Any]] = {}
+    networks: list[list[Any]] = []
+    for text, place in places.items():
+        try:
+            arch, sizes, shares = _counted(text)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+        for stage in arch.stages:
+            shape = (stage.repeats, stage.kernel, stage.stride, stage.expansion, stage.channels, stage.se)
+            stages[str(stage)] = [stage.op, *shape]
+        written = [words.setdefault(word, len(words)) for word in str(arch).split()]
+        networks.append([written, sides.setdefault(sizes, len(sides)), shares])
+    return {"words": list(words), "sides": list(map(list, sides)), "stages": stages, "networks": networks}
+
+
+@lru_cache(maxsize=65536)
+def _counted(text: str) -> tuple[Architecture, tuple[int, ...], list[int]]:
+    """A network, the sides of its parts' outputs in pixels, and their shares of the MAdds in percent."""
+    arch = Architecture.parse(text)
+    counted = parts(arch)
+    madds = [part.cost.madds for part in counted]
+    return arch, tuple(part.size for part in counted), [round(100 * one / sum(madds)) for one in madds]
+
+
 def _places(run: Run) -> dict[str, str]:
     """All block strings that are drawn, and where each was read."""
     places: dict[str, str] = {}
-    for trial in run.studied:
-        if trial.state == TrialState.RUNNING and "architecture" in trial.user_attrs:
-            places.setdefault(str(trial.user_attrs["architecture"]), f"{run.path / 'study.db'}, trial {trial.number}")
+    for trial in run.running:
+        places.setdefault(str(trial.user_attrs["architecture"]), f"{run.path / 'study.db'}, trial {trial.number}")
     for number, text in zip(run.trials["trial"], run.trials["architecture"], strict=True):
         places.setdefault(str(text), f"{run.path / 'trials.csv'}, trial {number:g}")
     for phi, text in zip(run.family["phi"], run.family["architecture"], strict=True):
@@ -76,17 +113,12 @@ def _places(run: Run) -> dict[str, str]:
     return places
 
 
-def _costs(trials: pd.DataFrame) -> list[str]:
-    """The costs that trials can be drawn against."""
-    return [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
-
-
 def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
     """The finished trials as columns; bar is what is drawn as an interval, half of it, as the page says."""
     trials = run.trials
     noisy = trials["mean_error"].notna()
     front = run.front.drop_duplicates("trial").set_index("trial")
-    curves = {trial.number: trial.user_attrs.get(study.CURVES[run.metric]) for trial in run.studied}
+    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.studied}
     chosen = front.index[front["baseline"].astype(str) == "True"]
     return {
         **{name: _numbers(trials[name]) for name in (run.metric, f"mean_{run.metric}", *_COLUMNS) if name in trials},
@@ -103,30 +135,27 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
     }
 
 
-def _running(run: Run, network: Mapping[str, int]) -> list[dict[str, int]]:
-    """The trials that were begun and have not ended."""
-    begun = [t for t in run.studied if t.state == TrialState.RUNNING and "architecture" in t.user_attrs]
-    return [{"trial": t.number, "network": network[str(t.user_attrs["architecture"])]} for t in begun]
-
-
 def _history(run: Run) -> dict[str, list[Any]]:
     """After each trained network: the hypervolume of the front of the first trainings until then, as a share.
 
     The whole is the box between the worst and the best value of each objective among all trained networks; costs are
     taken by their logarithm. Empty where there is no such box.
     """
+    nothing: dict[str, list[Any]] = {"trial": [], "share": []}
     done = run.trials[run.trials["state"] == "COMPLETE"].sort_values("trial")
     names = sentences.objectives(run)
     if not set(names) <= set(done):
-        return {"trial": [], "share": []}
+        return nothing
     values = done[names].astype(float)
     points = np.column_stack([-values[name] if name == run.metric else np.log(values[name]) for name in names])
     kept = np.isfinite(points).all(axis=1)
-    points, numbers = points[kept], done["trial"][kept]
-    low, high = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(1), np.zeros(1))
+    if not kept.any():
+        return nothing
+    points = points[kept]
+    low, high = points.min(axis=0), points.max(axis=0)
     if not (high > low).all():
-        return {"trial": [], "share": []}
-    return {"trial": _numbers(numbers), "share": shares((points - low) / (high - low))}
+        return nothing
+    return {"trial": _numbers(done["trial"][kept]), "share": shares((points - low) / (high - low))}
 
 
 def shares(points: Floats) -> list[float]:
@@ -158,24 +187,19 @@ def _barred(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.assign(bar=half_intervals(pd.to_numeric(table[f"{metric}_error"]), freedom))
 
 
-def _numbers(values: pd.Series | Sequence[float]) -> list[int | float | None]:
-    """Numbers as JSON has them, to six digits: whole ones whole, what is not finite as null."""
-    return [_number(value) for value in values]
-
-
-def _number(value: Any) -> int | float | None:
-    number = math.nan if value is None or value is pd.NA else float(value)
-    if not math.isfinite(number):
-        return None
-    return int(number) if number.is_integer() else float(f"{number:.6g}")
+def _numbers(values: pd.Series) -> list[Any]:
+    return [_cell(value) for value in values]
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table's rows, with texts as texts."""
     return [{str(key): _cell(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _cell(value: Any) -> Any:
+    """A value as JSON has it: numbers to six digits, whole ones whole, what is not finite as null; texts as texts."""
     if isinstance(value, str | bool | np.bool_):
         return value if isinstance(value, str) else bool(value)
-    return _number(value)
+    number = math.nan if value is None or value is pd.NA else float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else float(f"{number:.6g}")

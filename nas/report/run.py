@@ -9,46 +9,43 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.base.errors import UserError
 from nas.base.files import read_csv, read_toml
 from nas.base.metrics import metric_of
 from nas.base.units import nearest
-from nas.runs import study
+from nas.runs.database import read_study
 from nas.runs.lookup import NETWORK, RUNS, find_run
 
-# The tables of a run, and the columns of each that hold numbers and must be there; those of accuracy are of the metric.
-TABLES: dict[str, Sequence[str]] = {
+# The columns that each table of a run must have: numbers (those of accuracy are named by the run's metric), and texts.
+TABLES: dict[str, tuple[str, str]] = {
     "trials.csv": (
-        *("trial", "accuracy", "madds", "flops", "params", "activations", "epochs", "seconds", "accuracy_error"),
-        *("step_seconds", "runs", "mean_accuracy", "mean_error"),
+        "trial accuracy madds flops params activations epochs seconds accuracy_error step_seconds runs mean_accuracy "
+        "mean_error",
+        "state architecture hash",
     ),
-    "pareto.csv": ("trial", "probability", "reward"),
-    "sensitivity.csv": ("stage", "trials", "accuracy_effect", "accuracy_effect_sd", "madds_effect"),
+    "pareto.csv": ("trial probability reward", "baseline"),
+    "sensitivity.csv": ("stage trials accuracy_effect accuracy_effect_sd madds_effect", "choice kind value"),
     "scale/grid.csv": (
-        *("alpha", "beta", "gamma", "product", "counted_ratio", "accuracy", "madds", "params", "resolution"),
-        *("first_accuracy", "accuracy_error", "error_freedom", "stage", "epochs", "trainings", "image_size"),
+        "alpha beta gamma product counted_ratio accuracy madds params resolution first_accuracy accuracy_error "
+        "error_freedom stage epochs trainings image_size",
+        "paper picked hash",
     ),
     "scale/rules.csv": (
-        *("depth", "width", "resolution", "madds", "params", "activations", "accuracy", "accuracy_error"),
-        *("error_freedom", "trainings", "epochs", "step_seconds"),
+        "depth width resolution madds params activations accuracy accuracy_error error_freedom trainings epochs "
+        "step_seconds",
+        "rule picked architecture",
     ),
     "scale/family.csv": (
-        *("phi", "depth", "width", "resolution", "madds", "params", "activations", "nominal_ratio", "counted_ratio"),
-        *("train_memory", "train_memory_batch"),
+        "phi depth width resolution madds params activations nominal_ratio counted_ratio train_memory "
+        "train_memory_batch",
+        "architecture",
     ),
-}
-TEXTS: dict[str, Sequence[str]] = {
-    "trials.csv": ("state", "architecture", "hash"),
-    "pareto.csv": ("baseline",),
-    "sensitivity.csv": ("choice", "kind", "value"),
-    "scale/grid.csv": ("paper", "picked", "hash"),
-    "scale/rules.csv": ("rule", "picked", "architecture"),
-    "scale/family.csv": ("architecture",),
 }
 MORE = ("latency", "latency_measured")  # numbers too, where a table has them
 FACTS = ("run.toml", "scale/scale.toml")
+WATCHED = (*FACTS, *TABLES)  # what the page is made from, but for the study
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,12 @@ class Run:
     family: pd.DataFrame
     studied: Sequence[FrozenTrial]
     unread: str
+
+    @property
+    def running(self) -> list[FrozenTrial]:
+        """The trials in training."""
+        begun = (trial for trial in self.studied if trial.state == TrialState.RUNNING)
+        return [trial for trial in begun if "architecture" in trial.user_attrs]
 
     @property
     def metric(self) -> str:
@@ -99,31 +102,25 @@ def find(text: str) -> Path:
         known = {folder.name for folder in RUNS.iterdir() if folder.is_dir()} if RUNS.is_dir() else set()
         hint = nearest(text, known) if known else f"there are no runs in {RUNS}/ here"
         raise UserError(f"{text[:100]!r}: no run of this name and no directory; {hint}")
-    if not any((path / file).is_file() for file in watched()):
-        raise UserError(f"{path}: is no run's directory: it has none of {', '.join(watched())}")
+    if not any((path / file).is_file() for file in WATCHED):
+        raise UserError(f"{path}: is no run's directory: it has none of {', '.join(WATCHED)}")
     if (path / NETWORK).is_file():
         raise UserError(f"{path}: is a training's run, which has its own curve.png; name a search's or a scaling's")
     return path
-
-
-def watched() -> list[str]:
-    """The files of a run that the page is made from, but for the study."""
-    return [*FACTS, *TABLES]
 
 
 def read(path: Path) -> Run:
     """Read a run's directory as it is now; raises UserError for a file that is damaged."""
     facts, scaling = (read_toml(path / file) if (path / file).is_file() else {} for file in FACTS)
     metric = metric_of(None, facts or scaling)
-    tables = [_table(path / file, _named_by(metric, TABLES[file]), TEXTS[file]) for file in TABLES]
+    trials, front, effects, grid, rules, family = (_table(path, file, metric) for file in TABLES)
     studied: Sequence[FrozenTrial] = ()
     unread = ""
     try:
-        found = study.read_study(path, path.absolute().name)
+        found = read_study(path, path.absolute().name)
         studied = found.get_trials(deepcopy=False) if found else ()
     except UserError as error:  # the tables say nearly all of it
         unread = str(error)
-    trials, front, effects, grid, rules, family = tables
     trials = trials[trials["state"] != "PRUNED"]  # older versions stopped some trainings early
     if "latency_measured" in front:
         whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
@@ -131,13 +128,10 @@ def read(path: Path) -> Run:
     return Run(path, facts, scaling, trials, front, effects, grid, rules, family, studied, unread)
 
 
-def _named_by(metric: str, columns: Sequence[str]) -> list[str]:
-    """Columns of accuracy as they are called for a metric."""
-    return [column.replace("accuracy", metric) for column in columns]
-
-
-def _table(file: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
-    """A table with its numbers as numbers; empty if the file is not there."""
+def _table(path: Path, name: str, metric: str) -> pd.DataFrame:
+    """A table of a run with its numbers as numbers; empty if the file is not there."""
+    file, texts = path / name, TABLES[name][1].split()
+    numbers = TABLES[name][0].replace("accuracy", metric).split()
     if not file.is_file():
         return pd.DataFrame(columns=[*numbers, *texts])
     try:

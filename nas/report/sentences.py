@@ -14,7 +14,7 @@ from nas.base.units import format_count, format_duration, plural
 from nas.devices import latency
 from nas.plots import figures as plots
 from nas.report.run import Run, table_of
-from nas.runs import study
+from nas.runs.records import MEASURED
 from nas.selection.sensitivity import LEAST
 
 _OBJECTIVES = ("accuracy", "madds")
@@ -22,26 +22,14 @@ _OBJECTIVES = ("accuracy", "madds")
 
 def all_of(run: Run) -> dict[str, Any]:
     """The page's sentences, by the place where they stand; "" where there is nothing to say."""
-    return {
-        "status": status(run),
-        "confirmed": confirmed(run),
-        "basis": basis(run),
-        "bars": bars(run),
-        "counted": counted(run),
-        "why": why(run),
-        "notes": notes(run),
-        "history": history(run),
-        "effects": effects(run),
-        "scaling": scaling(run),
-        "grid": grid(run),
-        "rules": rules(run),
-    }
+    said = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
+    return {sentence.__name__: sentence(run) for sentence in said}
 
 
 def objectives(run: Run) -> list[str]:
     """The objectives' columns in trials.csv, the metric among them."""
     named = run.fact("arguments", "objectives")
-    columns = {"accuracy": run.metric, **study.MEASURED}
+    columns = {"accuracy": run.metric, **MEASURED}
     return [columns.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
 
 
@@ -119,7 +107,12 @@ def counted(run: Run) -> str:
 def why(run: Run) -> str:
     """By which reward the baseline was picked."""
     named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
-    if named == "v1" and isinstance(target, int):
+    if named == "hard" and isinstance(target, int):
+        return (
+            f"the cheapest that cannot be told from the most accurate within {format_count(target)} MAdds, by the "
+            "model of all trainings (one standard error)"
+        )
+    if named in ("soft", "v1") and isinstance(target, int):
         return f"largest reward of all trials: {spoken(run.metric)} · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
     if named == "v2":
         return f"largest reward of all trials: {spoken(run.metric)} · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
@@ -186,12 +179,10 @@ def scaling(run: Run) -> str:
     if not run.scaling:
         return "The family of the baseline."
     found = table_of(run.scaling, "coefficients")
-    signs = {"alpha": "α", "beta": "β", "gamma": "γ"}
-    chosen = ", ".join(
-        f"{sign} = {found[key]:.4g}" for key, sign in signs.items() if isinstance(found.get(key), int | float)
-    )
+    values = {sign: found.get(key) for sign, key in (("α", "alpha"), ("β", "beta"), ("γ", "gamma"))}
+    chosen = ", ".join(f"{sign} = {value:.4g}" for sign, value in values.items() if isinstance(value, int | float))
     origin, rule = run.scaling.get("baseline", "the baseline"), run.scaling.get("rule", "?")
-    return f"From {origin} by the rule {rule}" + (f": {chosen}." if chosen else ".")
+    return f"From {origin} by the rule {rule}{f': {chosen}' if chosen else ''}."
 
 
 def grid(run: Run) -> str:
@@ -199,14 +190,14 @@ def grid(run: Run) -> str:
     if run.grid.empty:
         return ""
     data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
+    halved = (
+        " Half of them went on from stage to stage, the last are means over several seeds; stages do not compare with "
+        "each other."
+    )
     return (
         f"{len(run.grid)} triples with α·β²·γ² near the target, {run.grid['hash'].nunique()} networks of φ = 1; proxy "
         f"{spoken(run.metric)} on validation images of {data}; bars are 95 % intervals."
-    ) + (
-        " Half of them went on from stage to stage, the last are means over several seeds; stages do not compare with "
-        "each other."
-        if run.grid["stage"].max() > 1
-        else ""
+        f"{halved if run.grid['stage'].max() > 1 else ''}"
     )
 
 
@@ -223,21 +214,16 @@ def rules(run: Run) -> str:
 
 def commands(run: Run) -> list[dict[str, str]]:
     """The commands that make the run again, and the next one."""
-    said = []
+    said: list[tuple[str, list[str]]] = []
     if run.facts:
-        said.append(
-            {"what": "the search", "command": f"python -m nas.search --from {shlex.quote(str(run.path))}/run.toml"}
-        )
-        if arguments := table_of(run.facts, "arguments"):
-            words = ["python", "-m", "nas.search", "--run", f"{run.name}-again", *_options(arguments)]
-            said.append({"what": "the same with all its options", "command": shlex.join(words)})
+        said.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))
+    if arguments := table_of(run.facts, "arguments"):
+        said.append(("the same with all its options", ["search", "--run", f"{run.name}-again", *_options(arguments)]))
     if arguments := table_of(run.scaling, "arguments"):
-        words = ["python", "-m", "nas.scale", *_options(arguments)]
-        said.append({"what": "the scaling", "command": shlex.join(words)})
+        said.append(("the scaling", ["scale", *_options(arguments)]))
     elif len(run.front):
-        words = ["python", "-m", "nas.scale", "--phi", "3", "--baseline", run.name]
-        said.append({"what": "next: the scaling", "command": shlex.join(words)})
-    return said
+        said.append(("next: the scaling", ["scale", "--phi", "3", "--baseline", run.name]))
+    return [{"what": what, "command": f"python -m nas.{shlex.join(words)}"} for what, words in said]
 
 
 def _options(arguments: Mapping[str, Any]) -> list[str]:
@@ -254,13 +240,10 @@ def _options(arguments: Mapping[str, Any]) -> list[str]:
 
 def origin(run: Run) -> list[dict[str, str]]:
     """Where the figures come from: data, versions, machine; name and value."""
-    tables: dict[str, tuple[str, ...]] = {
-        "data": ("name", "train", "val", "classes", "fingerprint", "note"),
-        "versions": (),
-        "machine": (),
+    facts = run.facts or run.scaling
+    data, versions, machine = (table_of(facts, name) for name in ("data", "versions", "machine"))
+    known: dict[str, Any] = {
+        key: data[key] for key in ("name", "train", "val", "classes", "fingerprint", "note") if key in data
     }
-    rows = []
-    for name, keys in tables.items():
-        table = table_of(run.facts or run.scaling, name)
-        rows += [{"name": f"{name}: {key}", "value": str(table[key])} for key in keys or table if key in table]
-    return rows
+    tables: dict[str, dict[str, Any]] = {"data": known, "versions": versions, "machine": machine}
+    return [{"name": f"{name}: {key}", "value": str(table[key])} for name, table in tables.items() for key in table]

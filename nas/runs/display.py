@@ -14,38 +14,36 @@ from rich.text import Text
 
 from nas.base.metrics import spoken
 from nas.base.units import format_count, format_duration, shown
-from nas.runs.study import lost
+from nas.runs.records import lost
+from nas.runs.trials import State
 from nas.training import monitor
 
 
 class Display:
-    """A run while it goes on: a live display on a terminal, one plain line a trial elsewhere.
+    """A plan while it is carried out: a live display on a terminal, one plain line a trial elsewhere.
 
-    total and done count trials; `after` is called when some have finished and says how the run stands. `name` is what
-    a trial is called. `limit` tells the seconds after which none is started. `metric`: the column of what is shown.
+    state: how it stands at first. name: what a trial is called. limit: the seconds after which none is started. metric:
+    the column of what is shown.
     """
 
     def __init__(
         self,
-        total: int,
-        done: int,
-        after: Callable[[], str],
+        state: State,
         name: Callable[[Trial | FrozenTrial], str] = lambda trial: f"trial {trial.number:3d}",
         limit: Callable[[], float] = lambda: math.inf,
         metric: str = "accuracy",
     ) -> None:
         self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-        self.total, self.done, self.after, self.name, self.limit = total, done, after, name, limit
-        self.metric = metric
-        self.before, self.since = done, time.monotonic()
+        self.state, self.name, self.limit, self.metric = state, name, limit, metric
+        self.before, self.since = state.done, time.monotonic()
         self.end = self.since + limit()
-        self.state, self.idle = "", False
+        self.idle = False
         self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
         self.bar = Progress(
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}", markup=False),
         )
-        self.task = self.bar.add_task("", total=total, completed=done)
+        self.task = self.bar.add_task("", total=state.total, completed=state.done)
         self.live = Live(get_renderable=self._picture, console=self.console) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
@@ -59,16 +57,17 @@ class Display:
 
     def _picture(self) -> Group:
         """The bar, and below it the trials in training."""
-        line = " · ".join(text for text in (f"{self.left()} left", self.state) if text)
-        self.bar.update(self.task, completed=self.done, description=line)
+        line = " · ".join(text for text in (f"{self.left()} left", self.state.text) if text)
+        self.bar.update(self.task, completed=self.state.done, total=self.state.total, description=line)
         return Group(self.bar, *(Text("\n".join(lines)) for lines in list(self.trials.values())))
 
     def left(self) -> str:
         """The time left, if the other trials take as long as those since the start, or until the limit."""
-        if self.done == self.before:
+        done, total = self.state.done, self.state.total
+        if done <= self.before:
             return "?"
-        each = (time.monotonic() - self.since) / (self.done - self.before)
-        return format_duration(min(each * (self.total - self.done), self.end - time.monotonic()))
+        each = (time.monotonic() - self.since) / (done - self.before)
+        return format_duration(min(each * (total - done), self.end - time.monotonic()))
 
     def started(self, trial: Trial) -> None:
         """Name the trial, its architecture and MAdds."""
@@ -95,18 +94,17 @@ class Display:
             self.console.print("waiting for the trials of other processes")
         self.idle = True
 
-    def finished(self, trials: Sequence[FrozenTrial]) -> None:
+    def finished(self, trials: Sequence[FrozenTrial], state: State) -> None:
         """Say one line about each of these finished trials."""
         ended = [trial for trial in trials if not lost(trial)]
-        self.done += len(ended)
-        self.state = self.after() if ended else self.state
+        self.state = state
         self.end = time.monotonic() + self.limit()
         for trial in trials:
             self.trials.pop(trial.number, None)
             if lost(trial):
                 self.console.print(f"{self.name(trial)}  was given to another worker: this one was not heard of")
         for more, trial in zip(reversed(range(len(ended))), ended, strict=True):
-            self.console.print(self._line(trial, self.done - more))
+            self.console.print(self._line(trial, state.done - more))
 
     def _line(self, trial: FrozenTrial, done: int) -> str:
         known = trial.user_attrs
@@ -115,7 +113,7 @@ class Display:
         else:
             what = f"failed: {shown(known.get('note') or 'unknown cause')}"
         return (
-            f"{self.name(trial)}  {done}/{self.total}  {what}  {format_count(known['madds']):>6} MAdds  "
+            f"{self.name(trial)}  {done}/{self.state.total}  {what}  {format_count(known['madds']):>6} MAdds  "
             f"{format_count(known['params']):>6} params  {known.get('seconds', 0):5.1f} s  {known['hash']}  "
-            f"{self.state}" + ("" if self.live else f"  left {self.left()}")
+            f"{self.state.text}" + ("" if self.live else f"  left {self.left()}")
         )

@@ -12,6 +12,8 @@ from nas.base.errors import UserError
 from nas.base.metrics import metric_of, option_of
 from nas.datasets import Source
 from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost, Deployment
+from nas.runs.facts import deployment_of, space_of
 from nas.runs.lookup import (
     BASELINE,
     FALLBACK,
@@ -23,7 +25,6 @@ from nas.runs.lookup import (
     newest_run,
     run_path,
 )
-from nas.spaces.space import SearchSpace
 from nas.training.recipe import Recipe
 
 
@@ -43,6 +44,11 @@ class Baseline:
     recipe: Recipe
     seed: int
     metric: str
+    deployment: Deployment
+
+    def cost(self, arch: Architecture) -> Cost:
+        """The cost of a member as it is deployed: for the data of the search, or as published networks are counted."""
+        return self.deployment.cost(arch)
 
 
 def find_baseline(
@@ -90,16 +96,14 @@ def find_baseline(
         replace(chosen, epochs=epochs or chosen.epochs),
         arguments.get("seed", 0) if seed is None else seed,
         measured,
+        deployment_of(saved),
     )
 
 
 def _check_space(arch: Architecture, source: Path, saved: Mapping[str, Any]) -> None:
     """Refuse a run's baseline that is not of its space; where the space is gone or has changed, nothing is known."""
-    try:
-        space = SearchSpace.load(str(saved.get("arguments", {}).get("space", "")))
-    except UserError:
-        return
-    if space.fingerprint != saved.get("space", {}).get("fingerprint"):
+    space = space_of(saved)
+    if space is None:
         return
     try:
         space.encode(arch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from nas.base.units import format_count, nearest, parse_count, parse_duration
 from nas.datasets import Source
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
-from nas.runs import study
+from nas.runs.run import Run
 from nas.runs.workers import make_workers
 from nas.scale.baseline import find_baseline
 from nas.scale.config import MATCHES, Budget, Scaling
@@ -95,22 +94,7 @@ def scale(
         all_workers.check_here("--latency")
     elif measure:
         all_workers.check_here("--measure (--no-measure leaves it out)")
-    config = Scaling(
-        found,
-        rule,
-        given,
-        target,
-        step,
-        tolerance,
-        match,
-        () if budget else tuple(scaling.parse_phis(PHI if phi is None else phi)),
-        budget,
-        seeds,
-        Proxy(found.data, found.recipe, all_workers.device),
-        all_workers,
-    )
-    config.check()
-    arguments = {
+    options = {
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train},
@@ -118,42 +102,48 @@ def scale(
         **{"recipe": recipe, "epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
         **{"run": run, "no_measure": not measure},
     }
-    return run_scaling(config, arguments, train, measure, storage)
+    config = Scaling(
+        found=found,
+        options=options,
+        rule=rule,
+        given=given,
+        target=target,
+        step=step,
+        tolerance=tolerance,
+        match=match,
+        phis=() if budget else tuple(scaling.parse_phis(PHI if phi is None else phi)),
+        budget=budget,
+        seeds=seeds,
+        train=train,
+        measure=measure,
+        proxy=Proxy(found.data, found.recipe, all_workers.device),
+        workers=all_workers,
+    )
+    config.check()
+    opened = Run(found.path, storage)
+    with opened.locked():
+        return carry_out(config, opened)
 
 
-def run_scaling(
-    config: Scaling, arguments: dict[str, object], train: bool, measure: bool, storage: str | None
-) -> list[Member]:
+def carry_out(config: Scaling, run: Run) -> list[Member]:
     """Find the coefficients if need be, write the family, and say how it went; what was trained before is kept."""
-    found = config.found
-    cli.say(f"baseline: {found.origin}, {format_count(found.architecture.cost().madds)} MAdds")
+    found, folder = config.found, run.path / "scale"
+    cli.say(f"baseline: {found.origin}, {format_count(found.cost(found.architecture).madds)} MAdds")
     cli.say(f"  {found.architecture}")
-    folder = found.path / "scale"
-    with study.locked(found.path, cli.say, shared=storage is not None):
-        folder.mkdir(exist_ok=True)
-        trainings = None
-        if train or config.rule == "auto" or config.given is None:
-            for line in load_data(config.proxy.data).lines:
-                cli.say(line)
-            trials = study.open_study(found.path, f"{found.path.name}-scale", ["maximize"], None, storage, False)
-            trainings = Trainings(trials, config.proxy, config.workers, config.metric)
-        chosen, rule = config.given, config.rule
-        if chosen is None:
-            assert trainings is not None
-            chosen = best_of_grid(config, trainings, folder)
-        if rule == "auto":
-            assert trainings is not None
-            epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
-            comparison = Comparison(config, chosen, epochs)
-            rule = best_rule(comparison, trainings, folder)
-            chosen = comparison.coefficients[rule]
-        facts = {
-            **{"arguments": arguments, "baseline": found.origin, "rule": rule, "coefficients": asdict(chosen)},
-            "ray": config.workers.table(),
-        }
-        write_atomic(folder / "scale.toml", to_toml({**facts, **study.environment(config.proxy.device)}))
-        family = Family(config, chosen, rule, config.members(chosen))
-        write_family(family, trainings if train else None, measure, folder)
+    folder.mkdir(exist_ok=True)
+    trainings = Trainings(run, config.proxy, config.workers, found.cost, config.metric)
+    if config.train or config.rule == "auto" or config.given is None:
+        for line in load_data(config.proxy.data).lines:
+            cli.say(line)
+    chosen, rule = config.given or best_of_grid(config, trainings, folder), config.rule
+    if rule == "auto":
+        epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
+        comparison = Comparison(config, chosen, epochs)
+        rule = best_rule(comparison, trainings, folder)
+        chosen = comparison.coefficients[rule]
+    write_atomic(folder / "scale.toml", to_toml(config.facts(rule, chosen)))
+    family = Family(config, chosen, rule, config.members(chosen))
+    write_family(family, trainings if config.train else None, config.measure, folder)
     cli.say(f"family: {folder / 'family.csv'}, {folder / 'family.png'}, {folder}/phi_*.toml")
     return list(family.members)
 

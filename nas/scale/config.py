@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from nas.base.errors import UserError
 from nas.base.units import format_count
@@ -12,7 +13,9 @@ from nas.datasets import Source
 from nas.devices import latency, memory
 from nas.networks import scaling
 from nas.networks.architecture import Architecture
+from nas.networks.cost import Cost
 from nas.networks.scaling import Candidate, Coefficients, Member
+from nas.runs.facts import environment
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
 from nas.training.proxy import Proxy, load_data
@@ -29,10 +32,10 @@ class Budget:
     limit: float
     text: str
 
-    def cost(self, device: str) -> Callable[[Architecture], float]:
+    def of(self, cost: Callable[[Architecture], Cost], device: str) -> Callable[[Architecture], float]:
         """What a network costs; latency is measured on the device, each network once."""
         if self.name != "latency":
-            return lambda arch: float(getattr(arch.cost(), self.name))
+            return lambda arch: float(getattr(cost(arch), self.name))
         conditions = latency.Conditions.here(device)
         seen: dict[Architecture, float] = {}
 
@@ -44,15 +47,17 @@ class Budget:
         return measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What is asked for.
+    """A scaling: its baseline, how the coefficients come about, how far the family goes, what its trainings use.
 
-    given: the coefficients, None if a grid finds them. match: whether `tolerance` holds for nominal or for counted
-    MAdds. phis or else a budget says how far the family goes. seeds: trainings of each finalist.
+    options: as scale.toml keeps them, by name. given: the coefficients, None if a grid finds them. match: whether
+    `tolerance` holds for nominal or for counted MAdds. phis or else a budget says how far the family goes. seeds:
+    trainings of each finalist. train, measure: whether the members' accuracy and latency are measured.
     """
 
     found: Baseline
+    options: Mapping[str, Any]
     rule: str
     given: Coefficients | None
     target: float
@@ -62,8 +67,18 @@ class Scaling:
     phis: tuple[float, ...]
     budget: Budget | None
     seeds: int
+    train: bool
+    measure: bool
     proxy: Proxy
     workers: Workers
+
+    def facts(self, rule: str, coefficients: Coefficients) -> dict[str, Any]:
+        """What scale.toml says: all that is needed to repeat the scaling, and what was chosen."""
+        return {
+            **{"arguments": self.options, "baseline": self.found.origin, "rule": rule},
+            **{"coefficients": asdict(coefficients), "ray": self.workers.table()},
+            **environment(self.proxy.device),
+        }
 
     @property
     def metric(self) -> str:
@@ -78,26 +93,26 @@ class Scaling:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """The triples to choose from, the paper's always among them; raises UserError if the grid leaves none."""
-        base = self.found.architecture
+        base, deployment = self.found.architecture, self.found.deployment
         if self.match == "counted":
-            found = scaling.counted_grid(base, self.target, self.step, self.tolerance)
+            found = scaling.counted_grid(base, self.target, self.step, self.tolerance, deployment)
         else:
             triples = scaling.grid(self.target, self.step, self.tolerance)
-            found = [scaling.candidate(base, triple) for triple in triples]
-        paper = scaling.candidate(base, scaling.paper(self.target), self.aim)
+            found = [scaling.candidate(base, triple, None, deployment) for triple in triples]
+        paper = scaling.candidate(base, scaling.paper(self.target), self.aim, deployment)
         return found if paper in found else [*found, paper]
 
     def members(self, coefficients: Coefficients) -> list[Member]:
         """The family by these coefficients; raises UserError for a φ or a budget out of reach."""
         phis = list(self.phis) if self.budget is None else scaling.phis_up_to(self.solved(coefficients))
-        return scaling.family(self.found.architecture, coefficients, phis, self.aim)
+        return scaling.family(self.found.architecture, coefficients, phis, self.aim, self.found.deployment)
 
     def solved(self, coefficients: Coefficients) -> float:
         """The largest φ within the budget; raises UserError if there is none."""
         assert self.budget is not None
         return scaling.solve(
             lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.aim).architecture,
-            self.budget.cost(self.proxy.device),
+            self.budget.of(self.found.cost, self.proxy.device),
             self.budget.limit,
             f"--{self.budget.name} {self.budget.text}",
         )
@@ -111,7 +126,8 @@ class Scaling:
             for rule in scaling.WEIGHTS:
                 coefficients = scaling.rule_coefficients(rule, self.target)
                 try:
-                    scaling.equal_cost(base, coefficients, self.target * base.cost().madds)
+                    goal = self.target * self.found.cost(base).madds
+                    scaling.equal_cost(base, coefficients, goal, self.found.deployment)
                     check_memory(self.members(coefficients), self.proxy.device)
                 except UserError as error:
                     found[rule] = str(error)

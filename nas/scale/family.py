@@ -50,7 +50,7 @@ class Family:
 
     def table(self) -> pd.DataFrame:
         """The rows of family.csv that need no measurement."""
-        base = self.config.found.architecture.cost().madds
+        base = self.config.found.cost(self.config.found.architecture).madds
         rows = []
         for member in self.members:
             cost, arch = member.cost, member.architecture
@@ -127,7 +127,7 @@ class Family:
         title = f"{shown(found.path.name, 40)}: the family of {self.coefficients}"
         subtitle = (
             f"baseline {shown(found.origin, 40)}, rule {self.rule}; MAdds counted at each network's own resolution, "
-            f"1000 classes; α·β²·γ² = {self.coefficients.product:.4g}"
+            f"{plural(found.deployment.num_classes, 'class', 'classes')}; α·β²·γ² = {self.coefficients.product:.4g}"
         )
         plots.draw(folder / "family.png", pictures.family, table, published(), title, subtitle)
 

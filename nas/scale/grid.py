@@ -94,7 +94,7 @@ class Contest:
             last = reached[-1][network] if reached else []
             final = means(reached[-1] if reached else {}, network)
             first = means(reached[0] if reached else {}, network)
-            cost = asdict(one.architecture.cost())
+            cost = asdict(self.config.found.cost(one.architecture))
             rows.append(
                 {
                     **asdict(one.coefficients),

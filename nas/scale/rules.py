@@ -46,8 +46,11 @@ class Comparison:
     def members(self) -> dict[str, Member]:
         """The network of each rule."""
         base = self.config.found.architecture
-        goal = self.config.target * base.cost().madds
-        return {rule: scaling.equal_cost(base, one, goal) for rule, one in self.coefficients.items()}
+        goal = self.config.target * self.config.found.cost(base).madds
+        return {
+            rule: scaling.equal_cost(base, one, goal, self.config.found.deployment)
+            for rule, one in self.coefficients.items()
+        }
 
     @cached_property
     def networks(self) -> dict[str, Network]:
@@ -82,7 +85,7 @@ class Comparison:
     def table(self, known: Known) -> pd.DataFrame:
         """The rows of rules.csv; step_seconds is the median training step of the proxy."""
         done, best = self.done(known), self.best(known)
-        base = self.config.found.architecture.cost().madds
+        base = self.config.found.cost(self.config.found.architecture).madds
         rows: list[dict[str, Any]] = []
         for rule, member in self.members.items():
             network = self.networks[rule]

@@ -6,14 +6,18 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.networks.architecture import Architecture
-from nas.runs import study
+from nas.networks.cost import Cost
 from nas.runs.display import Display
+from nas.runs.records import lost
+from nas.runs.run import Run
+from nas.runs.trials import State, listed, train_trials
 from nas.runs.workers import Workers
 from nas.training.proxy import Job, Proxy, load_data
 from nas.training.recipe import Recipe
@@ -33,10 +37,16 @@ class Trainings:
     other options, other data, another baseline or another metric beside each other.
     """
 
-    study: optuna.Study
+    home: Run
     proxy: Proxy
     workers: Workers
+    cost: Callable[[Architecture], Cost]
     metric: str = "accuracy"
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Where they are recorded; made with the first that is asked for."""
+        return self.home.study("scale")
 
     @property
     def key(self) -> str:
@@ -45,45 +55,39 @@ class Trainings:
 
     def known(self) -> dict[Job, FrozenTrial]:
         """The finished trainings."""
-        return self._jobs(TrialState.COMPLETE, TrialState.FAIL)
+        key = self.key
+        found = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        measured = (t for t in found if self.metric in t.user_attrs or t.state != TrialState.COMPLETE)
+        named = {_job(t.user_attrs, key): t for t in measured if not lost(t)}
+        return {job: trial for job, trial in named.items() if job is not None}
 
     def scores(self) -> dict[Job, float | None]:
         """The metric of each finished training, 0 to 1; None where it failed."""
         return {job: trial.user_attrs.get(self.metric) for job, trial in self.known().items()}
 
-    def run(self, plan: Plan, total: int, after: Callable[[], str]) -> None:
+    def run(self, plan: Plan, total: int, written: Callable[[], str]) -> None:
         """Train all that a plan names, which may name more with each result; interrupted trainings come first.
 
-        total: how many jobs the plan will name in the end. after: writes what is known, and says how it stands.
+        total: how many jobs the plan will name in the end. written: writes what is known, and says how it stands.
         """
         key = self.key
         name = key if self.metric == "accuracy" else f"{key}{_BALANCED}"
 
-        def ask() -> Trial | None:
-            taken = self._jobs(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
-            return self.study.ask() if any(job not in taken for job in plan(self.scores())) else None
+        def due() -> list[dict[str, Any]]:
+            known = self.known()
+            return [{**asdict(job), "key": name} for job in plan(self.scores()) if job not in known]
 
-        def prepare(trial: Trial) -> Job | None:
-            due = plan(self.scores())
-            named = study.claim(self.study, trial, _JOB, ({**asdict(job), "key": name} for job in due))
-            job = _job(trial.user_attrs, key)
-            if not named or job is None or job not in due:  # left over from a scaling with other options
-                return None
-            study.describe_trial(trial, Architecture.parse(job.architecture), job)
-            return job
+        def job(named: Mapping[str, Any]) -> Job | None:
+            found = _job({_JOB: named}, key)
+            return found if found in plan(self.scores()) else None  # else it is of a scaling with other options
 
-        done = len({*plan(self.scores())} & {*self.known()})
-        with Display(total, done, after, metric=self.metric) as display:
-            study.run_trials(
-                self.study, ask, prepare, lambda attrs: [attrs["accuracy"]], self.proxy, self.workers, display
-            )  # the study's value is the same for all scalings in it; what they go by is read from attributes
+        def state(text: str = "") -> State:
+            return State(done=len({*plan(self.scores())} & {*self.known()}), total=total, text=text)
 
-    def _jobs(self, *states: TrialState) -> dict[Job, FrozenTrial]:
-        key = self.key
-        found = self.study.get_trials(deepcopy=False, states=states)
-        measured = (t for t in found if self.metric in t.user_attrs or t.state != TrialState.COMPLETE)
-        named = {_job(t.user_attrs, key): t for t in measured if not study.lost(t)}
-        return {job: trial for job, trial in named.items() if job is not None}
+        # The study's value is the same for all scalings in it; what they go by is read from attributes.
+        trials = listed(self.study, _JOB, due, job, self.cost, "accuracy", lambda: state(written()))
+        with Display(state(), metric=self.metric) as display:
+            train_trials(trials, self.proxy, self.workers, display)
 
 
 def recipe_key(recipe: Recipe) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -15,18 +15,20 @@ from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import metric_of
-from nas.base.units import nearest, parse_count, parse_duration
+from nas.base.units import format_count, nearest, parse_count, parse_duration, plural
 from nas.datasets import Dataset, Source
 from nas.devices import latency
-from nas.runs import study
 from nas.runs.display import Display
 from nas.runs.lookup import default_name, run_path
+from nas.runs.records import finished
 from nas.runs.run import Run
+from nas.runs.sharing import underway
+from nas.runs.trials import State, train_trials
 from nas.runs.workers import make_workers
 from nas.search import rerun
-from nas.search.config import OBJECTIVES, Search
-from nas.search.proposals import ask, make_sampler, prepare, seconds_left
-from nas.search.repeats import make, open_repeats
+from nas.search.config import OBJECTIVES, Search, SearchRun
+from nas.search.proposals import make_sampler, plan, seconds_left
+from nas.search.repeats import confirm as confirm_front
 from nas.search.results import measured, print_summary, write_results, write_sensitivity
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
@@ -37,7 +39,7 @@ TRIALS = 24
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
 CONFIRMED_FROM = 16
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
-REWARDS = ("v1", "v2")
+REWARDS = ("hard", "soft", "v2")
 
 
 def search(
@@ -71,8 +73,31 @@ def search(
     max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
     min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
-    reward: Annotated[str, typer.Option(help="The baseline's: v1 (MAdds) or v2 (training time, parameters).")] = "v1",
-    target_madds: Annotated[str | None, typer.Option(help="T of the reward v1.  [default: the space's]")] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, help="Pixels that networks are for.  [default: the space's, or the data's if smaller]"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, max=1024, help="Pixels to train at.  [default: --resolution, never enlarged]")
+    ] = None,
+    no_fit: Annotated[
+        bool, typer.Option("--no-fit", help="Keep strides and widths of a space that is for larger images.")
+    ] = False,
+    width: Annotated[
+        float | None, typer.Option(help="Factor of the widths of a space that is fitted.  [default: by β and γ]")
+    ] = None,
+    reward: Annotated[
+        str,
+        typer.Option(
+            help="How the baseline is picked: hard (most accurate within T), soft (accuracy * (MAdds / T) ** -0.07) "
+            "or v2 (training time, parameters)."
+        ),
+    ] = "hard",
+    target_madds: Annotated[
+        str | None, typer.Option(help="T of the rewards hard and soft.  [default: --max-madds, or the space's]")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="auto, tpe, nsga2 or random.")] = "auto",
     workers: cli.WorkersOption = None,
     ray: cli.RayOption = None,
@@ -92,15 +117,13 @@ def search(
     are then those of the means. The same command again continues the run. Results are in runs/NAME: trials.csv,
     repeats.csv, pareto.csv, pareto.png, sensitivity.csv, sensitivity.png, baseline.toml.
     """
-    found = SearchSpace.load(space)
+    loaded = SearchSpace.load(space)
     chosen = Recipe.load(recipe)
     chosen = replace(chosen, epochs=epochs or chosen.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
     )
-    bounds = budget(most, least, params)
-    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
     if reward not in REWARDS:
@@ -108,147 +131,116 @@ def search(
     chosen_objectives = _objectives(objectives)
     source = Source.of({}, data, None, resize, skip_broken, recheck)
     images = load_data(source)
+    pixels = resolution or min(loaded.resolution, images.image_size)
+    found = deployed(loaded, pixels, images, no_fit, width)
+    target = _count(target_madds, "--target-madds") or most or found.target_madds
+    limit = min(most or inf, target or inf) if reward == "hard" else most  # what is above T is not picked
+    bounds = budget(None if limit == inf else limit, least, params)
+    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if "latency" in chosen_objectives:
         all_workers.check_here("--objectives latency")
     config = Search(
-        found,
-        bounds,
-        chosen_objectives,
-        reward,
-        _count(target_madds, "--target-madds") or _default_target(found, bounds),
-        sampler,
-        trials,
-        parse_duration(time_budget, "--time-budget") if time_budget else None,
-        seed,
-        Proxy(source, chosen, all_workers.device),
-        all_workers,
-        (CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
+        space=found,
+        bounds=bounds,
+        objectives=chosen_objectives,
+        reward=reward,
+        target_madds=target or _median_madds(found, bounds),
+        sampler=sampler,
+        trials=trials,
+        time_budget=parse_duration(time_budget, "--time-budget") if time_budget else None,
+        seed=seed,
+        proxy=Proxy(source, chosen, all_workers.device),
+        workers=all_workers,
+        image_size=image_size or min(pixels, images.image_size),
+        confirm=(CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
+        fitting=_fitting(loaded, found),
     )
-    path = run_path(run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name])))
-    arguments = {
-        "space": space,
-        **source.arguments(),
-        "trials": trials,
-        "time_budget": time_budget,
-        "confirm": config.confirm,
-        "recipe": recipe,
-        "epochs": chosen.epochs,
-        "objectives": list(config.objectives),
-        "metric": metric,
-        "max_madds": most,
-        "min_madds": least,
-        "max_params": params,
-        "reward": reward,
-        "target_madds": config.target_madds,
-        "sampler": sampler,
-        "seed": seed,
-        "workers": all_workers.count,
-        "device": device,
+    options = {
+        **{"space": space, **source.arguments(), "trials": trials, "time_budget": time_budget},
+        **{"confirm": config.confirm, "recipe": recipe, "epochs": chosen.epochs, "objectives": list(chosen_objectives)},
+        **{"metric": metric, "max_madds": most, "min_madds": least, "max_params": params, "reward": reward},
+        **{"target_madds": config.target_madds, "sampler": sampler, "seed": seed, "resolution": pixels},
+        **{"image_size": config.image_size, "no_fit": no_fit or None, "width": width},
+        **{"workers": all_workers.count, "device": device},
     }
-    known = facts(config, arguments, images)
+    config = replace(config, options=options)
     if like:
         cli.say(f"as {like}, but for:")
-        for difference in rerun.differences(like, known) or ["nothing"]:
+        for difference in rerun.differences(like, config.facts()) or ["nothing"]:
             cli.say(f"  {difference}")
-    run_search(config, path, known, images, storage)
-    return Run(path)
+    name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name]))
+    opened = Run(run_path(name), storage)
+    with opened.locked():
+        carry_out(config, opened)
+    return opened
 
 
-def facts(config: Search, arguments: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
-    """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
-    space, recipe = config.space, config.proxy.recipe
-    return {
-        "arguments": arguments,
-        "space": {
-            "name": space.name,
-            "size": str(space.size),
-            "fingerprint": space.fingerprint,
-        },
-        "data": images.table(),
-        "cost": {"resolution": space.resolution, "channels": 3, "classes": 1000},
-        "proxy": {
-            **recipe.table(),
-            "image_size": images.image_size,
-            "classes": images.num_classes,
-        },
-        "progressive": recipe.progressive.table() if recipe.progressive else None,
-        "latency": asdict(latency.Conditions.here(config.proxy.device)) if "latency" in config.objectives else None,
-        "ray": config.workers.table(),
-        **study.environment(config.proxy.device),
-    }
-
-
-def run_search(config: Search, path: Path, known: Mapping[str, Any], images: Dataset, storage: str | None) -> None:
+def carry_out(config: Search, run: Run) -> None:
     """Run or continue a search in its directory, and say how it went."""
-    shown = study.shown_url(storage) if storage else None
-    with study.locked(path, cli.say, config.shared):
-        begun = study.check_arguments(path, known, storage)
-        if "latency" in config.objectives:
-            file = path / "latency.csv"
-            config = replace(config, latencies=latency.kept(file, config.space, config.proxy.device, begun, cli.say))
-        trials = study.open_study(path, path.name, config.directions, make_sampler(config, 0), storage, begun, known)
-        if not begun:
-            if trials.get_trials(deepcopy=False) and not storage:
-                raise UserError(f"{path}: study.db holds trials, but run.toml is missing; restore it")
-            study.write_run(path, {"storage": shown, **known})
-        else:
-            study.extend_run(path, known)
-        repeats = open_repeats(path, storage)  # there may be some of a larger --confirm than that of now
-        done = len(study.finished(trials))
-        cli.say(f"run {path}: {'continued' if begun else 'new'}, {done} of {config.trials} trials done")
-        if shown:
-            cli.say(f"storage {shown}: the same command on other machines joins in")
-        cli.say(f"space {config.space.name}: {config.space.size:,} networks")
-        for line in images.lines:
-            cli.say(line)
+    facts, path = config.facts(), run.path
+    begun = run.is_begun(facts)
+    if "latency" in config.objectives:
+        table = latency.kept(path / "latency.csv", config.space, config.proxy.device, begun, cli.say)
+        config = replace(config, latencies=table)
+    trials = run.study("", config.directions, make_sampler(config, 0), facts)
+    run.write(facts)
+    search = SearchRun(config=config, path=path, trials=trials, repeats=run.study("repeats"))
+
+    def stands(text: str = "") -> State:
+        done = len(finished(trials))
+        return State(done=done, total=max(config.trials, done), text=text)
+
+    def written() -> str:
+        return f"front {len(write_results(search).front)}"
+
+    def limit() -> float:
+        return seconds_left(config, finished(trials))
+
+    introduce(config, run, begun, stands().done)
+    with Display(stands(), limit=limit, metric=config.metric) as display:
+        train_trials(plan(search, lambda: stands(written())), config.proxy, config.workers, display)
+    if config.confirm and (limit() > 0 or not underway(trials)):  # else those still at work will do it
+        confirm_front(search, written)
+    found = write_results(search)
+    write_sensitivity(search)
+    if config.latencies:
+        kept = path / "latency_front.csv"
+        found = replace(found, front=measured(found.front, config.latencies.conditions, kept))
+        write_atomic(path / "pareto.csv", to_csv(found.front))
+    print_summary(search, found)
+
+
+def introduce(config: Search, run: Run, begun: bool, done: int) -> None:
+    """Say what is searched, with what, and how far it is."""
+    space, images, recipe = config.space, config.images, config.proxy.recipe
+    cli.say(f"run {run.path}: {'continued' if begun else 'new'}, {done} of {config.trials} trials done")
+    if run.storage:
+        cli.say(f"storage {run.shown_storage}: the same command on other machines joins in")
+    cli.say(f"space {space.name}: {space.size:,} networks{config.fitting}")
+    for line in images.lines:
+        cli.say(line)
+    cli.say(images.difference_line(config.metric))
+    low, high = (format_count(madds) for madds in config.reach)
+    cli.say(
+        f"costs are counted as deployed: {space.resolution} px, {plural(space.in_channels, 'channel')}, "
+        f"{plural(space.num_classes, 'class', 'classes')}; networks of {low} to {high} MAdds, target "
+        f"{format_count(config.target_madds)}"
+    )
+    cli.say(
+        f"the proxy trains at {config.image_size} px, recipe {recipe.name}, epochs: {recipe.epochs}, {config.workers}"
+    )
+    if config.published:
+        cli.say(f"first trials: {', '.join(config.published)}")
+    if recipe.progressive:
+        cli.say(recipe.progressive.sentence(config.image_size))
+    if "train_time" in config.objectives:
         cli.say(
-            f"costs are counted at {config.space.resolution} px and 1000 classes; the proxy trains "
-            f"{images.num_classes} classes at {images.image_size} px, recipe {config.proxy.recipe.name}, epochs: "
-            f"{config.proxy.recipe.epochs}, {config.workers}"
+            f"train_time: seconds of a training step of {recipe.batch_size} images as measured on "
+            f"{config.workers.place} with {config.workers.count} trials side by side: it compares within this run only"
         )
-        if schedule := config.proxy.recipe.progressive:
-            cli.say(schedule.sentence(images.image_size))
-        if "train_time" in config.objectives:
-            cli.say(
-                f"train_time: seconds of a training step of {config.proxy.recipe.batch_size} images as measured on "
-                f"{config.workers.place} with {config.workers.count} trials side by side: it compares within this run "
-                "only"
-            )
-
-        def limit() -> float:
-            return seconds_left(config, study.finished(trials))
-
-        def patient() -> bool:
-            return limit() > 0
-
-        def after() -> str:
-            display.done = len(study.finished(trials))
-            return f"front {len(write_results(config, path, images, trials, repeats).front)}"
-
-        with Display(max(config.trials, done), done, after, limit=limit, metric=config.metric) as display:
-            study.run_trials(
-                trials,
-                lambda: ask(config, trials),
-                lambda trial: prepare(config, trials, trial),
-                lambda attrs: [float(attrs[name]) for name in config.columns],
-                config.proxy,
-                config.workers,
-                display,
-                config.pace,
-                patient,
-            )
-        if config.confirm and (patient() or not study.underway(trials)):  # else those still at work will do it
-            make(config, study.table(trials, config.columns), repeats, after)
-        found = write_results(config, path, images, trials, repeats)
-        write_sensitivity(config, path, trials, repeats)
-        if config.latencies:
-            kept = path / "latency_front.csv"
-            found = replace(found, front=measured(found.front, config.latencies.conditions, kept))
-            write_atomic(path / "pareto.csv", to_csv(found.front))
-    print_summary(config, trials, path, found)
 
 
 def _count(text: str | None, option: str) -> int | None:
@@ -267,8 +259,33 @@ def _objectives(text: str) -> tuple[str, ...]:
     return names
 
 
-def _default_target(space: SearchSpace, bounds: Bounds) -> int:
-    """T of the reward where none is given: the space's own, else the median of its feasible networks."""
-    if space.target_madds:
-        return space.target_madds
+def deployed(space: SearchSpace, pixels: int, images: Dataset, no_fit: bool, width: float | None) -> SearchSpace:
+    """The space as its networks are deployed: at these pixels, for the classes and channels of the images."""
+    if width is not None and (no_fit or pixels >= space.resolution):
+        raise UserError(f"--width: the space is not fitted to {pixels} px; leave it out")
+    if width is not None and not 0.01 <= width <= 1:
+        raise UserError(f"--width {width:g}: want a factor from 0.01 to 1")
+    fitted = space.at(pixels) if no_fit or pixels >= space.resolution else space.fitted(pixels, width)
+    return fitted.deployed(images.num_classes, images.channels)
+
+
+def _fitting(space: SearchSpace, found: SearchSpace) -> str:
+    """How a space was changed for the resolution, in words that follow its name; "" where it was not."""
+    if found.stem == space.stem and found.stem_stride == space.stem_stride:
+        return ""
+    before, after = (
+        (one.stem_stride, *(max(option.stride for option in slot.options) for slot in one.slots))
+        for one in (space, found)
+    )
+    named = ["the stem", *(f"stage {i}" for i in range(1, len(after)))]
+    kept = [name for name, old, new in zip(named, before, after, strict=True) if old != new]
+    strides = f", stride 1 in {' and '.join(kept)}" if kept else ""
+    return (
+        f", fitted from {space.resolution} to {found.resolution} px: widths x {found.stem / space.stem:.2f}{strides} "
+        "(--no-fit keeps them)"
+    )
+
+
+def _median_madds(space: SearchSpace, bounds: Bounds) -> int:
+    """T of the reward where neither an option nor the space has one: the median of the feasible networks."""
     return int(np.quantile(space.costs(space.draw_codes(1001, 0, bounds))["madds"], 0.5))

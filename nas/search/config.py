@@ -7,32 +7,38 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import CategoricalDistribution
 
+from nas.datasets import Dataset
 from nas.devices import latency
-from nas.networks.architecture import Architecture
+from nas.networks.architecture import Architecture, published_networks
 from nas.networks.cost import Cost
-from nas.runs import study
+from nas.runs.database import Direction
+from nas.runs.facts import environment
+from nas.runs.records import MEASURED
 from nas.runs.workers import Workers
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Proxy
+from nas.training.proxy import Proxy, load_data
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training
-OBJECTIVES = ("accuracy", *KNOWN, *study.MEASURED)
+OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
 ORDERED = 8  # workers that wait for each other, at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Search:
     """A search: the space, its bounds, the objectives, how trials are proposed and trained.
 
-    confirm: repeats of each network on the front or near it. shared: whether other processes may work on the same
-    search. metric: the column that serves as accuracy for objective, reward and front. began: when this process
-    started, on the monotonic clock.
+    image_size: pixels of the images in training. target_madds: T of the reward. confirm: repeats of each contender.
+    shared: whether other processes may work on the same search. metric: the column that serves as accuracy for
+    objective, reward and front. options: as run.toml keeps them, by name. fitting: how the space was changed for the
+    resolution, or "". began: when this process started, on the monotonic clock.
     """
 
     space: SearchSpace
@@ -46,11 +52,53 @@ class Search:
     seed: int
     proxy: Proxy
     workers: Workers
+    image_size: int
     confirm: int = 0
     latencies: latency.Table | None = None
     shared: bool = False
     metric: str = "accuracy"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fitting: str = ""
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def images(self) -> Dataset:
+        """What networks are trained and validated on."""
+        return load_data(self.proxy.data)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.toml says: all that is needed to repeat the run, and in which terms its figures are."""
+        space, recipe, images = self.space, self.proxy.recipe, self.images
+        return {
+            "arguments": self.options,
+            "space": {"name": space.name, "size": str(space.size), "fingerprint": space.fingerprint},
+            "data": images.table(),
+            "cost": {
+                "resolution": space.resolution,
+                "channels": space.in_channels,
+                "classes": space.num_classes,
+            },
+            "proxy": {**recipe.table(), "image_size": self.image_size, "classes": images.num_classes},
+            "progressive": recipe.progressive.table() if recipe.progressive else None,
+            "latency": asdict(latency.Conditions.here(self.proxy.device)) if "latency" in self.objectives else None,
+            "ray": self.workers.table(),
+            **environment(self.proxy.device),
+        }
+
+    @cached_property
+    def published(self) -> dict[str, Architecture]:
+        """The published networks, fitted as the space is, that are in the space and within the budget, by name."""
+        space = self.space
+        known = published_networks(space.resolution, self.options.get("width"))
+        found = {name: space.decode(space.encode(arch)) for name, arch in known.items() if arch in space}
+        return {name: arch for name, arch in found.items() if self.affordable(arch)}
+
+    @cached_property
+    def reach(self) -> tuple[float, float]:
+        """The least and the most MAdds that a network of the space within the budget may have."""
+        low, high = self.bounds.get("madds", (0.0, inf))
+        least, most = self.space.extremes()["madds"]
+        return max(low, least), min(high, most)
 
     @property
     def ordered(self) -> bool:
@@ -75,14 +123,14 @@ class Search:
         return self.lag if self.ordered and self.sampler == "auto" else inf
 
     @property
-    def directions(self) -> list[study.Direction]:
+    def directions(self) -> list[Direction]:
         """Optuna's directions of the objectives."""
         return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
 
     @property
     def columns(self) -> list[str]:
         """The objectives' columns in trials.csv; that of accuracy is the metric's."""
-        return [{"accuracy": self.metric, **study.MEASURED}.get(name, name) for name in self.objectives]
+        return [{"accuracy": self.metric, **MEASURED}.get(name, name) for name in self.objectives]
 
     @property
     def costs(self) -> list[str]:
@@ -96,7 +144,11 @@ class Search:
 
     def cost(self, params: Mapping[str, Any]) -> Cost:
         """The cost of the network of these parameters."""
-        return self.network(params).cost()
+        return self.space.cost(self.network(params))
+
+    def code(self, text: str) -> tuple[int, ...]:
+        """The code of a network of the space by its block strings."""
+        return _code(self.space, text)
 
     def known(self, name: str, params: Mapping[str, Any]) -> float:
         """An objective that needs no training: a cost, or the latency that the table predicts."""
@@ -111,7 +163,11 @@ class Search:
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether the network of these parameters is within the budget."""
-        cost = asdict(self.cost(params))
+        return self.affordable(self.network(params))
+
+    def affordable(self, arch: Architecture) -> bool:
+        """Whether a network is within the budget."""
+        cost = asdict(self.space.cost(arch))
         return all(low <= cost[name] <= high for name, (low, high) in self.bounds.items())
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
@@ -119,7 +175,22 @@ class Search:
         return _network(self.space, tuple(self.space.code(dict(params)).tolist()))
 
 
+@lru_cache(maxsize=10_000)
+def _code(space: SearchSpace, text: str) -> tuple[int, ...]:
+    return tuple(space.encode(Architecture.parse(text)).tolist())
+
+
 @lru_cache(maxsize=256)
 def _network(space: SearchSpace, code: tuple[int, ...]) -> Architecture:
     """Cached: each network is decoded for its budget, its costs and its name."""
     return space.decode(code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """A search at work: its config, the directory of its results, the studies of its trials and of their repeats."""
+
+    config: Search
+    path: Path
+    trials: optuna.Study
+    repeats: optuna.Study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,24 +12,48 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.runs import study
-from nas.search.config import KNOWN, Search
+from nas.runs.records import describe_trial, finished, lost
+from nas.runs.sharing import claim
+from nas.runs.trials import Plan, State
+from nas.search.config import KNOWN, Search, SearchRun
 from nas.selection.sampler import Sampler
 from nas.spaces.slots import Codes
-from nas.training.proxy import Job, load_data
+from nas.training.proxy import Job
 
 REFUSALS = 50  # refused proposals in a row of a sampler other than ours, before a uniform draw takes their place
 
 
+def plan(run: SearchRun, written: Callable[[], State]) -> Plan:
+    """The trials of a search, proposed by its sampler. written: writes the results and says how it stands."""
+    config = run.config
+    return Plan(
+        study=run.trials,
+        ask=lambda: ask(config, run.trials),
+        prepare=lambda trial: prepare(config, run.trials, trial),
+        values=lambda known: [float(known[name]) for name in config.columns],
+        written=written,
+        lag=config.pace,
+        patient=lambda: seconds_left(config, finished(run.trials)) > 0,
+    )
+
+
 def ask(config: Search, trials: optuna.Study) -> Trial | None:
-    """The next trial; None if there are enough, the time is used up, or no new network is left."""
+    """The next trial; None if there are enough, the time is used up, or no new network is left.
+
+    The published networks of the space come first.
+    """
     known = trials.get_trials(deepcopy=False)
-    counted = [t for t in known if t.state not in (TrialState.WAITING, TrialState.PRUNED) and not study.lost(t)]
-    if len(counted) >= config.trials or time_spent(config, counted):
+    counted = [t for t in known if t.state not in (TrialState.WAITING, TrialState.PRUNED) and not lost(t)]
+    if len(counted) >= config.trials or seconds_left(config, counted) <= 0:
         return None
     refused = next((i for i, t in enumerate(reversed(known)) if t.state != TrialState.PRUNED), len(known))
-    waiting = any(t.state == TrialState.WAITING for t in known)
-    if not waiting:
+    hashes = {t.user_attrs.get("hash") for t in known}
+    first = next((arch for arch in config.published.values() if arch.hash not in hashes), None)
+    if any(t.state == TrialState.WAITING for t in known):
+        pass
+    elif first:
+        trials.enqueue_trial(config.space.params(config.space.encode(first)), {"hash": first.hash})
+    else:
         code = _fresh_code(config, counted)
         if code is None:
             return None
@@ -47,14 +71,11 @@ def prepare(config: Search, trials: optuna.Study, trial: Trial) -> Job | None:
     """
     params = {name: trial.suggest_categorical(name, dist.choices) for name, dist in config.distributions.items()}
     arch = config.network(params)
-    if not config.feasible(params):
+    if not config.feasible(params) or claim(trials, trial, "hash", [arch.hash], config.trials) is None:
         return None
-    trial.set_user_attr("hash", arch.hash)
-    before = study.earlier(trials, trial, "hash")
-    if len(before) >= config.trials or arch.hash in _hashes(before):
-        return None
-    job = Job(str(arch), config.seed, load_data(config.proxy.data).image_size)
-    study.describe_trial(trial, arch, job, config.others(params))
+    job = Job(str(arch), config.seed, config.image_size)
+    name = next((name for name, known in config.published.items() if known == arch), None)
+    describe_trial(trial, arch, config.space.cost(arch), job, {**config.others(params), "name": name})
     return job
 
 
@@ -82,25 +103,15 @@ def make_sampler(config: Search, number: int) -> BaseSampler:
             return optuna.samplers.RandomSampler(seed)
 
 
-def _hashes(trials: Iterable[FrozenTrial]) -> set[str]:
-    """The networks of these trials."""
-    return {t.user_attrs["hash"] for t in trials if "hash" in t.user_attrs}
-
-
 def _fresh_code(config: Search, counted: list[FrozenTrial]) -> Codes | None:
     """A uniform draw from the feasible networks that no trial has; None if none is left."""
-    known = _hashes(counted)
+    known = {t.user_attrs["hash"] for t in counted if "hash" in t.user_attrs}
     rng = np.random.default_rng([config.seed, len(counted)])
     for draws in (len(known) + 8, 20 * len(known) + 1000):
         for code in config.space.draw_codes(draws, rng, config.bounds):
             if config.space.decode(code).hash not in known:
                 return np.asarray(code, np.int16)
     return None
-
-
-def time_spent(config: Search, trials: list[FrozenTrial]) -> bool:
-    """Whether these trials have used up the time budget."""
-    return seconds_left(config, trials) <= 0
 
 
 def seconds_left(config: Search, trials: list[FrozenTrial]) -> float:

@@ -7,33 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from nas.base import cli
-from nas.networks.architecture import Architecture
-from nas.runs import study
 from nas.runs.display import Display
-from nas.search.config import Search
+from nas.runs.records import finished
+from nas.runs.records import table as trials_table
+from nas.runs.trials import State, listed, train_trials
+from nas.search.config import SearchRun
 from nas.search.front import averaged, contenders, ranked, validated
 from nas.selection.noise import Repeat, Repeats, next_repeats
-from nas.training.proxy import Job, load_data
+from nas.training.proxy import Job
 
 _OF = "repeat_of"  # the attribute that names what a trial repeats: the number of a trial, and of the repeat, from 1
 
 
-def open_repeats(path: Path, storage: str | None) -> optuna.Study:
-    """The study of a run's repeats."""
-    return study.open_study(path, f"{path.name}-repeats", ["maximize"], None, storage, False)
-
-
 def recorded(repeats: optuna.Study, metric: str) -> dict[Repeat, float]:
     """The metric of the repeats made so far, NaN where one failed."""
-    found = ((_named(t), t.user_attrs.get(metric, np.nan)) for t in study.finished(repeats))
+    found = ((_named(t), t.user_attrs.get(metric, np.nan)) for t in finished(repeats))
     return {named: value for named, value in found if named}
 
 
@@ -53,69 +48,54 @@ def by_trial(repeats: optuna.Study, metric: str) -> Repeats:
 
 def table_of(repeats: optuna.Study) -> pd.DataFrame:
     """The repeats as rows with the columns of trials.csv; trial is the one repeated, repeat counts from 1."""
-    table = study.table(repeats)
+    table = trials_table(repeats)
     names = {t.number: named for t in repeats.get_trials(deepcopy=False) if (named := _named(t))}
     made = [names[number] for number in table["trial"]]
     return table.assign(trial=[of for of, _ in made], repeat=[number for _, number in made])
 
 
-def make(config: Search, table: pd.DataFrame, repeats: optuna.Study, after: Callable[[], str]) -> None:
+def confirm(run: SearchRun, written: Callable[[], str]) -> None:
     """Train what has to be repeated, until each contender has `config.confirm` repeats.
 
-    table: the finished trials of the search. What a repeat is of, is in the database before its training starts.
+    written: writes the results, and says how they stand.
     """
-    images = load_data(config.proxy.data)
-    size = validated(images, config.metric)
+    config, repeats = run.config, run.repeats
+    table = trials_table(run.trials, config.columns)
+    size = validated(config.images, config.metric)
     networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
 
     @cache  # called many times with the same repeats
     def contending(known: tuple[tuple[int, tuple[float, ...]], ...]) -> list[int]:
-        return contenders(ranked(*averaged(table, dict(known), size, config.metric), config))
+        return contenders(ranked(*averaged(table, dict(known), size, config.metric), config), config.reward)
 
     def judged(known: Repeats) -> list[int]:
         return contending(tuple((trial, tuple(values)) for trial, values in sorted(known.items())))
 
-    def made() -> dict[Repeat, float]:
-        return recorded(repeats, config.metric)
+    def due() -> list[list[int]]:
+        return list(map(list, next_repeats(judged, recorded(repeats, config.metric), config.confirm)))
 
-    def due() -> list[Repeat]:
-        return next_repeats(judged, made(), config.confirm)
-
-    def ask() -> Trial | None:
-        begun = {_named(t) for t in repeats.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
-        return repeats.ask() if any(named not in begun for named in due()) else None
-
-    def prepare(trial: Trial) -> Job | None:
-        named = study.claim(repeats, trial, _OF, map(list, due()))
-        if not named or named[0] not in networks:
+    def job(named: list[int]) -> Job | None:
+        if named[0] not in networks:
             return None
-        arch = Architecture.parse(networks[named[0]])
         seed = np.random.default_rng([config.seed, *named]).integers(2**31)
-        job = Job(str(arch), int(seed), images.image_size)
-        study.describe_trial(trial, arch, job)
-        return job
+        return Job(networks[named[0]], int(seed), config.image_size)
 
-    def update() -> str:
-        state = after()
-        display.done = len(made())
-        display.total = display.done + outstanding()
-        return state
-
-    def outstanding() -> int:
-        """How many repeats the present contenders lack; others may become contenders later."""
+    def state(text: str = "") -> State:
+        """Repeats that the present contenders lack are counted; others may become contenders later."""
         known = by_trial(repeats, config.metric)
-        return sum(max(0, config.confirm - len(known.get(trial, ()))) for trial in judged(known))
+        missing = sum(max(0, config.confirm - len(known.get(trial, ()))) for trial in judged(known))
+        done = len(recorded(repeats, config.metric))
+        return State(done=done, total=done + missing, text=text)
 
-    done = len(made())
-    if missing := outstanding():
+    begun = state()
+    if missing := begun.total - begun.done:
         cli.say(
             f"confirming: {config.confirm} more of each network on the front or near it, with other seeds; "
             f"trainings to come: {missing}, more where others come into question"
         )
-    with Display(done + missing, done, update, _called, metric=config.metric) as display:
-        study.run_trials(
-            repeats, ask, prepare, lambda attrs: [attrs[config.metric]], config.proxy, config.workers, display
-        )
+    plan = listed(repeats, _OF, due, job, config.space.cost, config.metric, lambda: state(written()))
+    with Display(begun, _called, metric=config.metric) as display:
+        train_trials(plan, config.proxy, config.workers, display)
 
 
 def _called(trial: Trial | FrozenTrial) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from nas.base.errors import UserError
 from nas.base.files import read_toml
-from nas.runs import study
+from nas.runs.facts import removed_option
 
 
 def defaults(context: typer.Context, file: Path | None) -> Path | None:
@@ -22,7 +22,7 @@ def defaults(context: typer.Context, file: Path | None) -> Path | None:
         return None
     arguments = read_toml(file).get("arguments")
     options = {parameter.name for parameter in context.command.params}
-    if isinstance(arguments, Mapping) and (gone := study.removed_option(arguments)):
+    if isinstance(arguments, Mapping) and (gone := removed_option(arguments)):
         raise UserError(f"--from {file}: this run used {gone}, which nas.search no longer has; search anew without it")
     if not isinstance(arguments, Mapping) or not {"space", "data"} <= set(arguments) <= options:
         raise UserError(

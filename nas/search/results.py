@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 
 from nas.base import cli
 from nas.base.errors import RunFailed
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import spoken
-from nas.base.units import format_count, shown
-from nas.datasets import Dataset
+from nas.base.units import format_count, plural, shown
 from nas.devices import latency
 from nas.networks.architecture import Architecture
 from nas.plots import figures as plots
-from nas.runs import study
-from nas.search.config import Search
-from nas.search.front import averaged, formula_of, front_of, ranked, validated
-from nas.search.proposals import time_spent
+from nas.runs.records import finished
+from nas.runs.records import table as trials_table
+from nas.search.config import SearchRun
+from nas.search.front import averaged, doubt_of, front_of, ranked, reason_of, validated
+from nas.search.proposals import seconds_left
 from nas.search.repeats import by_trial, table_of
 from nas.selection import sensitivity
 from nas.selection.noise import Noise
@@ -30,11 +29,12 @@ from nas.selection.noise import Noise
 
 @dataclass(frozen=True)
 class Found:
-    """The front, the noise of one training (None if nothing was repeated), and the formula of the reward."""
+    """The front, the noise of one training (None if nothing was repeated), why the baseline was picked, and doubts."""
 
     front: pd.DataFrame
     noise: Noise | None
-    formula: str
+    reason: str
+    doubt: str
 
 
 def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) -> pd.DataFrame:
@@ -54,24 +54,26 @@ def measured(front: pd.DataFrame, conditions: latency.Conditions, file: Path) ->
     return front.assign(latency_measured=whole)
 
 
-def write_results(
-    config: Search, path: Path, images: Dataset, trials: optuna.Study, repeats: optuna.Study | None
-) -> Found:
+def write_results(run: SearchRun) -> Found:
     """Write trials.csv, repeats.csv, pareto.csv, pareto.png and baseline.toml from the trials so far."""
-    known = by_trial(repeats, config.metric) if repeats else {}
-    table, noise = averaged(study.table(trials, config.columns), known, validated(images, config.metric), config.metric)
+    config, path, images = run.config, run.path, run.config.images
+    known = by_trial(run.repeats, config.metric)
+    every = trials_table(run.trials, config.columns)
+    table, noise = averaged(every, known, validated(images, config.metric), config.metric)
     write_atomic(path / "trials.csv", to_csv(table))
-    if repeats and known:
-        write_atomic(path / "repeats.csv", to_csv(table_of(repeats)))
-    front, formula = front_of(ranked(table, noise, config)), formula_of(table, config)
+    if known:
+        write_atomic(path / "repeats.csv", to_csv(table_of(run.repeats)))
+    judged = ranked(table, noise, config)
+    front, reason = front_of(judged), reason_of(judged, config)
     write_atomic(path / "pareto.csv", to_csv(front))
     baseline = front[front["baseline"].astype(bool)]
     cost = next(iter(config.costs), "madds")
     title = f"{shown(path.name, 40)}: proxy {spoken(config.metric)} against {plots.short_name(cost)}"
     subtitle = (
-        f"space {shown(config.space.name, 40)}, costs at {config.space.resolution} px and 1000 classes; "
+        f"space {shown(config.space.name, 40)}, costs as deployed at {config.space.resolution} px, "
+        f"{plural(config.space.num_classes, 'class', 'classes')}; "
         f"{spoken(config.metric)} on {len(images.val_labels)} validation images of {shown(images.name, 40)} at "
-        f"{images.image_size} px"
+        f"{config.image_size} px"
     )
     if others := [plots.short_name(name) for name in config.costs if name != cost]:
         subtitle += f"\nthe front counts {' and '.join(others)} too"
@@ -84,18 +86,21 @@ def write_results(
             "trainings": int(row["runs"]),
             **({f"{config.metric}_error": row["mean_error"]} if noise else {}),
             **({"front_probability": row["probability"]} if noise else {}),
+            "expected": row["expected"],
+            "expected_error": row["expected_error"],
             **{key: row[key] for key in ("madds", "params", "reward")},
-            "why": f"largest reward {config.reward} of all trials: {formula}",
+            "why": reason,
         }
         write_atomic(path / "baseline.toml", Architecture.parse(row["architecture"]).to_toml(about))
     plots.draw(path / "pareto.png", plots.pareto, table, front, picked, cost, title, subtitle, noise, config.metric)
-    return Found(front, noise, formula)
+    return Found(front, noise, reason, doubt_of(judged, config) if picked is not None else "")
 
 
-def write_sensitivity(config: Search, path: Path, trials: optuna.Study, repeats: optuna.Study | None) -> None:
+def write_sensitivity(run: SearchRun) -> None:
     """Write sensitivity.csv and sensitivity.png if enough networks were trained to fit a model."""
-    known = by_trial(repeats, config.metric) if repeats else {}
-    table, _ = averaged(study.table(trials, config.columns), known, 1, config.metric)
+    config, path = run.config, run.path
+    known = by_trial(run.repeats, config.metric)
+    table, _ = averaged(trials_table(run.trials, config.columns), known, 1, config.metric)
     done = table[table["state"] == "COMPLETE"]
     if len(done) < sensitivity.LEAST:
         cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")
@@ -114,23 +119,30 @@ def write_sensitivity(config: Search, path: Path, trials: optuna.Study, repeats:
     plots.draw(path / "sensitivity.png", plots.sensitivity, effects, mean, title, subtitle, config.metric)
 
 
-def print_summary(config: Search, trials: optuna.Study, path: Path, found: Found) -> None:
+def print_summary(run: SearchRun, found: Found) -> None:
     """Print what was found and where it is; raises RunFailed if no network could be trained."""
-    front, done = found.front, study.finished(trials)
+    config, path = run.config, run.path
+    front, done = found.front, finished(run.trials)
     if front.empty:
         causes = {t.user_attrs.get("note", "") for t in done}
         raise RunFailed(f"{path}: none of {len(done)} trials could be trained: {'; '.join(sorted(causes))[:200]}")
     if len(done) < config.trials:
         left = "no other network is left" + " within the budget" * bool(config.bounds)
-        why = "time budget spent" if time_spent(config, done) else left
+        why = "time budget spent" if seconds_left(config, done) <= 0 else left
         cli.say(f"stopped after {len(done)} of {config.trials} trials: {why}")
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
     cli.say(_confidence(front, found.noise))
     cli.say(
         f"baseline: trial {best['trial']}, {_measured(best, config.metric)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
-        f"(largest reward {config.reward}: {found.formula})"
+        f"({found.reason})"
     )
+    cli.say(
+        f"  {spoken(config.metric)} expected by the model of all trainings: {100 * best['expected']:.1f} ± "
+        f"{100 * best['expected_error']:.1f} %"
+    )
+    if found.doubt:
+        cli.say(f"  {found.doubt}")
     if "latency_measured" in best:
         cli.say(
             f"  latency {1000 * best['latency']:.4g} ms predicted from measured blocks, "

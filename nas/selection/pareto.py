@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from nas.base.arrays import Bools, Floats
 
+SOFT = -0.07  # w of the reward: twice the latency is worth 5 % of accuracy (MnasNet, section 3)
+
 
 def non_dominated(points: ArrayLike) -> Bools:
     """Which points no other point dominates.
@@ -82,7 +84,7 @@ def undominated_boxes(points: ArrayLike, reference: ArrayLike) -> tuple[Floats, 
     return lower[:, 3 - limit.size :], table[:, 2:][:, 3 - limit.size :]
 
 
-def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07) -> Floats:
+def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = SOFT) -> Floats:
     """The scalar that one number of a network is judged by: accuracy * (cost / target) ** w.
 
     `accuracy` and `cost` are arrays of one shape (any units; `cost` and `target` share theirs and are positive), and
@@ -94,6 +96,14 @@ def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = -0.07
     if not (target > 0 and (costs > 0).all()):
         raise ValueError(f"costs and their target must be positive, got target {target}")
     return np.asarray(np.asarray(accuracy, dtype=float) * (costs / target) ** w)
+
+
+def hard_reward(accuracy: ArrayLike, cost: ArrayLike, target: float) -> Floats:
+    """The reward that takes the target for a limit: accuracy, and beyond the target accuracy * target / cost.
+
+    Equation 2 of MnasNet (arXiv 1807.11626) with alpha = 0 and beta = -1; arguments and errors as of `reward`.
+    """
+    return np.minimum(reward(accuracy, cost, target, 0.0), reward(accuracy, cost, target, -1.0))
 
 
 def training_reward(
@@ -119,6 +129,46 @@ def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
     if not np.isfinite(values).any():
         raise ValueError("no network has an accuracy to pick a baseline by")
     return int(np.lexsort((np.asarray(cost), -values))[0])
+
+
+def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> int:
+    """The index of the cheapest network that cannot be told from the most accurate within the target.
+
+    Arguments as of `indistinguishable`. Where none is within the target, the largest `hard_reward`; of equally cheap
+    ones the more accurate, then the first. Raises ValueError for no network.
+    """
+    means, costs = np.asarray(mean, dtype=float), np.asarray(cost, dtype=float)
+    level = np.flatnonzero(indistinguishable(means, covariance, costs, target))
+    if not len(level):
+        return pick_baseline(hard_reward(means, costs, target), costs)
+    return int(min(level, key=lambda i: (costs[i], -means[i])))
+
+
+def indistinguishable(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> Bools:
+    """Which networks within the target cannot be told from the most accurate of them, itself included.
+
+    mean [n] and covariance [n, n] of what is believed of their accuracies; cost [n]. These are the networks whose mean
+    is at most one standard error of the difference below the largest.
+    """
+    means, costs, known = (np.asarray(values, dtype=float) for values in (mean, cost, covariance))
+    within = costs <= target
+    if not within.any():
+        return within
+    best = int(np.flatnonzero(within)[np.argmax(means[within])])
+    spread = np.sqrt(np.maximum(np.diag(known) + known[best, best] - 2 * known[best], 0.0))
+    level: Bools = within & (means[best] - means <= spread)
+    return level
+
+
+def elasticity(accuracy: ArrayLike, cost: ArrayLike) -> float:
+    """d ln accuracy / d ln cost of n networks by least squares; NaN where costs or accuracies do not allow it.
+
+    The reward `accuracy * cost ** w` prefers the larger network only where this is above -w.
+    """
+    accuracies, costs = np.asarray(accuracy, dtype=float), np.log(np.asarray(cost, dtype=float))
+    if len(costs) < 2 or np.ptp(costs) == 0 or (accuracies <= 0).any():
+        return float("nan")
+    return float(np.polyfit(costs, np.log(accuracies), 1)[0])
 
 
 def _padded(points: ArrayLike) -> Floats:

@@ -13,7 +13,8 @@ import numpy as np
 from nas.base.arrays import Bools, Floats, Ints
 from nas.base.errors import UserError
 from nas.base.units import format_count
-from nas.spaces.counting import COLUMNS, Counting, Step, costs, extremes, size
+from nas.networks.cost import COLUMNS
+from nas.spaces.counting import Counting, Step, costs, extremes, size
 
 Bounds = Mapping[str, tuple[float, float]]  # column of a cost -> (least, most), both inclusive
 
@@ -225,12 +226,12 @@ def count_within(counting: Counting, bounds: Bounds) -> int | None:
         if min(forward, backward) > _LISTED:
             break
         if forward <= backward:
-            starts, i = _before(counting.steps[i], column, starts), i + 1
+            starts, i = _extended(counting.steps[i], column, starts), i + 1
         else:
-            ends, j = _behind(counting.steps[j - 1], column, ends), j - 1
+            ends, j = _extended(counting.steps[j - 1], column, ends, backward=True), j - 1
     between = {s: {s: _single(0)} for s in starts}
     for step in counting.steps[i:j]:
-        between = {s: _before(step, column, reached) for s, reached in between.items()}
+        between = {s: _extended(step, column, reached) for s, reached in between.items()}
         if sum(_length(reached) * len(starts[s][0]) for s, reached in between.items()) > _LOOKUPS:
             return None
     total = 0
@@ -246,16 +247,6 @@ def count_within(counting: Counting, bounds: Bounds) -> int | None:
     return total
 
 
-def estimate_within(counting: Counting, bounds: Bounds, draws: int = DRAWS) -> tuple[float, float]:
-    """About how many networks keep the bounds, and the standard error of that: the paths of a plan, which are a few
-    more than the feasible ones, times the share of them that keep the bounds."""
-    design = plan(counting, bounds)
-    options = draw(counting, design, draws, np.random.default_rng(0))
-    share = float(within(costs(counting, options), bounds).mean())
-    spread = max(share * (1 - share), 1 / draws if share == 0 else 0)  # no hit does not mean that there are none
-    return design.total * share, design.total * (spread / draws) ** 0.5
-
-
 def count(counting: Counting, bounds: Bounds) -> tuple[float, float | None]:
     """How many networks keep the bounds, and the standard error of that: None if the number is exact, an int.
 
@@ -265,8 +256,13 @@ def count(counting: Counting, bounds: Bounds) -> tuple[float, float | None]:
     exact = count_within(counting, bounds)
     if exact is None:
         design = plan(counting, bounds)
-        if design.total > _ENUMERABLE:
-            return estimate_within(counting, bounds)
+        if design.total > _ENUMERABLE:  # estimated: the plan's paths times the share of them that keep the bounds
+            options = draw(counting, design, DRAWS, np.random.default_rng(0))
+            share = float(within(costs(counting, options), bounds).mean())
+            spread = max(
+                share * (1 - share), 1 / DRAWS if share == 0 else 0
+            )  # no hit does not mean that there are none
+            return design.total * share, design.total * (spread / DRAWS) ** 0.5
         exact = int(within(costs(counting, listed(counting, design)), bounds).sum())
     if not exact:
         raise _empty(counting, bounds)
@@ -285,24 +281,16 @@ def _width(step: Step) -> int:
     return int(step.distinct.sum(axis=1).max())
 
 
-def _before(step: Step, column: int, lists: Mapping[int, Sums]) -> dict[int, Sums]:
-    """What lists of sums by state become behind a step."""
+def _extended(step: Step, column: int, lists: Mapping[int, Sums], backward: bool = False) -> dict[int, Sums]:
+    """What lists of sums by state become behind a step; backward: what those from behind it become before it."""
     parts: dict[int, list[Sums]] = {}
-    for state, (sums, numbers) in lists.items():
-        for option in np.flatnonzero(step.distinct[state]):
-            moved = sums + step.cost[state, option, column], numbers
-            parts.setdefault(int(step.next[state, option]), []).append(moved)
+    for state, option in np.argwhere(step.distinct).tolist():
+        ends = state, int(step.next[state, option])
+        source, target = reversed(ends) if backward else ends
+        if source in lists:
+            sums, numbers = lists[source]
+            parts.setdefault(target, []).append((sums + step.cost[state, option, column], numbers))
     return {state: _merged(some) for state, some in parts.items()}
-
-
-def _behind(step: Step, column: int, lists: Mapping[int, Sums]) -> dict[int, Sums]:
-    """What lists of sums by state behind a step become before it."""
-    before = {}
-    for state in range(len(step.next)):
-        options = np.flatnonzero(step.distinct[state])
-        ahead = [(lists[int(step.next[state, o])], step.cost[state, o, column]) for o in options]
-        before[state] = _merged([(sums + cost, numbers) for (sums, numbers), cost in ahead])
-    return before
 
 
 def _merged(lists: list[Sums]) -> Sums:

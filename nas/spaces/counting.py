@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.base.arrays import Bools, Floats, Ints
 from nas.base.units import format_count
-from nas.networks.blocks import Linear, head, stem
-from nas.networks.cost import Cost, Count, add, check_counting, count_layer, count_layers, count_stage
-from nas.networks.stages import Stage, canonical
+from nas.networks.blocks import FeatureMap, head, stem
+from nas.networks.cost import added, count_blocks, count_classifier
+from nas.networks.stages import Stage, blocks_of, canonical
 
-COLUMNS = ("madds", "flops", "params", "activations")
+if TYPE_CHECKING:
+    from nas.spaces.space import SearchSpace
 
 CHUNK = 1 << 14  # networks counted at once: what they need stays in the cache
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage. A state is the shape (channels, size) of its input.
+    """One stage. A state is the feature map that comes in.
 
     cost: int64 [states, options, 4]. next: the state that comes out, [states, options]. distinct: False where an
     earlier option gives the same stage, [states, options].
@@ -48,50 +51,34 @@ class Counting:
     counted: str
 
 
-def build(
-    stages: Sequence[Sequence[Stage]],
-    stem_channels: int,
-    head_channels: int,
-    activation: str,
-    resolution: int,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-) -> Counting:
-    """Count every option of every stage after every shape that can come before it."""
-    check_counting(resolution, num_classes, in_channels)
-    count, size = count_layers(stem(in_channels, stem_channels), resolution)
-    states, steps = [(stem_channels, size)], []
-    for options in stages:
-        following: dict[tuple[int, int], int] = {}
+@lru_cache(maxsize=64)
+def build(space: SearchSpace) -> Counting:
+    """Count every option of every stage after every feature map that can come before it."""
+    first = stem(FeatureMap(space.in_channels, space.resolution), space.stem, space.stem_stride)
+    states, steps = [first.output], []
+    for options in (slot.options for slot in space.slots):
+        following: dict[FeatureMap, int] = {}
         cost = np.zeros((len(states), len(options), 4), np.int64)
         onward = np.zeros((len(states), len(options)), np.int64)
         distinct = np.zeros((len(states), len(options)), np.bool_)
-        for s, (channels, size) in enumerate(states):
+        for s, state in enumerate(states):
             seen: set[Stage] = set()
             for o, option in enumerate(options):
-                stage = canonical(option, channels, activation)
-                one, out = count_stage(stage, channels, size)
-                cost[s, o] = _figures(one)
-                onward[s, o] = following.setdefault((stage.channels, out), len(following))
+                stage = canonical(option, state.channels, space.activation)
+                blocks = blocks_of(stage, state)
+                cost[s, o] = count_blocks(blocks)
+                onward[s, o] = following.setdefault(blocks[-1].output, len(following))
                 distinct[s, o] = stage not in seen
                 seen.add(stage)
         steps.append(Step(cost, onward, distinct))
         states = list(following)
-    classifier = Linear(head_channels, num_classes)
-    finish = []
-    for channels, size in states:
-        one, out = count_layers(head(channels, head_channels), size)
-        finish.append(_figures(add(one, count_layer(classifier, out))))
+    heads = [head(state, space.head) for state in states]
+    finish = [added([count_blocks([last]), count_classifier(last, space.num_classes)]) for last in heads]
     counted = (
-        f"counted at {resolution} px with {num_classes} classes, whatever the data's: the classifier alone has "
-        f"{format_count(count_layer(classifier, 1).params)} params"
+        f"counted at {space.resolution} px with {space.num_classes} classes: the classifier alone has "
+        f"{format_count((space.head + 1) * space.num_classes)} params"
     )
-    return Counting(np.array(_figures(count)), tuple(steps), np.array(finish), counted)
-
-
-def _figures(count: Count) -> tuple[int, int, int, int]:
-    cost: Cost = count.cost
-    return cost.madds, cost.flops, cost.params, cost.activations
+    return Counting(np.array(count_blocks([first])), tuple(steps), np.array(finish), counted)
 
 
 def costs(counting: Counting, options: Ints) -> Ints:

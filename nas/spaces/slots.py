@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.base.errors import UserError
 from nas.networks.stages import KEYS, BlockError, Stage, canonical, parse_stage
 
 MAX_OPTIONS = 10_000  # combinations of one stage: more is a mistake, and would not fit in memory
@@ -48,16 +50,8 @@ class Slot:
 
     def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
         """The first option that gives this stage, in its canonical form, behind so many channels."""
-        behind = (in_channels, activation)
-        if behind not in self._forms:
-            forms = [canonical(option, *behind) for option in self.options]
-            self._forms[behind] = {form: i for i, form in reversed(list(enumerate(forms)))}
-        return self._forms[behind].get(stage)
-
-    @cached_property
-    def _forms(self) -> dict[tuple[int, str], dict[Stage, int]]:
-        """The options by their canonical forms, as far as they were asked for."""
-        return {}
+        forms = (canonical(option, in_channels, activation) for option in self.options)
+        return next((i for i, form in enumerate(forms) if form == stage), None)
 
 
 def _value(text: str) -> int | float | str:
@@ -89,6 +83,40 @@ def parse_slot(template: str, stage: int) -> Slot:
     names = _names(template, groups)
     choices = (Choice(f"stage{stage}.{name}", tuple(texts)) for name, (texts, _) in zip(names, groups, strict=True))
     return Slot(tuple(choices), tuple(options))
+
+
+def fitted_template(template: str, slot: Slot, channels: Callable[[int], int], unstrided: bool) -> str:
+    """A block string with choices, its channels changed and its stride 1 if unstrided; slot: that string, parsed.
+
+    Alternatives that become equal are one. Raises UserError where channels or stride are only partly a choice, as in
+    c{2|3}2.
+    """
+    text = _changed("c", template, lambda number: str(channels(int(number))))
+    text = _changed("s", text, lambda _: "1") if unstrided else text
+    text = re.sub(r"\{([^{}]*)\}", lambda m: "{" + "|".join(dict.fromkeys(map(str.strip, m[1].split("|")))) + "}", text)
+    wanted = {
+        replace(option, channels=channels(option.channels), stride=1 if unstrided else option.stride)
+        for option in slot.options
+    }
+    try:
+        found = set(parse_slot(text, 0).options)
+    except BlockError:
+        found = set()
+    if found != wanted:
+        raise UserError(
+            f"{template[:80]!r} cannot be fitted; write channels and stride like c24_s2 or c{{16|24}}_s{{1|2}}"
+        )
+    return text
+
+
+def _changed(letter: str, template: str, change: Callable[[str], str]) -> str:
+    """A template with the numbers behind a letter changed, in c24 as in c{16|24}, also inside of other groups."""
+
+    def group(match: re.Match[str]) -> str:
+        return match[1] + re.sub(r"\d+", lambda number: change(number[0]), match[2])
+
+    text = re.sub(rf"((?<![^_{{|\s]){letter}\{{)([^{{}}]*)", group, template)
+    return re.sub(rf"((?<![^_{{|\s]){letter})(\d+)(?![^_|}}\s])", group, text)
 
 
 def _pieces(template: str) -> list[tuple[list[str], int]]:

@@ -9,8 +9,8 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from nas.base.arrays import Ints
 from nas.base.errors import UserError
 from nas.base.files import read_toml
 from nas.base.units import parse_count
-from nas.networks.architecture import Architecture, bundled_path, check_keys, strings
+from nas.networks.architecture import Architecture, bundled_path, check_keys, published_networks, strings
+from nas.networks.blocks import scale_channels
+from nas.networks.cost import COLUMNS, Cost, check_counting
+from nas.networks.fitting import kept_strides, width_factor
 from nas.networks.stages import BlockError, Stage
 from nas.spaces import budgets, counting
 from nas.spaces.budgets import Bounds
-from nas.spaces.counting import CHUNK, COLUMNS, Counting
-from nas.spaces.slots import Choice, Codes, Slot, parse_slot
+from nas.spaces.counting import CHUNK
+from nas.spaces.slots import Choice, Codes, Slot, fitted_template, parse_slot
 
 BUNDLED = "nas.search_spaces"
 
@@ -35,7 +38,8 @@ BUNDLED = "nas.search_spaces"
 class SearchSpace:
     """Stages with choices, and the stem, head, resolution (pixels) and activation that all networks share.
 
-    templates: block strings with choices. target_madds: the default T of the baseline's reward.
+    templates: block strings with choices. target_madds: the default T of the baseline's reward. num_classes and
+    in_channels: what the networks are deployed for; all costs and budgets of a space count so, at its resolution.
     """
 
     name: str
@@ -45,21 +49,24 @@ class SearchSpace:
     resolution: int = 224
     activation: str = "silu"
     target_madds: int | None = None
+    stem_stride: int = 2
+    num_classes: int = 1000
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
+        check_counting(1, self.num_classes, self.in_channels)
+        Architecture(tuple(slot.options[0] for slot in self.slots), **self._frame())  # checks the shared settings
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The stages, parsed."""
         slots = []
         for number, template in enumerate(self.templates, 1):
             try:
                 slots.append(parse_slot(template, number))
             except BlockError as error:
                 raise UserError(f"stage {number}, {error} (in {template[:80]!r})") from None
-        self.__dict__["slots"] = tuple(slots)
-        Architecture(tuple(slot.options[0] for slot in slots), **self._frame())  # checks the shared settings
-
-    @cached_property
-    def slots(self) -> tuple[Slot, ...]:
-        """The stages, parsed."""
-        raise AssertionError("set when the space is made")
+        return tuple(slots)
 
     @classmethod
     def load(cls, name: str | Path) -> SearchSpace:
@@ -67,7 +74,7 @@ class SearchSpace:
         path = bundled_path(str(name), BUNDLED, "search space")
         where = path.name if path.stem == str(name) else str(path)
         table = read_toml(path)
-        known = {f.name for f in fields(cls)} - {"templates"} | {"stages", "about"}
+        known = {f.name for f in fields(cls)} - {"templates", "num_classes", "in_channels"} | {"stages", "about"}
         check_keys(table, known, {"stages"}, where)
         stages = strings(table["stages"], where, "ir_k{3|5}_s2_e6_c24")
         values: dict[str, Any] = {k: v for k, v in table.items() if k in known - {"stages", "about"}}
@@ -83,8 +90,47 @@ class SearchSpace:
 
     def _frame(self) -> dict[str, Any]:
         """What all networks of the space share."""
-        keys = ("stem", "head", "resolution", "activation")
-        return {key: getattr(self, key) for key in keys}
+        return {key: getattr(self, key) for key in ("stem", "head", "resolution", "activation", "stem_stride")}
+
+    def at(self, resolution: int) -> SearchSpace:
+        """The same networks for images of another size in pixels."""
+        return replace(self, resolution=resolution)
+
+    def deployed(self, num_classes: int, in_channels: int) -> SearchSpace:
+        """The same networks for so many classes and input channels: their costs and budgets then count so."""
+        return replace(self, num_classes=num_classes, in_channels=in_channels)
+
+    def fitted(self, pixels: int, width: float | None = None) -> SearchSpace:
+        """The space of the networks that `Architecture.fitted` makes of this one's; itself where it makes none.
+
+        Which strides become 1 is decided by the networks that have most. Alternatives that become equal are one, so a
+        choice may have fewer. target_madds changes as the MAdds, classifiers aside, of the published networks in the
+        space do, or of 100 drawn ones where there are none. Raises UserError for stages in which a channel number or
+        stride is only partly a choice.
+        """
+        resized = self.at(pixels)
+        if pixels >= self.resolution:
+            return self
+        factor = width_factor(self.resolution, pixels) if width is None else width
+        most = [max(option.stride for option in slot.options) for slot in self.slots]
+        stem_stride, *strides = kept_strides((self.stem_stride, *most), pixels)
+        found = replace(
+            resized,
+            templates=tuple(
+                fitted_template(template, slot, lambda channels: scale_channels(channels, factor), kept != stride)
+                for template, slot, kept, stride in zip(self.templates, self.slots, strides, most, strict=True)
+            ),
+            stem=scale_channels(self.stem, factor),
+            head=scale_channels(self.head, factor),
+            stem_stride=stem_stride,
+        )
+        if self.target_madds is None:
+            return found
+        known = [arch for arch in published_networks(self.resolution).values() if arch in self]
+        known = known or list(map(self.decode, self.sample_codes(100)))
+        before = sum(arch.cost(num_classes=1).madds for arch in known)
+        after = sum(arch.fitted(pixels, width).cost(num_classes=1).madds for arch in known)
+        return replace(found, target_madds=round(self.target_madds * after / before))
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -94,17 +140,15 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """The exact number of distinct networks: those of equal layers count once, however they are spelled."""
-        return counting.size(self._counting())
-
-    def _counting(self, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Counting:
-        return _counting(self, self.resolution if resolution is None else resolution, num_classes, in_channels)
+        return counting.size(counting.build(self))
 
     # Codes
 
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that name what the space holds, whatever its name and target."""
-        said = repr((self.templates, sorted(self._frame().items())))
+        shared = {key: value for key, value in self._frame().items() if (key, value) != ("stem_stride", 2)}
+        said = repr((self.templates, sorted(shared.items())))
         return hashlib.sha256(said.encode()).hexdigest()[:12]
 
     def options_of(self, codes: ArrayLike) -> Ints:
@@ -125,12 +169,12 @@ class SearchSpace:
     @cached_property
     def _places(self) -> NDArray[np.float32]:
         """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
-        places = np.zeros((len(self.choices), len(self.slots)), np.float32)
-        row = 0
-        for i, slot in enumerate(self.slots):
-            for j in range(len(slot.shape)):
-                places[row, i] = math.prod(slot.shape[j + 1 :])
-                row += 1
+        rows = [
+            (i, math.prod(slot.shape[j:])) for i, slot in enumerate(self.slots) for j in range(1, len(slot.shape) + 1)
+        ]
+        places = np.zeros((len(rows), len(self.slots)), np.float32)
+        for row, (stage, place) in enumerate(rows):
+            places[row, stage] = place
         return places
 
     def codes_of(self, options: Ints) -> Codes:
@@ -151,8 +195,8 @@ class SearchSpace:
     def encode(self, arch: Architecture) -> Codes:
         """The code of an architecture, the first of those that give it; raises UserError if it is not in the space."""
         options, channels = [], self.stem
-        frame = {"stem": arch.stem, "head": arch.head, "activation": arch.activation}
-        if len(arch.stages) != len(self.slots) or any(getattr(self, k) != v for k, v in frame.items()):
+        differing = [key for key, value in self._frame().items() if key != "resolution" and getattr(arch, key) != value]
+        if len(arch.stages) != len(self.slots) or differing:
             raise UserError(f"not in the space {self.name}: it has other stem, head, activation or number of stages")
         for number, (slot, stage) in enumerate(zip(self.slots, arch.stages, strict=True), 1):
             option = slot.option(stage, channels, self.activation)
@@ -162,6 +206,14 @@ class SearchSpace:
             channels = stage.channels
         code: Codes = self.codes_of(np.array([options]))[0]
         return code
+
+    def __contains__(self, arch: Architecture) -> bool:
+        """Whether a network is in the space, whatever its resolution and batch norm settings."""
+        try:
+            self.encode(arch)
+        except UserError:
+            return False
+        return True
 
     def params(self, code: ArrayLike) -> dict[str, int | float | str]:
         """A code as named values, as Optuna keeps them."""
@@ -185,27 +237,23 @@ class SearchSpace:
         max_madds: float | None = None,
         min_madds: float | None = None,
         max_params: float | None = None,
-        resolution: int | None = None,
     ) -> Codes:
         """Draw n codes [n, choices] uniformly from the distinct networks within the budget.
 
-        The budget counts at `resolution` (pixels, the space's own if None), 3 channels and 1000 classes. Raises
-        UserError if no network keeps it, with what the space can do.
+        Raises UserError if no network keeps it, with what the space can do.
         """
-        return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params), resolution)
+        return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params))
 
-    def draw_codes(
-        self, n: int, seed: int | np.random.Generator, bounds: Bounds, resolution: int | None = None
-    ) -> Codes:
+    def draw_codes(self, n: int, seed: int | np.random.Generator, bounds: Bounds) -> Codes:
         """The same for bounds on any column of a cost."""
-        return self.codes_of(budgets.sample(self._counting(resolution), n, np.random.default_rng(seed), bounds))
+        return self.codes_of(budgets.sample(counting.build(self), n, np.random.default_rng(seed), bounds))
 
-    def count_within(self, bounds: Bounds, resolution: int | None = None) -> tuple[float, float | None]:
+    def count_within(self, bounds: Bounds) -> tuple[float, float | None]:
         """How many networks are within bounds, and the standard error of that: None if the number is exact.
 
         Raises UserError if there are none.
         """
-        return budgets.count(self._counting(resolution), bounds)
+        return budgets.count(counting.build(self), bounds)
 
     def sample(
         self,
@@ -216,13 +264,12 @@ class SearchSpace:
         resolution: int | None = None,
     ) -> Architecture:
         """Draw one architecture uniformly from the networks within the budget, at `resolution` if one is given."""
-        bounds = budget(max_madds, min_madds, max_params)
-        arch = self.decode(self.draw_codes(1, seed, bounds, resolution)[0])
-        return arch if resolution is None else arch.at(resolution)
+        space = self if resolution is None else self.at(resolution)
+        return space.decode(space.draw_codes(1, seed, budget(max_madds, min_madds, max_params))[0])
 
     def enumerate(self) -> Iterator[Architecture]:
         """All distinct networks, one after the other."""
-        table = self._counting()
+        table = counting.build(self)
 
         def walk(chosen: tuple[Stage, ...], state: int) -> Iterator[Architecture]:
             if len(chosen) == len(self.slots):
@@ -254,11 +301,13 @@ class SearchSpace:
         found = others[np.random.default_rng(seed).integers(len(others))]
         return found.at(arch.resolution)
 
-    def costs(
-        self, codes: ArrayLike, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3
-    ) -> dict[str, Ints]:
+    def cost(self, arch: Architecture) -> Cost:
+        """Count one network as it is deployed."""
+        return arch.cost(None, self.num_classes, self.in_channels)
+
+    def costs(self, codes: ArrayLike) -> dict[str, Ints]:
         """Count codes [n, choices] at once: madds, flops, params and activations, int64 [n] each."""
-        figures = counting.costs(self._counting(resolution, num_classes, in_channels), self.options_of(codes))
+        figures = counting.costs(counting.build(self), self.options_of(codes))
         return {name: figures[:, i] for i, name in enumerate(COLUMNS)}
 
     def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
@@ -274,18 +323,12 @@ class SearchSpace:
                 kept = (slot.codes[:, choice - first] == value).astype(float)
             weights.append(kept / kept.sum())
             first += len(slot.choices)
-        return dict(zip(COLUMNS, counting.mean_costs(self._counting(), weights).tolist(), strict=True))
+        return dict(zip(COLUMNS, counting.mean_costs(counting.build(self), weights).tolist(), strict=True))
 
-    def extremes(self, resolution: int | None = None) -> dict[str, tuple[int, int]]:
+    def extremes(self) -> dict[str, tuple[int, int]]:
         """The least and the most of each cost."""
-        least, most = counting.extremes(self._counting(resolution))
+        least, most = counting.extremes(counting.build(self))
         return {name: (int(least[i]), int(most[i])) for i, name in enumerate(COLUMNS)}
-
-
-@lru_cache(maxsize=64)
-def _counting(space: SearchSpace, resolution: int, num_classes: int, in_channels: int) -> Counting:
-    options = [slot.options for slot in space.slots]
-    return counting.build(options, space.stem, space.head, space.activation, resolution, num_classes, in_channels)
 
 
 def budget(max_madds: float | None, min_madds: float | None, max_params: float | None) -> Bounds:

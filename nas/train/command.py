@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -23,12 +22,11 @@ from nas.datasets import Dataset, Source, Stored
 from nas.datasets.batches import Images, images_of
 from nas.devices.device import out_of_memory
 from nas.networks.module import Network, zero_init
-from nas.runs import study
 from nas.runs.lookup import default_name, find_network, find_run, run_path
 from nas.runs.run import Run
+from nas.train.config import Training, parse_freeze
 from nas.train.display import Display
 from nas.train.events import Events, write_events
-from nas.train.question import Training, parse_freeze
 from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
 from nas.training import trained
 from nas.training.distributed import Ranks, joined
@@ -114,7 +112,7 @@ def train(
             ranks,
             source,
             partial(
-                datasets.load_source,
+                datasets.load,
                 image_size=image_size,
                 largest=found.architecture.resolution,
                 value_range=weights.value_range if weights else None,
@@ -122,39 +120,34 @@ def train(
         )
         path = path or run_path(default_name(found.label, images.name, trained=True))
         chosen = replace(chosen, batch_size=min(chosen.batch_size, len(images.train_labels)))
-        held = (
-            datasets.load_test(source.name, images, skip_broken=source.skip_broken) if test else None
-        )  # refused before anything is written
+        held = datasets.load_test(source, images) if test else None  # refused before anything is written
         training, validation = images_of(images, None, ranks.device)
         if weights:
             training, validation = (normalised_as(part, weights) for part in (training, validation))
-        wanted = Training(
-            found.architecture,
-            found.origin,
-            images,
-            tuple(training.mean.flatten().tolist()),
-            tuple(training.std.flatten().tolist()),
-            chosen,
-            microbatches or ranks.world,
-            frozen,
-            weights,
-            seed,
-            compiled,
-            measured,
-        )
-        wanted.check(ranks)
-        arguments = {
+        options = {
             **source.arguments(),
             **{"recipe": chosen.name, "epochs": chosen.epochs, "batch_size": chosen.batch_size},
-            **{
-                "microbatches": wanted.microbatches,
-                "image_size": images.image_size,
-                "compile": compiled or None,
-                "seed": seed,
-            },
-            **{"pretrained": pretrained, "freeze": freeze, "unfreeze": chosen.unfreeze or None},
-            **{"metric": option_of(measured), "device": device, "processes": ranks.world},
+            **{"microbatches": microbatches or ranks.world, "image_size": images.image_size},
+            **{"compile": compiled or None, "seed": seed, "pretrained": pretrained, "freeze": freeze},
+            **{"unfreeze": chosen.unfreeze or None, "metric": option_of(measured), "device": device},
         }
+        config = Training(
+            path=path,
+            options=options,
+            architecture=found.architecture,
+            origin=found.origin,
+            data=images,
+            mean=tuple(training.mean.flatten().tolist()),
+            std=tuple(training.std.flatten().tolist()),
+            recipe=chosen,
+            microbatches=microbatches or ranks.world,
+            freeze=frozen,
+            pretrained=weights,
+            seed=seed,
+            compiled=compiled,
+            metric=measured,
+        )
+        config.check(ranks)
         task = Task(
             training=training,
             validation=validation,
@@ -162,20 +155,20 @@ def train(
             flip=images.flip,
             recipe=chosen,
             seed=seed,
-            freeze=wanted.freeze,
+            freeze=config.freeze,
         )
-        model, said = started(wanted)
-        if ranks.first:
-            with study.locked(path, cli.say):
-                begin(wanted, path, facts(wanted, arguments, ranks))
-                introduce(wanted, ranks, path, said)
+        model, said = started(config)
+        opened = Run(path)
+        with opened.locked() if ranks.first else nullcontext():
+            if ranks.first:
+                begin(config, opened, ranks)
+                introduce(config, ranks, said)
                 if held:
                     cli.say(f"test: {held.note}")
-                perform(wanted, task, model, ranks, path, tensorboard)
-                conclude(wanted, path, held, training, ranks)
-        else:
-            perform(wanted, task, model, ranks, path, tensorboard)
-        return Run(path)
+            perform(config, task, model, ranks, tensorboard)
+            if ranks.first:
+                conclude(config, held, training, ranks)
+        return opened
 
 
 def pretrained_source(text: str) -> str:
@@ -199,31 +192,13 @@ def shared(ranks: Ranks, source: Source, load: Callable[[Source], Dataset]) -> D
         ranks.handed("data", found.stored.to_json() if found and found.stored else "")
 
 
-def facts(wanted: Training, arguments: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """What run.toml says: all that is needed to repeat the training."""
-    images, recipe, given = wanted.data, wanted.recipe, wanted.pretrained
-    return {
-        "arguments": arguments,
-        "network": {
-            "origin": wanted.origin,
-            "architecture": str(wanted.architecture),
-            "fingerprint": wanted.architecture.hash,
-        },
-        "data": images.table(),
-        "pretrained": {"origin": given.origin, "fingerprint": given.fingerprint} if given else {},
-        "recipe": recipe.table(),
-        "progressive": recipe.progressive.table() if recipe.progressive else None,
-        **study.environment(str(ranks.device)),
-    }
-
-
-def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
+def introduce(config: Training, ranks: Ranks, said: str) -> None:
     """Say what is going to be trained."""
-    arch, images, recipe = wanted.architecture, wanted.data, wanted.recipe
+    arch, images, recipe = config.architecture, config.data, config.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
-    state = "done" if (path / RESULT).exists() else "continued" if (path / CHECKPOINT).exists() else "new"
-    cli.say(f"training {path}: {state}")
-    cli.say(f"{wanted.origin}: {arch}")
+    begun = "continued" if (config.path / CHECKPOINT).exists() else "new"
+    cli.say(f"training {config.path}: {'done' if (config.path / RESULT).exists() else begun}")
+    cli.say(f"{config.origin}: {arch}")
     for line in images.lines:
         cli.say(line)
     cli.say(
@@ -231,7 +206,7 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
         f"network has {format_count(cost.params)} parameters and {format_count(cost.madds)} MAdds"
     )
     shared = f", {ranks.world} processes" if ranks.world > 1 else ""
-    parts = wanted.microbatches
+    parts = config.microbatches
     cut = f" in {parts} microbatches, each with batch norm statistics of its own" if parts > 1 else ""
     cli.say(
         f"recipe {recipe.name}: {recipe.epochs} epochs, {recipe.optimizer}, batches of {recipe.batch_size}{cut}, on "
@@ -241,63 +216,64 @@ def introduce(wanted: Training, ranks: Ranks, path: Path, said: str) -> None:
         cli.say(recipe.progressive.sentence(images.image_size))
     if said:
         cli.say(said)
-    if wanted.freeze:
+    if config.freeze:
         until = f", part by part free within {recipe.unfreeze:.0%} of the epochs" if recipe.unfreeze else ""
-        cli.say(f"frozen: the first {wanted.freeze} of {len(arch.stages) + 2} parts of the features{until}")
+        cli.say(f"frozen: the first {config.freeze} of {len(arch.stages) + 2} parts of the features{until}")
 
 
-def begin(wanted: Training, path: Path, known: Mapping[str, Any]) -> None:
+def begin(config: Training, run: Run, ranks: Ranks) -> None:
     """Write what is known before the first step; raises UserError where the training was begun in another way."""
-    if not study.check_arguments(path, known):
-        study.write_run(path, known)
-        write_network(path, wanted, {})
+    facts = config.facts(ranks)
+    if not run.is_begun(facts):
+        run.write(facts)
+        write_network(config, {})
 
 
-def perform(wanted: Training, task: Task, model: Network, ranks: Ranks, path: Path, tensorboard: bool) -> None:
+def perform(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
     """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
-    if ranks.broadcast(bytes([(path / RESULT).exists()]))[0]:
+    if ranks.broadcast(bytes([(config.path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:
-            write_events(path)
+            write_events(config.path)
         return
-    with Display(task.recipe.epochs, ranks.first, wanted.metric) as display, closing(Events(path)) as events:
+    with Display(task.recipe.epochs, ranks.first, config.metric) as display, closing(Events(config.path)) as events:
 
         def published(rows: list[Row]) -> None:
             display.published(rows[-1])
-            write_curve(path, wanted, rows)
+            write_curve(config, rows)
             if tensorboard:
                 events.published(rows)
 
-        with torch_threads(default_threads()), reported(wanted, ranks):
-            trainer = Trainer(model, wanted.recipe, ranks, wanted.microbatches, wanted.compiled)
-            result = run_trainer(trainer, task, path / CHECKPOINT, published, display.progressed)
+        with torch_threads(default_threads()), reported(config, ranks):
+            trainer = Trainer(model, config.recipe, ranks, config.microbatches, config.compiled)
+            result = run_trainer(trainer, task, config.path / CHECKPOINT, published, display.progressed)
     if ranks.first:
-        write_results(path, wanted, trainer, result)
+        write_results(config, trainer, result)
 
 
-def conclude(wanted: Training, path: Path, held: Dataset | None, training: Images, ranks: Ranks) -> None:
+def conclude(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
     """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
-    images = wanted.data
-    draw_pictures(path, wanted, missing_only=True)  # of a training that was interrupted before they were drawn
-    if held and "test" not in read_toml(path / RESULT):
+    images = config.data
+    draw_pictures(config, missing_only=True)  # of a training that was interrupted before they were drawn
+    if held and "test" not in read_toml(config.path / RESULT):
         pixels = held.val_images.permute(0, 2, 3, 1).contiguous()
         part = replace(training, pixels=pixels, labels=held.val_labels)
-        model = trained.load(path).to(ranks.device)
-        write_test(path, images.name, evaluate(model, part, images.num_classes, Ranks(ranks.device)), wanted.metric)
-    for sentence in sentences(path):
+        model = trained.load(config.path).to(ranks.device)
+        write_test(config, evaluate(model, part, images.num_classes, Ranks(ranks.device)))
+    for sentence in sentences(config.path):
         cli.say(sentence)
 
 
-def started(wanted: Training) -> tuple[Network, str]:
+def started(config: Training) -> tuple[Network, str]:
     """The network as it is before the first step, and what is to be said of that; raises UserError.
 
     All that is random follows from the seed.
     """
-    images, recipe = wanted.data, wanted.recipe
+    images, recipe = config.data, config.recipe
     with torch.random.fork_rng([]):
-        torch.manual_seed(wanted.seed)
-        model = wanted.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
+        torch.manual_seed(config.seed)
+        model = config.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
     zero_init(model)
-    return model, begin_with(model, wanted.pretrained, images.classes) if wanted.pretrained else ""
+    return model, begin_with(model, config.pretrained, images.classes) if config.pretrained else ""
 
 
 def normalised_as(images: Images, weights: Pretrained) -> Images:
@@ -310,7 +286,7 @@ def normalised_as(images: Images, weights: Pretrained) -> Images:
 
 
 @contextmanager
-def reported(wanted: Training, ranks: Ranks) -> Iterator[None]:
+def reported(config: Training, ranks: Ranks) -> Iterator[None]:
     """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
     try:
         yield
@@ -321,9 +297,9 @@ def reported(wanted: Training, ranks: Ranks) -> Iterator[None]:
     except Exception as error:  # libraries raise errors of every class
         if isinstance(error, RuntimeError) and out_of_memory(error):
             tried = ", however small the microbatches" if ranks.world == 1 else ""  # several cannot cut them further
-            more = "" if ranks.world == 1 else f"--microbatches {2 * wanted.microbatches} or more, "
+            more = "" if ranks.world == 1 else f"--microbatches {2 * config.microbatches} or more, "
             raise UserError(
-                f"--batch-size {wanted.recipe.batch_size}: out of memory on {ranks.device}{tried}; give {more}"
+                f"--batch-size {config.recipe.batch_size}: out of memory on {ranks.device}{tried}; give {more}"
                 "a smaller --batch-size or a smaller --image-size"
             ) from None
         raise RunFailed(

@@ -15,7 +15,7 @@ from nas.base.units import format_count, shown
 from nas.plots import figures as plots
 from nas.plots import training as pictures
 from nas.runs.lookup import NETWORK
-from nas.train.question import Training
+from nas.train.config import Training
 from nas.training import trained
 from nas.training.evaluate import Metrics
 from nas.training.trainer import CHECKPOINT, Row, Trainer, TrainResult
@@ -26,77 +26,77 @@ CURVE, CONFUSION = "curve.csv", "confusion.csv"
 RESULT = "result.toml"  # written last: a training that has it is done
 
 
-def write_curve(path: Path, wanted: Training, rows: Sequence[Row]) -> None:
+def write_curve(config: Training, rows: Sequence[Row]) -> None:
     """Write curve.csv, and before the last epoch curve.png, unless it was drawn just now: epochs may be brief."""
-    write_atomic(path / CURVE, to_csv(pd.DataFrame(rows, columns=Row._fields)))
-    picture = path / "curve.png"
-    if len(rows) < wanted.recipe.epochs and not (picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN):
-        draw_curve(path, wanted)
+    write_atomic(config.path / CURVE, to_csv(pd.DataFrame(rows, columns=Row._fields)))
+    picture = config.path / "curve.png"
+    if len(rows) < config.recipe.epochs and not (picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN):
+        draw_curve(config)
 
 
-def draw_curve(path: Path, wanted: Training) -> None:
+def draw_curve(config: Training) -> None:
     """Draw curve.png from curve.csv."""
-    title = f"Training of {shown(wanted.origin, 40)} on {shown(wanted.data.name, 40)}"
-    subtitle = f"{_network(wanted)}; recipe {shown(wanted.recipe.name, 40)}, seed {wanted.seed}"
-    plots.draw(path / "curve.png", pictures.curve, read_csv(path / CURVE, ()), title, subtitle, wanted.metric)
+    title = f"Training of {shown(config.origin, 40)} on {shown(config.data.name, 40)}"
+    subtitle = f"{_network(config)}; recipe {shown(config.recipe.name, 40)}, seed {config.seed}"
+    table = read_csv(config.path / CURVE, ())
+    plots.draw(config.path / "curve.png", pictures.curve, table, title, subtitle, config.metric)
 
 
-def write_network(path: Path, wanted: Training, about: dict[str, str | float]) -> trained.Trained:
+def write_network(config: Training, about: dict[str, str | float]) -> trained.Trained:
     """Write network.toml: the network, what it takes, and what is known of it."""
-    known = trained.Trained(wanted.architecture, wanted.inputs, {"title": wanted.origin, **about})
-    write_atomic(path / NETWORK, known.to_toml())
+    known = trained.Trained(config.architecture, config.inputs, {"title": config.origin, **about})
+    write_atomic(config.path / NETWORK, known.to_toml())
     return known
 
 
-def write_results(path: Path, wanted: Training, trainer: Trainer, result: TrainResult) -> None:
+def write_results(config: Training, trainer: Trainer, result: TrainResult) -> None:
     """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
 
     Pictures come last: a training whose results are saved is done, whatever becomes of its pictures.
     """
-    recipe, metrics = wanted.recipe, result.metrics
+    recipe, metrics = config.recipe, result.metrics
     kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
     weights = f"{kind} after the last epoch; none was picked by its accuracy"
-    images = f"the {metrics.images:,} validation images of {shown(wanted.data.name)}"
-    figures = _figures(metrics, images, wanted.metric)
-    write_confusion(path, wanted, metrics)
-    known = write_network(
-        path, wanted, {"data": wanted.data.name, "epochs": recipe.epochs, "weights": weights, **figures}
-    )
-    trained.save(path / trained.WEIGHTS, known, trainer.evaluated.state_dict())
+    images = f"the {metrics.images:,} validation images of {shown(config.data.name)}"
+    figures = _figures(metrics, images, config.metric)
+    write_confusion(config, metrics)
+    known = write_network(config, {"data": config.data.name, "epochs": recipe.epochs, "weights": weights, **figures})
+    trained.save(config.path / trained.WEIGHTS, known, trainer.evaluated.state_dict())
     made = {"weights": weights, "epochs": recipe.epochs, "steps": trainer.steps, "seconds": result.rows[-1].seconds}
-    if trainer.microbatches > wanted.microbatches:
+    if trainer.microbatches > config.microbatches:
         made["note"] = f"out of memory: each batch in {trainer.microbatches} microbatches"
-    write_atomic(path / RESULT, to_toml({**made, "validation": figures}))
-    (path / CHECKPOINT).unlink(missing_ok=True)
-    draw_pictures(path, wanted)
+    write_atomic(config.path / RESULT, to_toml({**made, "validation": figures}))
+    (config.path / CHECKPOINT).unlink(missing_ok=True)
+    draw_pictures(config)
 
 
-def write_test(path: Path, data: str, metrics: Metrics, metric: str) -> None:
+def write_test(config: Training, metrics: Metrics) -> None:
     """Add to result.toml what the network is worth on test images."""
-    figures = _figures(metrics, f"the {metrics.images:,} test images of {shown(data)}", metric)
-    write_atomic(path / RESULT, to_toml({**read_toml(path / RESULT), "test": figures}))
+    figures = _figures(metrics, f"the {metrics.images:,} test images of {shown(config.data.name)}", config.metric)
+    file = config.path / RESULT
+    write_atomic(file, to_toml({**read_toml(file), "test": figures}))
 
 
-def write_confusion(path: Path, wanted: Training, metrics: Metrics) -> None:
+def write_confusion(config: Training, metrics: Metrics) -> None:
     """Write confusion.csv: classes by row, what they were taken for by column."""
-    names = list(wanted.data.classes)
+    names = list(config.data.classes)
     table = pd.DataFrame(metrics.confusion.numpy(), index=pd.Index(names, name="class"), columns=names)
-    write_atomic(path / CONFUSION, to_csv(table, index=True))
+    write_atomic(config.path / CONFUSION, to_csv(table, index=True))
 
 
-def draw_pictures(path: Path, wanted: Training, missing_only: bool = False) -> None:
+def draw_pictures(config: Training, missing_only: bool = False) -> None:
     """Draw curve.png and confusion.png of a training that is done, from its files."""
-    if not (missing_only and (path / "curve.png").exists()):
-        draw_curve(path, wanted)
-    if not (missing_only and (path / "confusion.png").exists()):
-        plots.draw(path / "confusion.png", _confusion, path, wanted)
+    if not (missing_only and (config.path / "curve.png").exists()):
+        draw_curve(config)
+    if not (missing_only and (config.path / "confusion.png").exists()):
+        plots.draw(config.path / "confusion.png", _confusion, config)
 
 
-def _confusion(path: Path, wanted: Training) -> Figure:
-    names = list(wanted.data.classes)
-    counts = read_csv(path / CONFUSION, ()).iloc[:, 1:].to_numpy()
-    known = read_toml(path / RESULT)["validation"]
-    title = f"{shown(wanted.origin, 40)} on {known['images']}"
+def _confusion(config: Training) -> Figure:
+    names = list(config.data.classes)
+    counts = read_csv(config.path / CONFUSION, ()).iloc[:, 1:].to_numpy()
+    known = read_toml(config.path / RESULT)["validation"]
+    title = f"{shown(config.origin, 40)} on {known['images']}"
     name = next(name for name in known if name in _NAMES)  # the metric
     interval = f"{100 * known[name]:.2f} ± {196 * known[f'{name}_error']:.2f} %"
     subtitle = f"{_NAMES[name]} {interval} (95 %, from the number of images)"
@@ -132,9 +132,9 @@ def _figures(metrics: Metrics, part: str, metric: str) -> dict[str, Any]:
     return {**shares, "top5": metrics.top5, "loss": metrics.loss, "images": part}
 
 
-def _network(wanted: Training) -> str:
-    images = wanted.data
-    cost = wanted.architecture.cost(images.image_size, images.num_classes, images.channels)
+def _network(config: Training) -> str:
+    images = config.data
+    cost = config.architecture.cost(images.image_size, images.num_classes, images.channels)
     return (
         f"{format_count(cost.params)} parameters, {format_count(cost.madds)} MAdds: at {images.image_size} px, with "
         f"{images.num_classes} classes"

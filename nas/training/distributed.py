@@ -39,13 +39,9 @@ class Ranks:
         """What the first process has, in all of them."""
         if self.world == 1:
             return message
-        size = self.all_reduce(torch.tensor(len(message) if self.first else 0, device=self.device))
-        content = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
-        if self.first and message:
-            content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
-        if len(content):
-            dist.broadcast(content, 0)
-        return content.cpu().numpy().tobytes()
+        messages = [message]
+        dist.broadcast_object_list(messages, 0, device=self.device)
+        return messages[0]
 
     def handed(self, name: str, message: str) -> str:
         """What the first process has under a name, in all of them, however long the others wait for it.
@@ -71,10 +67,10 @@ def joined(device: str) -> Iterator[Ranks]:
     Raises UserError where the device is not there.
     """
     world, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
-    if world < 2:
-        yield Ranks(pick_device(device))
-        return
     where = pick_device(device)
+    if world < 2:
+        yield Ranks(where)
+        return
     if where.type == "cuda":
         if device not in ("auto", "cuda"):
             raise UserError(

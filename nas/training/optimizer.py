@@ -12,36 +12,26 @@ from nas.networks.module import Network
 from nas.training.recipe import Recipe
 
 
-def parameter_groups(model: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """Groups of parameters, each with its share of the learning rate; norms and biases have no weight decay.
-
-    Each part of the network has groups of its own: torch's fused SGD wants all of a group to take their first step
-    together, and parts may be frozen.
-    """
-    groups = []
-    for part, share in (*((part, recipe.body_rate) for part in model.features), (model.classifier, 1.0)):
-        everything = list(part.parameters())
-        for decay, kept in (
-            (recipe.weight_decay, [p for p in everything if p.ndim > 1]),
-            (0.0, [p for p in everything if p.ndim <= 1]),
-        ):
-            groups.append({"params": kept, "weight_decay": decay, "share": share})
-    return groups
-
-
-def make_optimizer(groups: list[dict[str, Any]], name: str, rate: float) -> torch.optim.Optimizer:
+def make_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """adamw, sgd with Nesterov momentum 0.9, or rmsprop as EfficientNet has it (arXiv 1905.11946, section 5).
 
-    TensorFlow adds its ε of 0.001 under the root, torch adds it outside.
+    Each group of parameters has its share of the learning rate; norms and biases have no weight decay. Each part of the
+    network has groups of its own: torch's fused SGD needs all of a group to take their first step together, and parts
+    may be frozen. TensorFlow's rmsprop adds its ε of 0.001 under the root, torch's adds it outside.
     """
-    match name:
+    groups: list[dict[str, Any]] = []
+    for part, share in (*((part, recipe.body_rate) for part in model.features), (model.classifier, 1.0)):
+        weights = [p for p in part.parameters() if p.ndim > 1]
+        others = [p for p in part.parameters() if p.ndim <= 1]
+        groups.append({"params": weights, "weight_decay": recipe.weight_decay, "share": share})
+        groups.append({"params": others, "weight_decay": 0.0, "share": share})
+    match recipe.optimizer:
         case "adamw":
-            return torch.optim.AdamW(groups, rate, fused=True)
+            return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=True)
-        case "rmsprop":
-            return torch.optim.RMSprop(groups, rate, alpha=0.9, eps=0.001**0.5, momentum=0.9)
-    raise ValueError(name)
+            return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+        case _:
+            return torch.optim.RMSprop(groups, recipe.learning_rate, alpha=0.9, eps=0.001**0.5, momentum=0.9)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

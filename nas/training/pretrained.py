@@ -19,10 +19,7 @@ from nas.networks.module import Network
 from nas.training import trained
 from nas.training.grow import check_family, grown
 
-IMAGENET = (
-    (123.675, 116.28, 103.53),
-    (58.395, 57.12, 57.375),
-)  # mean, std of pixels, as torchvision's
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean, std of pixels, as torchvision's
 TORCHVISION = "torchvision"
 _CLASSIFIER = "classifier.1."
 _STEM = "features.0.0.weight"
@@ -57,10 +54,8 @@ class Pretrained:
         """mean and std for images of so many channels; those of grey ones are the averages."""
         if channels == len(self.mean):
             return self.mean, self.std
-        return tuple(
-            (sum(values) / len(values),) * channels  # type: ignore[return-value]
-            for values in (self.mean, self.std)
-        )
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return (mean,) * channels, (std,) * channels
 
 
 def read_pretrained(source: str, arch: Architecture) -> Pretrained:
@@ -70,12 +65,9 @@ def read_pretrained(source: str, arch: Architecture) -> Pretrained:
     path = Path(source)
     if path.suffix in (".pth", ".pt"):
         return _state_dict(path)
-    known = trained.read(path)
-    weights = load_file(trained.find(path))
-    inputs = known.inputs
-    return Pretrained(
-        f"{path}", weights, known.architecture, inputs.classes, inputs.mean, inputs.std, inputs.value_range
-    )
+    known, weights = trained.read(path), load_file(trained.find(path))
+    own, inputs = known.architecture, known.inputs
+    return Pretrained(str(path), weights, own, inputs.classes, inputs.mean, inputs.std, inputs.value_range)
 
 
 def _torchvision(arch: Architecture) -> Pretrained:

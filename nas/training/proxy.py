@@ -15,7 +15,6 @@ from nas import datasets
 from nas.base.errors import UserError, first_line
 from nas.base.metrics import Score
 from nas.datasets import Dataset, Source, Stored
-from nas.datasets.batches import images_of
 from nas.devices.device import out_of_memory, pick_device
 from nas.networks.architecture import Architecture
 from nas.networks.module import zero_init
@@ -72,11 +71,6 @@ class Outcome:
         return self.score.accuracy
 
     @property
-    def error(self) -> float:
-        """The standard error of the accuracy, from the number of validation images."""
-        return self.score.accuracy_error
-
-    @property
     def curve(self) -> tuple[float, ...]:
         """Top-1 after each epoch."""
         return tuple(score.accuracy for score in self.scores)
@@ -110,24 +104,12 @@ def train_proxy(
     training at a time in a process.
     """
     started, where = time.perf_counter(), pick_device(device)
-    training, validation = images_of(data, image_size, where)
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, len(training)))
-    task = Task(
-        training=training,
-        validation=validation,
-        num_classes=data.num_classes,
-        flip=data.flip,
-        recipe=recipe,
-        seed=seed,
-        norm_batch=recipe.batch_size,
-        mixed_evaluation=True,
-        resumable=False,
-    )
+    task = Task.of(data, recipe, seed, where, image_size=image_size, proxy=True)
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
         zero_init(model)
-        trainer = Trainer(model, recipe, Ranks(where))
+        trainer = Trainer(model, task.recipe, Ranks(where))
         trained = train(trainer, task, progress=progress)
     parts = trainer.microbatches
     return Outcome(
@@ -136,7 +118,7 @@ def train_proxy(
         seconds=time.perf_counter() - started,
         step_seconds=median(trained.step_seconds),
         steps=trainer.steps,
-        batch_size=recipe.batch_size,
+        batch_size=task.recipe.batch_size,
         note=f"out of memory: each batch in {parts} microbatches" if parts > 1 else "",
     )
 
@@ -144,7 +126,7 @@ def train_proxy(
 @lru_cache(maxsize=2)
 def load_data(source: Source) -> Dataset:
     """Load a data set once in each process; raises UserError."""
-    return datasets.load_source(source)
+    return datasets.load(source)
 
 
 def handed_over(proxy: Proxy) -> Proxy:

@@ -61,8 +61,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UserError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        for name, low, high in _RANGES:
-            check_range(name, getattr(self, name), low, high)
+        for names, low, high in _RANGES:
+            for name in names:
+                check_range(name, getattr(self, name), low, high)
 
     @classmethod
     def load(cls, name: str) -> Recipe:
@@ -131,22 +132,17 @@ class Recipe:
 
 
 _RANGES = (
-    ("epochs", 1, 100_000),
-    ("batch_size", 2, 1_000_000),
-    ("learning_rate", 1e-12, 1e6),
-    ("body_rate", 1e-6, 1),
-    ("weight_decay", 0, 1e3),
-    ("warmup", 0, 0.999),
-    ("clip", 0, 1e12),
-    ("ema", 0, 0.999999),
-    ("label_smoothing", 0, 0.999),
-    ("dropout", 0, 0.999),
-    ("drop_path", 0, 0.999),
-    ("crop", 0.01, 1),
-    ("shift", 0, 0.5),
-    ("randaugment", 0, 30),
-    ("erase", 0, 1),
-    ("mixup", 0, 10),
-    ("cutmix", 0, 10),
-    ("unfreeze", 0, 1),
+    (("epochs",), 1, 100_000),
+    (("batch_size",), 2, 1_000_000),
+    (("learning_rate",), 1e-12, 1e6),
+    (("body_rate",), 1e-6, 1),
+    (("weight_decay",), 0, 1e3),
+    (("clip",), 0, 1e12),
+    (("ema",), 0, 0.999999),
+    (("warmup", "label_smoothing", "dropout", "drop_path"), 0, 0.999),
+    (("crop",), 0.01, 1),
+    (("shift",), 0, 0.5),
+    (("randaugment",), 0, 30),
+    (("erase", "unfreeze"), 0, 1),
+    (("mixup", "cutmix"), 0, 10),
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from nas.base.errors import UserError
@@ -30,7 +31,7 @@ class Inputs:
 
     Images [n, channels, image_size, image_size] of pixel values 0 to 255, less mean, by std (one number per channel).
     resize: how images became square: crop, pad (with black) or stretch. value_range: the values of images with more
-    than 8 bits that became 0 and 255; None if there were none.
+    than 8 bits that became 0 and 255; None if there were none. Raises ValueError or TypeError for what cannot be.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +41,21 @@ class Inputs:
     std: tuple[float, ...]
     resize: str = "crop"
     value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.value_range or (0.0, 255.0)
+        numbers = (*self.mean, *self.std, low, high)
+        if (
+            not self.classes
+            or not all(isinstance(name, str) for name in self.classes)
+            or not len(self.mean) == len(self.std) == self.channels
+            or not all(isinstance(value, float) and isfinite(value) for value in numbers)
+            or not isinstance(self.image_size, int)
+            or self.image_size < 1
+            or self.resize not in ("crop", "pad", "stretch")
+            or min(self.std) <= 0
+        ):
+            raise ValueError(f"no network takes such images: {self}")
 
     @property
     def sentence(self) -> str:
@@ -83,37 +99,7 @@ def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> N
 
 def read(path: str | Path) -> Trained:
     """What the file, or the training in this run directory, says of its network; raises UserError."""
-    return _described(find(path))
-
-
-def load(path: str | Path) -> Network:
-    """The trained network in a .safetensors file or in a training's run directory, in eval mode; raises UserError.
-
-    It takes images as `read(path).inputs` says.
-    """
     file = find(path)
-    trained = _described(file)
-    model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
-    try:
-        with safe_open(file, "pt") as opened:
-            model.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
-    return model.eval()
-
-
-def find(path: str | Path) -> Path:
-    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if file.is_file():
-        return file
-    if path.is_dir():
-        raise UserError(f"{path}: holds no trained network ({WEIGHTS}); python -m nas.train makes one")
-    raise UserError(f"{path}: is neither a training's run directory nor a .safetensors file")
-
-
-def _described(file: Path) -> Trained:
     try:
         with safe_open(file, "pt") as opened:
             text = (opened.metadata() or {}).get("network")
@@ -128,28 +114,32 @@ def _described(file: Path) -> Trained:
     try:
         inputs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table["inputs"].items()}
         found = Inputs(**inputs)
-        _check(found)
     except (KeyError, AttributeError, TypeError, ValueError):
         raise UserError(f"{file}: does not say what its network takes (table inputs)") from None
     return Trained(Architecture.from_table(table, str(file)), found, table.get("about", {}))
 
 
-def _check(inputs: Inputs) -> None:
-    """Refuse what cannot be; raises ValueError or TypeError."""
-    numbers = (*inputs.mean, *inputs.std)
-    if (
-        not inputs.classes
-        or not all(isinstance(name, str) for name in inputs.classes)
-        or not len(inputs.mean) == len(inputs.std) == inputs.channels
-        or not all(isinstance(value, float) for value in numbers)
-        or not isinstance(inputs.image_size, int)
-        or inputs.resize not in ("crop", "pad", "stretch")
-        or not (inputs.value_range is None or _is_range(inputs.value_range))
-        or inputs.image_size < 1
-        or min(inputs.std) <= 0
-    ):
-        raise ValueError
+def load(path: str | Path) -> Network:
+    """The trained network in a .safetensors file or in a training's run directory, in eval mode; raises UserError.
+
+    It takes images as `read(path).inputs` says.
+    """
+    file = find(path)
+    trained = read(file)
+    model = trained.architecture.build(len(trained.inputs.classes), trained.inputs.channels)
+    try:
+        model.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: its weights are not those of its network: {str(error).splitlines()[0]}") from None
+    return model.eval()
 
 
-def _is_range(values: Any) -> bool:
-    return len(values) == 2 and all(isinstance(value, float) and isfinite(value) for value in values)
+def find(path: str | Path) -> Path:
+    """The file meant by a path, be it that of a training's run directory; raises UserError if there is none."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise UserError(f"{path}: holds no trained network ({WEIGHTS}); python -m nas.train makes one")
+    raise UserError(f"{path}: is neither a training's run directory nor a .safetensors file")

@@ -10,9 +10,9 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel
 from nas.base.errors import UserError
 from nas.base.files import write_atomic
 from nas.base.metrics import Score
-from nas.datasets.batches import Images
+from nas.datasets import Dataset
+from nas.datasets.batches import Images, images_of
 from nas.devices.device import mixed_dtype, out_of_memory
 from nas.networks.module import Network
 from nas.training.augment import augment
@@ -34,10 +35,11 @@ from nas.training.convolutions import use_fast_cpu_convolutions
 from nas.training.distributed import Ranks
 from nas.training.evaluate import NORM_BATCHES, Metrics, batch_of, evaluate, recompute_batchnorm_stats
 from nas.training.monitor import LossMonitor, Progress
-from nas.training.optimizer import apply_gradients, make_optimizer, parameter_groups, schedule
+from nas.training.optimizer import apply_gradients, make_optimizer, schedule
 from nas.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
+PART = 2000  # validation images of a proxy between epochs
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at most
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] and labels [n], or [n, classes] where images are mixed
@@ -78,10 +80,10 @@ class Task:
     """What a network is trained on, and how.
 
     flip: whether a mirrored image keeps its label. freeze: parts of the features that are frozen at first.
-    norm_batch: images of each batch that norm statistics are computed from, None for as many as memory easily holds.
-    mixed_evaluation: whether evaluations use mixed precision too. resumable: whether each step draws random numbers
-    from a seed of its own, so that a training that is continued, or shared by processes, draws the same; else one
-    generator serves the whole training.
+    proxy: whether the training only ranks networks. If so, evaluations use mixed precision too, those before the last
+    epoch a part of the images, norm statistics come from batches of the recipe's size, and one generator serves the
+    whole training. If not, each step draws random
+    numbers from a seed of its own, so that a training that is continued, or shared by processes, draws the same.
     """
 
     training: Images
@@ -91,9 +93,51 @@ class Task:
     recipe: Recipe
     seed: int
     freeze: int = 0
-    norm_batch: int | None = None
-    mixed_evaluation: bool = False
-    resumable: bool = True
+    proxy: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        data: Dataset,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        *,
+        image_size: int | None = None,
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+        freeze: int = 0,
+        proxy: bool = False,
+    ) -> Task:
+        """Training on a data set; the recipe's batches become smaller where the data set has fewer images.
+
+        device: where batches are needed. image_size: in pixels, the data's if None. statistics: mean and std of pixel
+        values to normalise by, one number per channel; those of the training images if None.
+        """
+        training, validation = images_of(data, image_size, device)
+        if statistics:
+            mean, std = (torch.tensor(values, device=device)[:, None, None] for values in statistics)
+            training, validation = (replace(images, mean=mean, std=std) for images in (training, validation))
+        return cls(
+            training=training,
+            validation=validation,
+            num_classes=data.num_classes,
+            flip=data.flip,
+            recipe=replace(recipe, batch_size=min(recipe.batch_size, len(training))),
+            seed=seed,
+            freeze=freeze,
+            proxy=proxy,
+        )
+
+    @cached_property
+    def between(self) -> Images:
+        """The validation images of evaluations before the last epoch: PART of them, always the same, for a proxy."""
+        if not self.proxy or len(self.validation) <= PART:
+            return self.validation
+        chosen = torch.randperm(len(self.validation), generator=torch.Generator().manual_seed(0))[:PART].sort().values
+        pixels, labels = self.validation.pixels, self.validation.labels
+        return replace(
+            self.validation, pixels=pixels[chosen.to(pixels.device)], labels=labels[chosen.to(labels.device)]
+        )
 
     @property
     def batches(self) -> int:
@@ -105,15 +149,19 @@ class Task:
         """Steps of all epochs."""
         return self.recipe.epochs * self.batches
 
+    def frozen(self, epoch: int) -> int:
+        """How many parts of the features are frozen in an epoch, counted from 0."""
+        return self.recipe.frozen(epoch / self.recipe.epochs, self.freeze)
+
     def generator(self, *use: object) -> torch.Generator:
         """The generator for one use of random numbers, where the images are."""
-        if not self.resumable:
+        if self.proxy:
             return self._only_generator
         return torch.Generator(self.training.pixels.device).manual_seed(self._seed_of(*use))
 
     def seed_torch(self, *use: object) -> None:
         """Seed torch's own generators for one use of random numbers."""
-        if self.resumable:
+        if not self.proxy:
             torch.manual_seed(self._seed_of(*use))
 
     @cached_property
@@ -143,14 +191,17 @@ class Trainer:
         self.dtype = mixed_dtype(ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.steps = 0
-        self.optimizer = make_optimizer(parameter_groups(model, recipe), recipe.optimizer, recipe.learning_rate)
+        self.optimizer = make_optimizer(model, recipe)
         if not compiled:
             for network in {model, self.evaluated}:
                 use_fast_cpu_convolutions(network)
+        self.frozen = -1  # not known yet
         self.freeze(0)
 
     def freeze(self, parts: int) -> None:
         """Keep the first parts of the features (the stem, the stages, the head) as they are from now on."""
+        if parts == self.frozen:
+            return
         self.frozen = parts
         for i, part in enumerate(self.model.features):
             part.requires_grad_(i >= parts)
@@ -192,8 +243,10 @@ class Trainer:
         total = torch.zeros((), device=self.ranks.device)
         own = self.microbatches // self.ranks.world
         for i, (x, y) in enumerate(batches, 1):
-            with self._without_exchange() if i < own else nullcontext():
-                with self.mixed():
+            # Gradients are exchanged between processes once they are added up.
+            waiting = self.forward.no_sync() if self.ranks.world > 1 and i < own else nullcontext()  # type: ignore[operator]
+            with waiting:
+                with torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
                     loss = F.cross_entropy(self.forward(x), y, label_smoothing=self.recipe.label_smoothing)
                 loss = loss * (len(y) / images)
                 # Gradients come out as means over processes; what is wanted are sums.
@@ -211,11 +264,12 @@ class Trainer:
         """Recompute the batch norms' statistics, and evaluate on the validation images; raises Diverged."""
         images = task.training
         usual = min(batch_of(images.size) // 2, len(images) // NORM_BATCHES)
-        size = task.norm_batch // self.microbatches if task.norm_batch else usual
-        dtype = self.dtype if task.mixed_evaluation else None
+        size = task.recipe.batch_size // self.microbatches if task.proxy else usual
+        dtype = self.dtype if task.proxy else None
         with torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None):
             recompute_batchnorm_stats(self.evaluated, self.norms, images, max(4, size), task.generator("norms", epoch))
-        return evaluate(self.evaluated, task.validation, task.num_classes, self.ranks, dtype)
+        validation = task.validation if epoch + 1 == task.recipe.epochs else task.between
+        return evaluate(self.evaluated, validation, task.num_classes, self.ranks, dtype)
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on: tensors, numbers, lists and tables of them."""
@@ -233,17 +287,6 @@ class Trainer:
         if state["scaler"]:  # there is none of a device that needs none
             self.scaler.load_state_dict(state["scaler"])
         self.steps, self.microbatches = state["steps"], state["microbatches"]
-
-    def mixed(self) -> torch.autocast:
-        """The context of a forward pass in training."""
-        return torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None)
-
-    def _without_exchange(self) -> AbstractContextManager[None]:
-        """Gradients of all microbatches but the last are only added up, not exchanged between processes."""
-        if self.ranks.world == 1:
-            return nullcontext()
-        context: AbstractContextManager[None] = self.forward.no_sync()  # type: ignore[operator]
-        return context
 
 
 def averaged_model(model: Network, decay: float) -> AveragedModel:
@@ -289,7 +332,7 @@ def train(
 
     with torch.random.fork_rng([ranks.device] if ranks.device.type == "cuda" else []):
         for epoch in range(len(rows), task.recipe.epochs):
-            _freeze(trainer, task, epoch)
+            trainer.freeze(task.frozen(epoch))
             order = torch.randperm(
                 len(task.training), generator=task.generator("order", epoch), device=task.training.pixels.device
             ).tensor_split(task.batches)  # sizes differ by one at most, so none is tiny
@@ -312,15 +355,9 @@ def train(
             if time.monotonic() - kept >= CHECKPOINT_SECONDS or epoch + 1 == task.recipe.epochs:
                 save(seconds)
     if metrics is None:  # it was killed after its last step
-        _freeze(trainer, task, task.recipe.epochs - 1)
+        trainer.freeze(task.frozen(task.recipe.epochs - 1))
         metrics = trainer.evaluate(task, task.recipe.epochs - 1)
     return TrainResult(metrics, rows, scores, monitor.step_seconds)
-
-
-def _freeze(trainer: Trainer, task: Task, epoch: int) -> None:
-    frozen = task.recipe.frozen(epoch / task.recipe.epochs, task.freeze)
-    if frozen != trainer.frozen:
-        trainer.freeze(frozen)
 
 
 def _microbatches(task: Task, trainer: Trainer, chosen: Tensor, count: int) -> Iterator[Batch]:

@@ -79,7 +79,7 @@ function networkOf(number) {
   const { words, sides, stages, networks } = page.data.drawings;
   const [written, side, shares] = networks[number];
   const texts = written.map((word) => words[word]);
-  const setting = (name) => Number((texts.find((text) => text.startsWith(name)) || "0").replace(/\D/g, ""));
+  const setting = (name) => Number((texts.find((text) => text.startsWith(name)) || "0").match(/\d+/)[0]);
   const middle = texts.filter((text) => stages[text]);
   const parts = [
     { name: "stem", op: "end", repeats: 1, kernel: 3, channels: setting("stem") },

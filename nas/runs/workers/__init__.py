@@ -14,7 +14,7 @@ import torch
 
 from nas.base.errors import UserError, check_installed
 from nas.runs.workers import processes
-from nas.runs.workers.processes import Submit, trained_again
+from nas.runs.workers.pool import Submit, trained_again
 from nas.training.proxy import Proxy, Report, handed_over
 
 if TYPE_CHECKING:

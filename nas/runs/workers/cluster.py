@@ -1,7 +1,7 @@
-"""Workers on the nodes of a Ray cluster: an actor is a process that trains one job after the other.
+"""Workers on the nodes of a Ray cluster: each training is a task of Ray's.
 
-A thread here keeps each actor, hands it the jobs that wait, and looks for another when it is lost, wherever there is
-room. Data goes by its name or path: a node decodes or downloads it once, and each actor keeps it in memory.
+Data goes by its name or path: a node decodes or downloads it once, and a process keeps it in memory. A process that
+trains on a GPU ends with its training, as Ray has it; others take one job after the other.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import os
 import platform
 import re
 import socket
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import ray
@@ -25,13 +23,13 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
-from nas.base.errors import RunFailed, UserError
+from nas.base.errors import RunFailed, UserError, first_line
 from nas.datasets import Source
-from nas.runs.workers.processes import ATTEMPTS, Submit, trained_again
+from nas.runs.workers.pool import Lost, Submit, worker_pool
 from nas.training.monitor import Progress
-from nas.training.proxy import Failed, Job, Proxy, Report, Result, load_data, run_job
+from nas.training.proxy import Job, Proxy, Report, Result, load_data, run_job
 
-PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for an actor that waits
+PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for a job that waits
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -91,13 +89,12 @@ def _connected(address: str) -> str:
         place = re.fullmatch(r"([^\s:/]+):(\d{1,5})", address)
         if not place:
             raise UserError(f"--ray {address[:60]!r}: give auto, or the cluster's HOST:PORT, such as 10.0.0.1:6379")
-        try:  # Ray itself would try for long, aloud
+        try:  # Ray itself would try for minutes
             socket.create_connection((place[1], int(place[2])), PATIENCE).close()
         except (OSError, OverflowError) as error:
             raise UserError(f"--ray {address}: nothing answers there ({error}); {remedy}") from None
     try:
-        with _unheard():
-            ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # of many kinds: no cluster, other versions, no node on this machine
         raise UserError(
             f"--ray {address}: no Ray cluster can be joined ({' '.join(str(error).split())[:300]}); {remedy}"
@@ -105,181 +102,86 @@ def _connected(address: str) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Drop what this process and its libraries write to stderr: Ray's own tries to connect, a line a second."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def _nodes() -> list[dict[str, float]]:
     """The resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-@contextmanager
-def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> Iterator[Submit]:
+def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> AbstractContextManager[Submit]:
     """As `nas.runs.workers.Workers.pool`, on the cluster that this process is connected to.
 
-    Raises RunFailed from a job's future where no node is left that has room, and UserError where a node's data is
-    not that of this machine.
+    Raises RunFailed from a job's future where no node is left that can train, and UserError where a node's data is not
+    that of this machine.
     """
-    waiting: SimpleQueue[_Work | None] = SimpleQueue()
-    spread = replace(proxy, data=_anywhere(proxy.data))
-    places = [_Place(spread, share, report, waiting) for _ in range(workers)]
-    for place in places:
-        place.start()
-
-    def submit(job: Job) -> Future[Result]:
-        work = _Work(job, Future())
-        waiting.put(work)
-        return work.future
-
-    try:
-        yield submit
-    finally:  # after a mistake or Ctrl-C, nobody waits for a training
-        for place in places:
-            place.closing = True
-            waiting.put(None)
-        for place in places:
-            place.close()
+    everywhere = replace(proxy, data=_everywhere(proxy.data))
+    return worker_pool([RayWorker(everywhere, share, report) for _ in range(workers)])
 
 
-def _anywhere(data: Source) -> Source:
-    """A data set as a process names it that was started in another folder."""
+def _everywhere(data: Source) -> Source:
+    """A data set by a name that does not depend on the folder a process was started in."""
     known = data.name in datasets.LOADERS
     return data if known else replace(data, name=os.path.abspath(os.path.expanduser(data.name)))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A job, and where its result goes. lost: how many trainings of it have lost their worker."""
+class RayWorker:
+    """Trains a job as a task of Ray's, on whichever node has room."""
 
-    job: Job
-    future: Future[Result]
-    lost: int = 0
+    def __init__(self, proxy: Proxy, share: Share, report: Report) -> None:
+        self.proxy, self.share, self.report = proxy, share, report
+        self.messages: Any = None
+        self.start = ray.remote(
+            num_cpus=share.cpus_per_trial,
+            num_gpus=share.gpus_per_trial,
+            scheduling_strategy="SPREAD",
+            max_retries=0,  # `worker_pool` repeats it, and notes that it did
+        )(train_on_node)
 
-
-class _Place(Thread):
-    """Keeps an actor in the cluster and trains on it what waits; looks for another when it is lost.
-
-    An actor that finds no room yet keeps no job, so what waits is trained where there is room.
-    """
-
-    def __init__(self, proxy: Proxy, share: Share, report: Report, waiting: SimpleQueue[_Work | None]) -> None:
-        super().__init__(daemon=True)
-        self.proxy, self.share = proxy, share
-        self.report, self.waiting = report, waiting
-        self.trainer: Any = None
-        self.closing = False
-
-    def run(self) -> None:
-        """Train until there is nothing more to do; an error that prevents it becomes the result of a job."""
-        try:
-            lost = 0  # actors in a row, before they could train
-            while not self.closing:
-                try:
-                    self.settle()
-                    lost = 0
-                    while work := self.waiting.get():
-                        self.train(work)
-                    return
-                except RayError as error:
-                    lost += 1
-                    if lost > ATTEMPTS and not self.closing:
-                        raise RunFailed(
-                            f"Ray cannot start a process for trials ({str(error).splitlines()[-1][:200]}); "
-                            "every node needs the same compound-nas, its packages and memory for it"
-                        ) from None
-        except Exception as error:
-            if work := self.waiting.get():
-                work.future.set_exception(error)
-        finally:
-            self.dismiss()
-
-    def settle(self) -> None:
-        """Start an actor, and wait until it has room and has loaded the data."""
-        self.dismiss()
-        options = {
-            "num_cpus": self.share.cpus_per_trial,
-            "num_gpus": self.share.gpus_per_trial,
-            "scheduling_strategy": "SPREAD",
-        }
-        self.trainer = ray.remote(Trainer).options(**options).remote(self.proxy, self.share.cpus_per_trial)
-        ready = self.trainer.load.remote()
-        while not ray.wait([ready], timeout=PATIENCE)[0]:
+    def train(self, job: Job) -> Result:
+        """Train a job; raises Lost, and what the training raises, RunFailed where no node can train."""
+        self.messages = self.start.remote(self.proxy, job, self.share.cpus_per_trial)
+        while not ray.wait([self.messages], timeout=PATIENCE)[0]:
             if not self.share.room():
                 raise RunFailed(
                     "no node of the Ray cluster has room for a trial any more; what was finished is kept, "
                     "the same command continues the run when there are nodes again"
                 )
+        message: Any = None
         try:
-            ray.get(ready)
-        except RayTaskError as error:
-            raise error.cause from None
-
-    def train(self, work: _Work) -> None:
-        """Train a job and set its future's result. Raises RayError if the actor is lost; the job waits again once."""
-        lost = work.lost
-        try:
-            ray.get(self.trainer.__ray_ready__.remote())  # one that was lost while it was idle is no loss of the job's
-            lost += 1
-            for answer in self.trainer.train.remote(work.job):
+            for answer in self.messages:
                 message = ray.get(answer)
                 if isinstance(message, Progress):
-                    self.report(work.job, message)
-            work.future.set_result(trained_again(message, "its worker was lost") if work.lost else message)
+                    self.report(job, message)
         except RayTaskError as error:
-            work.future.set_exception(error.cause)
+            if message or isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise RunFailed(
+                f"a node of the Ray cluster cannot train ({first_line(error.cause)}); every node needs the same "
+                "compound-nas and its packages"
+            ) from None
         except RayError:
-            if self.closing:
-                work.future.cancel()
-            elif lost < ATTEMPTS:
-                self.waiting.put(replace(work, lost=lost))
-            else:
-                cause = "out of memory, a crash, or a node that is gone"
-                work.future.set_result(Failed(f"its worker was lost {ATTEMPTS} times ({cause})"))
-            raise
+            raise Lost("out of memory, a crash, or a node that is gone") from None
+        return message  # type: ignore[no-any-return]
 
-    def dismiss(self) -> None:
-        """End the actor, if there is one, whatever it does."""
-        if self.trainer is not None:
-            with suppress(RayError):
-                ray.kill(self.trainer)
-
-    def close(self) -> None:
-        """End the actor and then the thread."""
-        while self.is_alive():
-            self.dismiss()
-            self.join(0.2)
+    def kill(self) -> None:
+        """End the task, if there is one."""
+        if self.messages is not None:
+            ray.cancel(self.messages, force=True)
 
 
-class Trainer:
-    """The actor: a process on a node that trains one job at a time, always with as many threads."""
+def train_on_node(proxy: Proxy, job: Job, threads: int) -> Iterator[str | Progress | Result]:
+    """Train a job in this process: gives a word when it begins, its progress as it goes on, and at last its result.
 
-    def __init__(self, proxy: Proxy, threads: int) -> None:
-        self.proxy = proxy
-        self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
-
-    def load(self) -> None:
-        """Load the data; raises UserError where it is not there, or is not what it is where the command was started."""
-        try:
-            load_data(self.proxy.data)
-        except UserError as error:
-            raise UserError(f"on the Ray node {platform.node()}: {error}") from None
-
-    def train(self, job: Job) -> Iterator[Progress | Result]:
-        """Train a job: gives its progress as it goes on, and at last its result."""
-        messages: SimpleQueue[Progress | Future[Result]] = SimpleQueue()
-        ended = self.thread.submit(run_job, self.proxy, job, lambda _, progress: messages.put(progress))
+    Raises UserError where the data is not there, or is not what it is where the command was started.
+    """
+    try:
+        load_data(proxy.data)
+    except UserError as error:
+        raise UserError(f"on the Ray node {platform.node()}: {error}") from None
+    yield "begun"
+    messages: SimpleQueue[Progress | Future[Result]] = SimpleQueue()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as thread:
+        ended = thread.submit(run_job, proxy, job, lambda _, progress: messages.put(progress))
         ended.add_done_callback(messages.put)
-        while isinstance(item := messages.get(), Progress):
-            yield item
+        while isinstance(message := messages.get(), Progress):
+            yield message
         yield ended.result()

@@ -1,0 +1,68 @@
+"""Commands in processes of their own, for tests that kill them: forked, so that nothing is imported anew."""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import nas.search.command  # noqa: F401 - here, so that a forked process need not import it
+
+OUT, ERR = "stdout.txt", "stderr.txt"
+
+
+def run_command(folder: Path, name: str, arguments: list[str], **environment: str) -> None:
+    """`python -m nas.NAME ARGUMENTS` in this process, in a folder that gets its cache and its output."""
+    os.chdir(folder)
+    os.environ.update({"XDG_CACHE_HOME": str(folder / "cache")} | environment)
+    for number, file in ((1, OUT), (2, ERR)):
+        with open(folder / file, "a") as opened:
+            os.dup2(opened.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = [f"nas.{name}", *arguments]
+    runpy.run_module(f"nas.{name}", run_name="__main__", alter_sys=True)
+
+
+def start(folder: Path, name: str, arguments: list[str], **environment: str) -> BaseProcess:
+    """`run_command` in a forked process."""
+    process = multiprocessing.get_context("fork").Process(
+        target=run_command, args=(folder, name, arguments), kwargs=environment
+    )
+    process.start()
+    return process
+
+
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait, but not for ever."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def trial_states(run: Path) -> list[str]:
+    """Of the trials in the study of a run, if it has one."""
+    try:
+        with sqlite3.connect(f"file:{run / 'study.db'}?mode=ro", uri=True) as database:
+            return [state for (state,) in database.execute("select state from trials")]
+    except sqlite3.Error:
+        return []
+
+
+def interrupt(folder: Path, name: str, arguments: list[str], run: str, by: signal.Signals, finished: int) -> int | None:
+    """Start a command, and send it a signal when so many trials are done and one is in training; its exit code."""
+    process = start(folder, name, arguments)
+
+    def so_far() -> bool:
+        states = trial_states(folder / "runs" / run)
+        return states.count("COMPLETE") >= finished and "RUNNING" in states
+
+    until(so_far)
+    os.kill(process.pid or 0, by)
+    process.join(60)
+    return process.exitcode
