@@ -91,7 +91,7 @@ class Search:
         space = self.space
         known = published_networks(space.resolution, self.options.get("width"))
         found = {name: space.decode(space.encode(arch)) for name, arch in known.items() if arch in space}
-        return {name: arch for name, arch in found.items() if self.affordable(arch)}
+        return {name: arch for name, arch in found.items() if self.within(self.space.cost(arch))}
 
     @cached_property
     def reach(self) -> tuple[float, float]:
@@ -144,7 +144,7 @@ class Search:
 
     def cost(self, params: Mapping[str, Any]) -> Cost:
         """The cost of the network of these parameters."""
-        return self.space.cost(self.network(params))
+        return self._asked(params)[1]
 
     def code(self, text: str) -> tuple[int, ...]:
         """The code of a network of the space by its block strings."""
@@ -163,16 +163,18 @@ class Search:
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether the network of these parameters is within the budget."""
-        return self.affordable(self.network(params))
+        return self.within(self.cost(params))
 
-    def affordable(self, arch: Architecture) -> bool:
-        """Whether a network is within the budget."""
-        cost = asdict(self.space.cost(arch))
-        return all(low <= cost[name] <= high for name, (low, high) in self.bounds.items())
+    def within(self, cost: Cost) -> bool:
+        """Whether a cost is within the budget."""
+        return all(low <= getattr(cost, name) <= high for name, (low, high) in self.bounds.items())
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
         """The network of these parameters."""
-        return _network(self.space, tuple(self.space.code(dict(params)).tolist()))
+        return self._asked(params)[0]
+
+    def _asked(self, params: Mapping[str, Any]) -> tuple[Architecture, Cost]:
+        return _asked(self.space, tuple(params[name] for name in self.distributions))
 
 
 @lru_cache(maxsize=10_000)
@@ -180,10 +182,11 @@ def _code(space: SearchSpace, text: str) -> tuple[int, ...]:
     return tuple(space.encode(Architecture.parse(text)).tolist())
 
 
-@lru_cache(maxsize=256)
-def _network(space: SearchSpace, code: tuple[int, ...]) -> Architecture:
-    """Cached: each network is decoded for its budget, its costs and its name."""
-    return space.decode(code)
+@lru_cache(maxsize=10_000)
+def _asked(space: SearchSpace, values: tuple[Any, ...]) -> tuple[Architecture, Cost]:
+    """Cached: the sampler asks of each network whether it is within the budget, for its costs and for its name."""
+    arch = space.decode(space.code({c.name: value for c, value in zip(space.choices, values, strict=True)}))
+    return arch, space.cost(arch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,9 @@ _CLAIM = "nas:claim"  # system attribute of a running trial: the code that it wa
 class Sampler(BaseSampler):
     """Proposes what is expected to grow the front most (one objective: to improve most), never the same twice.
 
+    The first proposals show each alternative of each choice twice or more, and later every fourth goes to what was
+    tried least among the promising, for what was never seen cannot be modelled.
+
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=nas.Sampler(seed=0))
 
     Args:
@@ -48,8 +51,8 @@ class Sampler(BaseSampler):
         search_space: distributions by name. Without it the first trial is sampled at random, and infeasible params
             may come up, since what there is to choose from shows only in finished trials.
         key: equal keys mean equal networks, so that none is trained twice under two names: `key=architecture_hash`.
-        pool: number of random candidates, beside the neighbours of the best. By default a space of up to 20,000
-            combinations is listed whole and a larger one gets 4,096.
+        pool: number of random candidates that a local search starts from, beside the neighbours of the best. By
+            default a space of up to 20,000 combinations is listed whole and a larger one gets 4,096.
         draw: `draw(n, rng)` gives n random params for that pool, which `feasible` should mostly allow: where next to
             nothing is feasible, uniform ones would all be refused.
         lag: a result is heeded from `lag` trials later on, and until then its trial counts as running. So parallel
