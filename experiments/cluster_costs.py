@@ -37,7 +37,7 @@ from rows import append
 
 from nas import Architecture, SearchSpace
 from nas.base.metrics import Score
-from nas.datasets import DEFAULT, Source
+from nas.datasets import DEFAULT, Source, load_data
 from nas.runs import database
 from nas.runs.trials import State, train_trials
 from nas.runs.workers import Workers
@@ -45,7 +45,7 @@ from nas.search.config import Search, SearchRun
 from nas.search.proposals import make_sampler, plan
 from nas.search.results import write_results
 from nas.training.monitor import Progress
-from nas.training.proxy import Job, Outcome, Proxy, load_data
+from nas.training.proxy import Job, Outcome, Proxy
 from nas.training.recipe import Recipe
 
 WORKERS = (1, 8, 64, 512)

@@ -46,10 +46,16 @@ except ImportError:
     from nas import evaluate
     from nas.proxy import Recipe
 
+load_data = getattr(datasets, "load_data", None) or evaluate.load_data
+try:
+    from nas.runs.workers import handed_over
+except ImportError:
+    handed_over = getattr(evaluate, "handed_over", None)
+
 def load(source, ready, told):
     ready.wait()
     began = time.perf_counter()
-    evaluate.load_data(source)
+    load_data(source)
     told.put(time.perf_counter() - began)
 
 if __name__ == "__main__":
@@ -57,10 +63,10 @@ if __name__ == "__main__":
     new = hasattr(datasets, "Source")
     source = datasets.Source(name=folder, recheck=recheck) if new else folder
     began = time.perf_counter()
-    evaluate.load_data(source).fingerprint
+    load_data(source).fingerprint
     command = time.perf_counter() - began
     if new:
-        source = evaluate.handed_over(evaluate.Proxy(source, Recipe(), "cpu")).data
+        source = handed_over(evaluate.Proxy(source, Recipe(), "cpu")).data
     context = multiprocessing.get_context("spawn")
     ready, told = context.Barrier(workers), context.Queue()
     processes = [context.Process(target=load, args=(source, ready, told)) for _ in range(workers)]

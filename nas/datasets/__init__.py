@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +37,7 @@ __all__ = [
     "hold_out",
     "in_file",
     "load",
+    "load_data",
     "load_test",
     "read",
     "save",
@@ -91,6 +92,12 @@ def _found(source: Source) -> Dataset:
     near = difflib.get_close_matches(name.lower(), LOADERS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"data {name!r}: no such folder and no known name ({', '.join(LOADERS)}){hint}")
+
+
+@lru_cache(maxsize=2)
+def load_data(source: Source) -> Dataset:
+    """`load`, once in each process; raises UserError."""
+    return load(source)
 
 
 def load_test(source: Source, data: Dataset) -> Dataset:

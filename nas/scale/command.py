@@ -13,7 +13,7 @@ from nas.base.errors import UserError
 from nas.base.files import to_toml, write_atomic
 from nas.base.metrics import option_of
 from nas.base.units import format_count, nearest, parse_count, parse_duration
-from nas.datasets import Source
+from nas.datasets import Source, load_data
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
 from nas.runs.run import Run
@@ -24,7 +24,7 @@ from nas.scale.family import Family, write_family
 from nas.scale.grid import Contest, best_of_grid
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
-from nas.training.proxy import Proxy, load_data
+from nas.training.proxy import Proxy
 
 PHI = "3"
 

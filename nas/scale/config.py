@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.base.errors import UserError
 from nas.base.units import format_count
-from nas.datasets import Source
+from nas.datasets import Source, load_data
 from nas.devices import latency, memory
 from nas.networks import scaling
 from nas.networks.architecture import Architecture
@@ -18,7 +18,7 @@ from nas.networks.scaling import Candidate, Coefficients, Member
 from nas.runs.facts import environment
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
-from nas.training.proxy import Proxy, load_data
+from nas.training.proxy import Proxy
 
 SMALLEST = 8  # pixels of a proxy's images
 MATCHES = ("nominal", "counted")

@@ -14,6 +14,7 @@ from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import spoken
 from nas.base.statistics import half_intervals
 from nas.base.units import format_count, plural, shown
+from nas.datasets import load_data
 from nas.devices import latency, memory
 from nas.networks import scaling
 from nas.networks.published import published
@@ -24,7 +25,7 @@ from nas.scale.config import Scaling, image_sizes
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.trainings import Trainings
-from nas.training.proxy import Job, load_data
+from nas.training.proxy import Job
 
 MEMORY_BATCH = 32  # images of the training step whose memory is predicted
 LATENCY = ("latency_measured", "latency_measured_low", "latency_measured_high")  # columns: median and quartiles

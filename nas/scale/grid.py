@@ -17,6 +17,7 @@ from nas.base.errors import RunFailed
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import METRICS, spoken
 from nas.base.units import plural, shown
+from nas.datasets import load_data
 from nas.networks import scaling
 from nas.networks.scaling import Candidate, Coefficients
 from nas.plots import figures as plots
@@ -24,7 +25,7 @@ from nas.plots import scaling as pictures
 from nas.scale.config import Scaling, image_sizes
 from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
 from nas.scale.trainings import Trainings
-from nas.training.proxy import Job, load_data
+from nas.training.proxy import Job
 
 Known = Mapping[Job, FrozenTrial]
 Stage = dict[Network, list[FrozenTrial]]

@@ -14,6 +14,7 @@ from nas.base import cli
 from nas.base.errors import RunFailed
 from nas.base.files import to_csv, write_atomic
 from nas.base.units import format_count, plural, shown
+from nas.datasets import load_data
 from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
@@ -22,7 +23,7 @@ from nas.scale.config import Scaling, image_sizes
 from nas.scale.grid import MEANS, Known, Stage, comparison_text, means, scores_of
 from nas.scale.halving import Network, gap
 from nas.scale.trainings import Trainings
-from nas.training.proxy import Job, load_data
+from nas.training.proxy import Job
 
 
 @dataclass(frozen=True)

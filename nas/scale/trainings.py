@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.datasets import load_data
 from nas.networks.architecture import Architecture
 from nas.networks.cost import Cost
 from nas.runs.display import Display
@@ -19,7 +20,7 @@ from nas.runs.records import lost
 from nas.runs.run import Run
 from nas.runs.trials import State, listed, train_trials
 from nas.runs.workers import Workers
-from nas.training.proxy import Job, Proxy, load_data
+from nas.training.proxy import Job, Proxy
 from nas.training.recipe import Recipe
 
 Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed

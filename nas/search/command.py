@@ -16,7 +16,7 @@ from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
 from nas.base.metrics import metric_of
 from nas.base.units import format_count, nearest, parse_count, parse_duration, plural
-from nas.datasets import Dataset, Source
+from nas.datasets import Dataset, Source, load_data
 from nas.devices import latency
 from nas.runs.display import Display
 from nas.runs.lookup import default_name, run_path
@@ -32,7 +32,7 @@ from nas.search.repeats import confirm as confirm_front
 from nas.search.results import measured, print_summary, write_results, write_sensitivity
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace, budget
-from nas.training.proxy import Proxy, load_data
+from nas.training.proxy import Proxy
 from nas.training.recipe import PROXY, Recipe
 
 TRIALS = 12

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 
-from nas.datasets import Dataset
+from nas.datasets import Dataset, load_data
 from nas.devices import latency
 from nas.networks.architecture import Architecture, published_networks
 from nas.networks.cost import Cost
@@ -23,7 +23,7 @@ from nas.runs.records import MEASURED
 from nas.runs.workers import Workers
 from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Proxy, load_data
+from nas.training.proxy import Proxy
 
 COSTS = ("madds", "flops", "params", "activations")
 KNOWN = (*COSTS, "latency")  # before any training

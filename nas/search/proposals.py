@@ -94,6 +94,7 @@ def make_sampler(config: Search, number: int) -> BaseSampler:
                 key=lambda params: config.network(params).hash,
                 draw=lambda n, rng: map(config.space.params, config.space.draw_codes(n, rng, config.bounds)),
                 lag=config.lag,
+                decisive=config.objectives.index("accuracy") if config.reward == "hard" else None,
             )
         case "tpe":
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)

@@ -1,1 +1,1 @@
-"""One network trained and measured: recipe, trainer, augmentation, torch devices."""
+"""One network trained and measured: recipe, trainer, augmentation."""

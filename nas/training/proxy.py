@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from statistics import median
 
 import torch
 
-from nas import datasets
 from nas.base.errors import UserError, first_line
 from nas.base.metrics import Score
-from nas.datasets import Dataset, Source, Stored
+from nas.datasets import Dataset, Source, load_data
 from nas.devices.device import out_of_memory, pick_device
 from nas.networks.architecture import Architecture
 from nas.networks.module import zero_init
@@ -121,22 +119,6 @@ def train_proxy(
         batch_size=task.recipe.batch_size,
         note=f"out of memory: each batch in {parts} microbatches" if parts > 1 else "",
     )
-
-
-@lru_cache(maxsize=2)
-def load_data(source: Source) -> Dataset:
-    """Load a data set once in each process; raises UserError."""
-    return datasets.load(source)
-
-
-def handed_over(proxy: Proxy) -> Proxy:
-    """The proxy for other processes: they read images that this one has put into the cache without looking at files.
-
-    Where they do not find these they load the data themselves, and compare its fingerprint.
-    """
-    found = load_data(proxy.data)
-    stored = found.stored or Stored(Path(), "", found.fingerprint)
-    return replace(proxy, data=replace(proxy.data, stored=stored, recheck=False))
 
 
 def run_job(proxy: Proxy, job: Job, report: Report) -> Result:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nas import Architecture
 from nas.base.errors import UserError
 from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved, seed_noise
-from nas.datasets import Source
+from nas.datasets import Source, load_data
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
 from nas.runs.workers import Workers
@@ -31,7 +31,7 @@ from nas.selection.pareto import reward
 from nas.spaces.space import SearchSpace
 from nas.training.distributed import Ranks
 from nas.training.evaluate import evaluate
-from nas.training.proxy import Proxy, load_data, train_proxy
+from nas.training.proxy import Proxy, train_proxy
 from nas.training.recipe import Recipe
 from tests.helpers.commands import Command
 

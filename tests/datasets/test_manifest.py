@@ -17,11 +17,12 @@ from PIL import Image
 
 from nas import datasets
 from nas.base.errors import UserError
-from nas.datasets import folders, manifest
+from nas.datasets import folders, load_data, manifest
 from nas.datasets.decode import DECODING
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.value import PARTS
-from nas.training.proxy import Proxy, handed_over, load_data
+from nas.runs.workers import handed_over
+from nas.training.proxy import Proxy
 from nas.training.recipe import Recipe
 
 

@@ -20,12 +20,13 @@ from ray.cluster_utils import Cluster
 import nas
 from nas import datasets
 from nas.base.errors import RunFailed, UserError
+from nas.datasets import load_data
 from nas.runs.database import read_study
 from nas.runs.workers import Workers, make_workers
 from nas.runs.workers import cluster as room
 from nas.runs.workers.cluster import Share
 from nas.training.monitor import Progress
-from nas.training.proxy import Failed, Job, Proxy, Report, load_data
+from nas.training.proxy import Failed, Job, Proxy, Report
 from tests.helpers import killing
 from tests.helpers.commands import Command
 from tests.helpers.processes import until

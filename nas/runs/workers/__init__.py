@@ -7,15 +7,17 @@ imported only when it is asked for.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nas.base.errors import UserError, check_installed
+from nas.datasets import Stored, load_data
 from nas.runs.workers import processes
 from nas.runs.workers.pool import Submit, trained_again
-from nas.training.proxy import Proxy, Report, handed_over
+from nas.training.proxy import Proxy, Report
 
 if TYPE_CHECKING:
     from nas.runs.workers.cluster import Share
@@ -66,6 +68,16 @@ class Workers:
                 f"{option}: latency is measured on this machine, which has no GPU, while the Ray cluster trains on "
                 f"GPUs; start the command on a node that has one, or do without"
             )
+
+
+def handed_over(proxy: Proxy) -> Proxy:
+    """The proxy for other processes: they read the decoded images from the cache, and do not look at image files.
+
+    Where they do not find these they load the data themselves, and compare its fingerprint.
+    """
+    found = load_data(proxy.data)
+    stored = found.stored or Stored(Path(), "", found.fingerprint)
+    return replace(proxy, data=replace(proxy.data, stored=stored, recheck=False))
 
 
 def make_workers(

@@ -24,10 +24,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from nas import datasets
 from nas.base.errors import RunFailed, UserError, first_line
-from nas.datasets import Source
+from nas.datasets import Source, load_data
 from nas.runs.workers.pool import Lost, Submit, worker_pool
 from nas.training.monitor import Progress
-from nas.training.proxy import Job, Proxy, Report, Result, load_data, run_job
+from nas.training.proxy import Job, Proxy, Report, Result, run_job
 
 PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for a job that waits
 DEVICES = ("auto", "cpu", "cuda")

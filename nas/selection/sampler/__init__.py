@@ -58,6 +58,8 @@ class Sampler(BaseSampler):
         lag: a result is heeded from `lag` trials later on, and until then its trial counts as running. So parallel
             workers get the same proposals whichever of them is first, if trial n is asked for when all trials
             before n - lag have ended.
+        decisive: the index of an objective that decides in the end, such as the accuracy within a budget. Every other
+            proposal is for it alone; the rest are for the whole front. None: all are for the front.
 
     One to three objectives in any directions; categorical and integer parameters (of up to 128 values; other ones and
     floats are sampled independently, at random). Finished, failed, pruned, waiting and running trials of any sampler
@@ -78,12 +80,13 @@ class Sampler(BaseSampler):
         pool: int | None = None,
         draw: Draw | None = None,
         lag: int = 0,
+        decisive: int | None = None,
     ) -> None:
         if known and min(known) < 0:
             raise UserError(f"known must map indices of objectives (0, 1, ...) to functions, got {min(known)}")
         self._seed = int(np.random.default_rng(seed).integers(2**31)) if seed is None else seed
         self._feasible, self._known, self._key, self._size = feasible, dict(sorted((known or {}).items())), key, pool
-        self._draw, self._lag = draw, lag
+        self._draw, self._lag, self._decisive = draw, lag, decisive
         self._space = None if search_space is None else dict(search_space)
         self._table: Candidates | None = None
         self._seen: dict[int, tuple[FrozenTrial, int]] = {}  # finished trials and their rows, by the objects' ids
@@ -115,7 +118,10 @@ class Sampler(BaseSampler):
                 rows = self._rows(candidates, trials)
                 history = _history(candidates, goal, trials, rows, trial.number - self._lag)
                 history = replace(history, taken=np.append(history.taken, lost))
-                row = propose(candidates, goal, history, self._seed, trial.number, fixed)
+                aim, past = goal, history
+                if self._decisive is not None and trial.number % 2:
+                    aim, past = _only(goal, history, self._decisive)
+                row = propose(candidates, aim, past, self._seed, trial.number, fixed)
                 code = candidates.codes[row].tolist()
                 study._storage.set_trial_system_attr(trial._trial_id, _CLAIM, code)
                 # Another process may have claimed the same since. Both have written before they read here, so at
@@ -152,6 +158,12 @@ class Sampler(BaseSampler):
         found |= {id(t): seen[id(t)] for t in trials if id(t) not in found}
         self._seen = {key: (t, row) for key, (t, row) in found.items() if t.state.is_finished()}
         return np.array([found[id(t)][1] for t in trials], dtype=np.int64)
+
+
+def _only(goal: Goal, history: History, objective: int) -> tuple[Goal, History]:
+    """The same study with one objective; what is known without training is only a feature then."""
+    single = Goal((goal.signs[objective],), tuple(range(1, len(goal.known) + 1)))
+    return single, replace(history, values=history.values[:, [objective]])
 
 
 _SIGN = {StudyDirection.MINIMIZE: 1, StudyDirection.MAXIMIZE: -1}
