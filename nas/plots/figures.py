@@ -139,10 +139,11 @@ def pareto(
     """Accuracy, or another metric, against one cost (logarithmic): all trials, the front, the picked baseline.
 
     The staircase goes through what is not dominated in these two; a third objective may have put more on the front.
-    trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
-    trainings, bars are two standard errors of theirs, networks trained once are pale, the first training of the others
-    is a small ring, and numbers are the probabilities of being non-dominated. Without, all are single trainings: bars
-    are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed.
+    trials and front have the columns of trials.csv, and what has a name there has it in the picture; baseline is a
+    trial's number. With noise, accuracies are means over trainings, bars are two standard errors of theirs, networks
+    trained once are pale, the first training of the others is a small ring, and numbers are the probabilities of being
+    non-dominated. Without, all are single trainings: bars are 95 % intervals of an accuracy measured on a number of
+    images, and the figure says that nothing is confirmed.
     """
     mean = f"mean_{metric}"
     figure, (axes,) = figures(title if noise else f"{title} (single trainings, unconfirmed)", subtitle, 1)
@@ -180,6 +181,9 @@ def pareto(
         for x, y, p in ranked[[cost, mean, "probability"]].itertuples(index=False):
             place: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": FRONT}
             axes.annotate(f"{p:.2f}", (x, 100 * y), (-5, 3), ha="right", zorder=6, **place)
+    named = done[done["name"].notna()] if "name" in done else done[:0]
+    for x, y, name in named[[cost, mean]].assign(name=named.get("name")).itertuples(index=False):
+        axes.annotate(name, (x, 100 * y), (6, -11), textcoords="offset points", fontsize=8, color="#444444", zorder=6)
     picked = done[done["trial"] == baseline]
     for _, row in picked.iterrows():
         label = f"baseline: trial {row['trial']}, {100 * row[mean]:.1f} %, {format_count(row[cost])}"
