@@ -60,7 +60,7 @@ if __name__ == "__main__":
     evaluate.load_data(source).fingerprint
     command = time.perf_counter() - began
     if new:
-        source = evaluate.handed_over(evaluate.Proxy(source, Recipe(), "cpu")).data
+        source = evaluate.for_other_processes(evaluate.Proxy(source, Recipe(), "cpu")).data
     context = multiprocessing.get_context("spawn")
     ready, told = context.Barrier(workers), context.Queue()
     processes = [context.Process(target=load, args=(source, ready, told)) for _ in range(workers)]

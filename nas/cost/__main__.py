@@ -187,7 +187,7 @@ def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int,
         table.add_column(column, justify="left" if column in ("part", "what") else "right", no_wrap=True)
     for part in rows:
         cost = part.cost
-        cells = [part.name, _what(arch, part.name), "" if part.name == "total" else str(part.size)]
+        cells = [part.name, _layer_words(arch, part.name), "" if part.name == "total" else str(part.size)]
         cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations)]
         if built:
             flops, params = built[part.name]
@@ -196,7 +196,7 @@ def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int,
     return table
 
 
-def _what(arch: Architecture, part: str) -> str:
+def _layer_words(arch: Architecture, part: str) -> str:
     if part.startswith("stage "):
         return str(arch.stages[int(part.removeprefix("stage ")) - 1])
     return {"stem": f"3x3 convolution to {arch.stem}", "head": f"1x1 convolution to {arch.head}"}.get(part, "")

@@ -20,7 +20,7 @@ import torchvision
 
 from nas.base.errors import UserError
 from nas.datasets.batches import resized
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, saved
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, read, save, save_if_possible
 from nas.datasets.folders import folder, test_folder
 from nas.datasets.validation import hold_out, split
 from nas.datasets.value import RESIZES, Dataset, Source, Stored
@@ -35,7 +35,6 @@ __all__ = [
     "Stored",
     "cache_directory",
     "hold_out",
-    "in_file",
     "load",
     "load_test",
     "read",
@@ -64,13 +63,13 @@ def load(source: Source | str = DEFAULT, **reading: Any) -> Dataset:
             kept = read(wanted.stored.path, wanted.stored.key)
             if kept.stored == wanted.stored:
                 return kept
-    found = _found(wanted)
+    found = _load(wanted)
     if wanted.stored and found.fingerprint != wanted.stored.fingerprint:
         raise UserError(f"data {wanted.name} is not what it is where the command was started; make them the same")
     return found
 
 
-def _found(source: Source) -> Dataset:
+def _load(source: Source) -> Dataset:
     """The images of a source, wherever another process has stored them."""
     name, size = source.name, source.image_size
     if size is not None and size not in SIZES:
@@ -133,12 +132,12 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
             if train
             else Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
         )
-        return saved(data, path, FORMAT)
+        return save_if_possible(data, path, FORMAT)
 
     return cached(path, FORMAT, made)
 
 
-def _former() -> Dataset:
+def _fashion_mnist_12k() -> Dataset:
     """The default as it was: the same training images, and a fifth of the validation images."""
     data = read(EMBEDDED)
     _, fifth = split([str(i) for i in range(len(data.val_labels))], data.val_labels.tolist(), 1 / 5)
@@ -168,7 +167,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     DEFAULT: lambda: read(EMBEDDED),
     **{name: partial(_torchvision, name) for name in KINDS},
     "digits": _digits,
-    FORMER: _former,
+    FORMER: _fashion_mnist_12k,
 }
 
 

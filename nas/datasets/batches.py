@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.datasets.cache import cache_directory, in_file
+from nas.datasets.cache import cache_directory, memory_mapped
 from nas.datasets.value import Dataset
 
 
@@ -63,16 +63,16 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
     size = size or data.image_size
     training, validation = (resized(part, size, data.mapped) for part in (data.train_images, data.val_images))
     mean, std = channel_statistics(training)
-    home = home_of(training.numel() + validation.numel(), data.mapped, where)
+    home = storage_device(training.numel() + validation.numel(), data.mapped, where)
 
-    def resident(images: Tensor, labels: Tensor) -> Images:
+    def place(images: Tensor, labels: Tensor) -> Images:
         pixels = images.permute(0, 2, 3, 1).contiguous()  # mapped ones are so already, and are not copied
         return Images(pixels.to(home), labels.to(home), mean.to(where), std.to(where))
 
-    return resident(training, data.train_labels), resident(validation, data.val_labels)
+    return place(training, data.train_labels), place(validation, data.val_labels)
 
 
-def home_of(size: int, mapped: bool, where: torch.device) -> torch.device:
+def storage_device(size: int, mapped: bool, where: torch.device) -> torch.device:
     """Where so many bytes of images are kept: on a GPU in up to half of its free memory; mapped ones nowhere else."""
     roomy = size <= torch.cuda.mem_get_info(where)[0] // 2 if where.type == "cuda" else not mapped
     return where if roomy else torch.device("cpu")
@@ -86,7 +86,7 @@ def resized(images: Tensor, size: int, mapped: bool = False) -> Tensor:
     if not mapped:
         return torch.cat(list(parts))
     with TemporaryFile(dir=cache_directory()) as file:  # it lives as long as it is mapped
-        whole = in_file(file, len(images), size)
+        whole = memory_mapped(file, len(images), size)
     for place, part in zip(torch.split(whole, 1000), parts, strict=True):
         place.copy_(part)
     return whole

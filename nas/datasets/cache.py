@@ -53,7 +53,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compound-nas"
 
 
-def place_of(root: Path) -> str:
+def cache_name(root: Path) -> str:
     """How the names of a folder's files in the cache begin; its own name may be too long for them."""
     name = shown(root.name).replace("\\", "")[:40]
     return f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
@@ -86,15 +86,15 @@ def _undamaged(data: Dataset) -> Dataset:
     return data
 
 
-def saved(data: Dataset, path: Path, key: str, extra: bytes = b"") -> Dataset:
+def save_if_possible(data: Dataset, path: Path, key: str, extra: bytes = b"") -> Dataset:
     """The data set, saved as `save` does it if that is possible."""
     with suppress(OSError):  # the cache only saves time; a full disk must not end a run
         save(data, path, key, extra=extra)
-        return _at(data, path, key, data.fingerprint)
+        return _with_location(data, path, key, data.fingerprint)
     return data
 
 
-def saved_in_file(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Built]) -> Dataset:
+def save_memory_mapped(path: Path, key: str, count: int, size: int, build: Callable[[torch.Tensor], Built]) -> Dataset:
     """A data set that is saved at `path`, its images in a file beside it, from which they are read as needed.
 
     build: fills the first of `count` RGB images, uint8 [count, 3, size, size] in that file, training images first, and
@@ -104,7 +104,7 @@ def saved_in_file(path: Path, key: str, count: int, size: int, build: Callable[[
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(_pixels_file(path, key)) as temporary:
             with open(temporary, "x+b") as file:
-                data, extra = build(in_file(file, count, size))
+                data, extra = build(memory_mapped(file, count, size))
                 os.fsync(file.fileno())
             known = data.fingerprint
             none = (part[:0].clone() for part in (data.train_images, data.val_images))
@@ -129,7 +129,7 @@ def _pixels_file(path: Path, key: str) -> Path:
     return path.with_name(f"{path.stem}.{key[:16]}.pixels")
 
 
-def in_file(file: BinaryIO, count: int, size: int) -> torch.Tensor:
+def memory_mapped(file: BinaryIO, count: int, size: int) -> torch.Tensor:
     """Room for RGB images in an open file: uint8 [count, 3, size, size], channels last. Raises OSError."""
     if hasattr(os, "posix_fallocate"):  # a hole in the file that cannot be filled would kill the process
         os.posix_fallocate(file.fileno(), 0, count * 3 * size**2)
@@ -184,9 +184,9 @@ def _read(file: Mapping[str, np.ndarray], path: Path, wanted: str | None) -> Dat
         border, shape = len(labels), (len(labels) + len(val_labels), *[data.image_size] * 2, 3)
         images = _images(np.memmap(_pixels_file(path, key), np.uint8, "c", shape=shape))  # nothing is written back
         data = replace(data, train_images=images[:border], val_images=images[border:], mapped=True)
-    return _at(data, path, key, known["fingerprint"])
+    return _with_location(data, path, key, known["fingerprint"])
 
 
-def _at(data: Dataset, path: Path, key: str, fingerprint: str) -> Dataset:
+def _with_location(data: Dataset, path: Path, key: str, fingerprint: str) -> Dataset:
     """The data set, which knows where it is in the cache, and its fingerprint."""
     return fingerprinted(replace(data, stored=Stored(path, key, fingerprint)), fingerprint)

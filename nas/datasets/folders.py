@@ -46,16 +46,16 @@ def folder(root: Path, source: Source) -> Dataset:
 
     def make() -> Dataset:
         if not few:
-            return cache.saved_in_file(path, key, count, how.size, build)
+            return cache.save_memory_mapped(path, key, count, how.size, build)
         data, extra = build(torch.empty(count, 3, how.size, how.size, dtype=torch.uint8))
-        return cache.saved(data, path, key, extra)
+        return cache.save_if_possible(data, path, key, extra)
 
     return cache.cached(path, key, make, source.recheck)
 
 
 def _cache_file(root: Path, how: Decoding, ending: str) -> Path:
     """One file for each way to decode a folder, no more."""
-    words = [cache.place_of(root), str(how.size)]
+    words = [cache.cache_name(root), str(how.size)]
     words += [how.resize] if how.resize != "crop" else []
     words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
     return cache.cache_directory() / f"{'-'.join(words)}{ending}.npz"

@@ -223,7 +223,6 @@ def measure_table(
     conditions: Conditions,
     times: int = TIMES,
     passes: int = PASSES,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Table:
     """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
@@ -233,7 +232,7 @@ def measure_table(
     """
     samples = defaultdict[str, list[float]](list)
     wholes = []
-    networks = cover(space, times, seed)
+    networks = cover(space, times, 0)
     for done, arch in enumerate(networks, 1):
         with prepared(arch, conditions) as run:
             runs = np.array([run() for _ in range(passes)])

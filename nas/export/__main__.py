@@ -42,10 +42,10 @@ def main(
     if as_json:
         cli.say_json({"folder": str(folder), "files": [asdict(row) for row in rows]})
     else:
-        tell(opened, folder, rows)
+        print_results(opened, folder, rows)
 
 
-def tell(source: Source, folder: Path, rows: list[Row]) -> None:
+def print_results(source: Source, folder: Path, rows: list[Row]) -> None:
     """Say what was written and how it was checked."""
     names = "format", "files", "size", "difference, random images", "real images", "images", "top-1", "trained", "same"
     table = Table(*names, box=None, pad_edge=False, header_style="bold")

@@ -55,10 +55,10 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: no folder can be made there ({error.strerror or error})") from None
-    expected, tolerated = expect(source, max(_count(form, source) for form in formats))
+    expected, tolerated = expected_logits(source, max(_count(form, source) for form in formats))
     with TemporaryDirectory(dir=out, prefix=".export.") as name:
         folder = Path(name)
-        rows = [verified(form, source, expected, tolerated, folder) for form in formats]
+        rows = [write_and_check(form, source, expected, tolerated, folder) for form in formats]
         for file in (file for form in formats for file in form.files):
             os.replace(folder / file, out / file)
     table = pd.DataFrame([{**asdict(row), "files": " ".join(row.files)} for row in rows])
@@ -66,14 +66,14 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
     return rows
 
 
-def expect(source: Source, count: int) -> tuple[Logits, list[float]]:
+def expected_logits(source: Source, count: int) -> tuple[Logits, list[float]]:
     """What the trained network answers to random and up to `count` real images, and how far off rounding may be.
 
     What is tolerated of another order of the same operations in fp32: four times what fp32 differs from fp64, and
     1e-5 of the largest logit (or of 1, if that is more). Raises RunFailed for a network that this tells nothing of.
     """
-    found, exact = answers(source.model, source, count), deepcopy(source.model).double()
-    precise = answers(lambda images: exact(images.double()), source, min(count, ENOUGH))
+    found, exact = logits_of(source.model, source, count), deepcopy(source.model).double()
+    precise = logits_of(lambda images: exact(images.double()), source, min(count, ENOUGH))
     largest = [max(1.0, float(logits.abs().max())) for logits in precise]
     gaps = [difference(rounded[: len(logits)], logits) for rounded, logits in zip(found, precise, strict=True)]
     tolerated = [4 * gap + 1e-5 * most for gap, most in zip(gaps, largest, strict=True)]
@@ -85,11 +85,11 @@ def expect(source: Source, count: int) -> tuple[Logits, list[float]]:
     return found, tolerated
 
 
-def verified(form: Format, source: Source, expected: Logits, tolerated: list[float], folder: Path) -> Row:
+def write_and_check(form: Format, source: Source, expected: Logits, tolerated: list[float], folder: Path) -> Row:
     """Write one format to a folder, load it and ask it; raises RunFailed where it does not answer as it should."""
     file, count = folder / form.files[0], _count(form, source)
     form.write(source, file)
-    found = answers(form.load(file), source, count)
+    found = logits_of(form.load(file), source, count)
     wanted = expected[0], *(logits[:count] for logits in expected[1:])
     gaps = [difference(theirs, ours) for theirs, ours in zip(found, wanted, strict=True)]
     for gap, most in zip(gaps, tolerated, strict=True):
@@ -112,7 +112,7 @@ def verified(form: Format, source: Source, expected: Logits, tolerated: list[flo
 
 
 @torch.no_grad()
-def answers(network: Answer, source: Source, count: int) -> Logits:
+def logits_of(network: Answer, source: Source, count: int) -> Logits:
     """What a network answers to images of random pixels, and to up to `count` real ones."""
     size, generator = source.inputs.image_size, torch.Generator().manual_seed(0)
     random = torch.randint(0, 256, (1 + BATCH, source.inputs.channels, size, size), generator=generator)

@@ -116,14 +116,14 @@ def squeeze_excitation(s: Shape, channels: int) -> tuple[Layer, ...]:
     return (SqueezeExcitation(channels, max(1, int(s.in_channels * s.se))),) if s.se else ()
 
 
-def halved(size: int, stride: int) -> int:
+def output_size(size: int, stride: int) -> int:
     """The side of a feature map after an odd kernel with this stride, padded by (kernel - 1) / 2."""
     return (size - 1) // stride + 1
 
 
 def size_after(size: int, layer: Layer) -> int:
     """The side of a feature map after a layer."""
-    return halved(size, layer.stride) if isinstance(layer, Conv) else size
+    return output_size(size, layer.stride) if isinstance(layer, Conv) else size
 
 
 def block(

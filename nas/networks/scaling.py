@@ -140,7 +140,7 @@ def candidate(
     """The φ = 1 network of a triple; with a target, the resolution is moved so that the counted ratio comes near it."""
     scaled = baseline.scale(*coefficients.factors(1))
     base = deployment.cost(baseline).madds
-    arch = scaled if target is None else matched(scaled, target * base, few(scaled), deployment)
+    arch = scaled if target is None else match_madds(scaled, target * base, move_limit(scaled), deployment)
     return Candidate(coefficients, arch, deployment.cost(arch).madds / base, arch.resolution - scaled.resolution)
 
 
@@ -170,13 +170,13 @@ def counted_grid(
     return found
 
 
-def few(arch: Architecture) -> int:
+def move_limit(arch: Architecture) -> int:
     """The pixels that PART of a network's resolution is, one at least."""
     return max(1, round(PART * arch.resolution))
 
 
 @cache
-def matched(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
+def match_madds(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
     """The network with its resolution moved by up to so many pixels, so that its MAdds come as near as they can."""
     sizes = range(max(1, arch.resolution - most), arch.resolution + most + 1)
     best = min(sizes, key=lambda px: (abs(deployment.cost(arch, px).madds - madds), abs(px - arch.resolution)))
@@ -255,8 +255,10 @@ def member(
         raise UserError(f"--phi {phi:g}: {error}") from None
     arch = scaled
     if target and phi:
-        most = few(scaled) if resolution >= 1 else min(few(scaled), baseline.resolution - scaled.resolution)
-        arch = matched(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
+        most = move_limit(scaled)
+        if resolution < 1:
+            most = min(most, baseline.resolution - scaled.resolution)
+        arch = match_madds(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
     return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution, deployment)
 
 
@@ -334,7 +336,7 @@ def equal_cost(
             plain.setdefault(one.architecture, one)
     found = []
     for one in plain.values():
-        arch = matched(one.architecture, madds, MOVE, deployment)
+        arch = match_madds(one.architecture, madds, MOVE, deployment)
         found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
     misses = {one: abs(one.cost.madds / madds - 1) for one in found}
     return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))

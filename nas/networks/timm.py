@@ -18,7 +18,7 @@ from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS, Block, FeatureMap, SqueezeExcitation
 from nas.networks.stages import EXPANDING, Stage, blocks_of, parse_stage
 
-THEIRS = ("cn", "ds", "ir", "er")
+TIMM_OPS = ("cn", "ds", "ir", "er")
 
 
 def to_arch_def(arch: Architecture) -> list[list[str]]:
@@ -32,8 +32,8 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
     ratio, and for a block that timm does not have.
     """
     for stage in arch.stages:
-        if stage.op not in THEIRS:
-            raise UserError(f"{stage}: timm's {', '.join(THEIRS)} are known here, {stage.op} is not")
+        if stage.op not in TIMM_OPS:
+            raise UserError(f"{stage}: timm's {', '.join(TIMM_OPS)} are known here, {stage.op} is not")
     stages: list[list[Block]] = [[] for _ in arch.stages]
     for block in arch.walk()[1:-1]:
         stages[block.stage - 1].append(block)
@@ -67,7 +67,7 @@ def _expanding(text: str) -> str:
 
 def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
     """A stage as timm writes it: one string, or two where its first block needs another SE ratio than the others."""
-    if whole := _with_their_ratio(stage, blocks):
+    if whole := _with_timm_ratio(stage, blocks):
         return [str(whole)]
     if stage.repeats == 1:
         raise UserError(_other_squeeze(stage, blocks))
@@ -75,13 +75,13 @@ def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
     return [*_strings(first, blocks[:1]), *_strings(later, blocks[1:2])]
 
 
-def _with_their_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
+def _with_timm_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
     """The stage with an SE ratio of which timm, which rounds to the nearest, makes the channels that there are."""
     squeezes = _squeezes(blocks)
 
     def same(ratio: float) -> bool:
         return all(
-            _theirs(stage, layer, ratio) == layer.squeeze == max(1, int(channels * ratio))
+            _timm_channels(stage, layer, ratio) == layer.squeeze == max(1, int(channels * ratio))
             for channels, layer in squeezes
         )
 
@@ -102,7 +102,7 @@ def _squeezes(blocks: Sequence[Block]) -> list[tuple[int, SqueezeExcitation]]:
     return [(channels, layer) for channels, layer in layers if isinstance(layer, SqueezeExcitation)]
 
 
-def _theirs(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
+def _timm_channels(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
     """The channels that timm squeezes to."""
     return round(layer.channels * (ratio / stage.expansion))
 
@@ -110,7 +110,7 @@ def _theirs(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
 def _other_squeeze(stage: Stage, blocks: Sequence[Block]) -> str:
     """What is wrong with an SE ratio of which timm makes other channels than torchvision; "" if it does not."""
     for _, layer in _squeezes(blocks):
-        if (theirs := _theirs(stage, layer, stage.se)) != layer.squeeze:
+        if (theirs := _timm_channels(stage, layer, stage.se)) != layer.squeeze:
             return (
                 f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
                 f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"

@@ -33,7 +33,7 @@ _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *C
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places, objectives, trials = _places(run), sentences.objectives(run), run.trials
+    places, objectives, trials = _sources(run), sentences.objectives(run), run.trials
     costs = [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
     main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
@@ -44,7 +44,7 @@ def contents(run: Run) -> dict[str, Any]:
         "version": metadata.version("compound-nas"),
         "ops": {name: op.title for name, op in OPS.items()},
         "drawings": drawings(places),
-        "texts": sentences.all_of(run),
+        "texts": sentences.all_sentences(run),
         "commands": sentences.commands(run),
         "origin": sentences.origin(run),
         "costs": [
@@ -57,9 +57,9 @@ def contents(run: Run) -> dict[str, Any]:
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
-        "grid": _rows(_drawn(_barred(run.grid, run.metric), network)),
-        "rules": _rows(_barred(run.rules, run.metric)),
-        "family": _rows(_drawn(_barred(run.family, run.metric), network)),
+        "grid": _rows(_with_drawing_numbers(_with_bars(run.grid, run.metric), network)),
+        "rules": _rows(_with_bars(run.rules, run.metric)),
+        "family": _rows(_with_drawing_numbers(_with_bars(run.family, run.metric), network)),
         "published": _rows(published()) if len(run.family) else [],
     }
 
@@ -98,7 +98,7 @@ def _counted(text: str) -> tuple[Architecture, tuple[int, ...], list[int]]:
     return arch, tuple(part.size for part in counted), [round(100 * one / sum(madds)) for one in madds]
 
 
-def _places(run: Run) -> dict[str, str]:
+def _sources(run: Run) -> dict[str, str]:
     """All block strings that are drawn, and where each was read."""
     places: dict[str, str] = {}
     for trial in run.running:
@@ -172,14 +172,14 @@ def shares(points: Floats) -> list[float]:
     return shares
 
 
-def _drawn(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
+def _with_drawing_numbers(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
     """A table with the numbers of its networks' drawings in place of their block strings, if it has these."""
     if "architecture" not in table:  # grid.csv had none before
         return table
     return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
 
 
-def _barred(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _with_bars(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A table of a scaling with half the 95 % intervals of a metric as a column `bar`, if it has trainings."""
     if "error_freedom" not in table:  # a family that was not trained
         return table

@@ -20,7 +20,7 @@ from nas.selection.sensitivity import LEAST
 _OBJECTIVES = ("accuracy", "madds")
 
 
-def all_of(run: Run) -> dict[str, Any]:
+def all_sentences(run: Run) -> dict[str, Any]:
     """The page's sentences, by the place where they stand; "" where there is nothing to say."""
     said = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
     return {sentence.__name__: sentence(run) for sentence in said}

@@ -49,11 +49,11 @@ def open_study(
         raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
     where, remedy = (shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
     try:
-        database = _shared(storage) if storage else RDBStorage(_url(file), {"connect_args": {"timeout": 60}})
+        database = shared_storage(storage) if storage else RDBStorage(_url(file), {"connect_args": {"timeout": 60}})
         if known:
             study, created = optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
         else:
-            study, created = _made(shown(name), database, directions, sampler)
+            study, created = _create_or_load(shown(name), database, directions, sampler)
         study.get_trials(deepcopy=False)  # a damaged trial is better met here
     except KeyError:
         raise UserError(f"{where}: holds no study {name!r}; {remedy}, or choose another --run") from None
@@ -61,7 +61,7 @@ def open_study(
         raise UserError(
             f"{where}: cannot be opened as a study ({reason(error)}); {remedy}, or choose another --run"
         ) from None
-    if storage and facts and (differs := _agree(study, created, facts)):
+    if storage and facts and (differs := _disagreement(study, created, facts)):
         raise UserError(f"{where}, study {name}: {differs}")
     return study
 
@@ -109,7 +109,7 @@ def shown_url(storage: str) -> str:
         ) from None
 
 
-def _made(
+def _create_or_load(
     name: str, database: RDBStorage, directions: Sequence[Direction], sampler: BaseSampler | None
 ) -> tuple[optuna.Study, bool]:
     """The study of this name, and whether it was made just now: of several processes by one."""
@@ -119,7 +119,7 @@ def _made(
         return optuna.load_study(study_name=name, storage=database, sampler=sampler), False
 
 
-def _shared(url: str) -> RDBStorage:
+def shared_storage(url: str) -> RDBStorage:
     """A storage that several processes use, with Optuna's heartbeats; they may all open it at the same instant."""
     sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
     engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
@@ -130,7 +130,7 @@ def _shared(url: str) -> RDBStorage:
                 engine,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
-                heartbeat_stale_trial_callback=_again,
+                heartbeat_stale_trial_callback=_retry_once,
             )
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another has just made the tables
             if not left:
@@ -139,13 +139,13 @@ def _shared(url: str) -> RDBStorage:
     raise AssertionError
 
 
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+def _retry_once(study: optuna.Study, trial: FrozenTrial) -> None:
     """Let a lost trial wait for another worker, once, if it had come to a network."""
     if "hash" in trial.user_attrs:
         RetryHeartbeatStaleTrialCallback(max_retry=1)(study, trial)
 
 
-def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
+def _disagreement(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
     """In what a run differs from that which other processes make in this study; "" if they agree.
 
     Who created the study says what it is of; the others wait for that, but not forever: that process may be gone.

@@ -26,7 +26,7 @@ from nas.runs.records import CURVES, describe, describe_trial
 from nas.runs.sharing import Heartbeat, claim, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
 from nas.training.monitor import Progress
-from nas.training.proxy import Failed, Job, Proxy, Result, failed
+from nas.training.proxy import Failed, Job, Proxy, Result, failure
 
 POLL = 3.0  # seconds between looks at what other processes have done
 IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
@@ -180,7 +180,7 @@ def _submitted(submit: Submit, job: Job) -> Future[Result]:
         raise
     except Exception as error:
         future: Future[Result] = Future()
-        future.set_result(failed(error))
+        future.set_result(failure(error))
         return future
 
 
@@ -190,7 +190,7 @@ def _result(future: Future[Result]) -> Result:
     except (UserError, RunFailed):
         raise
     except Exception as error:  # what came of the job could not be sent, or the job itself
-        return failed(error)
+        return failure(error)
 
 
 def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:

@@ -21,7 +21,7 @@ from nas.runs.workers import make_workers
 from nas.scale.baseline import find_baseline
 from nas.scale.config import MATCHES, Budget, Scaling
 from nas.scale.family import Family, write_family
-from nas.scale.grid import Contest, best_of_grid
+from nas.scale.grid import GridSearch, best_of_grid
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
 from nas.training.proxy import Proxy, load_data
@@ -137,7 +137,7 @@ def carry_out(config: Scaling, run: Run) -> list[Member]:
             cli.say(line)
     chosen, rule = config.given or best_of_grid(config, trainings, folder), config.rule
     if rule == "auto":
-        epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
+        epochs = found.recipe.epochs if config.given else GridSearch(config).halving.final_epochs
         comparison = Comparison(config, chosen, epochs)
         rule = best_rule(comparison, trainings, folder)
         chosen = comparison.coefficients[rule]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from nas.networks.scaling import Candidate, Coefficients, Member
 from nas.runs.facts import environment
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
+from nas.scale.halving import Network
 from nas.training.proxy import Proxy, load_data
 
 SMALLEST = 8  # pixels of a proxy's images
@@ -86,7 +87,7 @@ class Scaling:
         return self.found.metric
 
     @property
-    def aim(self) -> float | None:
+    def matched_target(self) -> float | None:
         """The target that resolutions are moved to meet, if they are."""
         return self.target if self.match == "counted" else None
 
@@ -99,19 +100,19 @@ class Scaling:
         else:
             triples = scaling.grid(self.target, self.step, self.tolerance)
             found = [scaling.candidate(base, triple, None, deployment) for triple in triples]
-        paper = scaling.candidate(base, scaling.paper(self.target), self.aim, deployment)
+        paper = scaling.candidate(base, scaling.paper(self.target), self.matched_target, deployment)
         return found if paper in found else [*found, paper]
 
     def members(self, coefficients: Coefficients) -> list[Member]:
         """The family by these coefficients; raises UserError for a φ or a budget out of reach."""
         phis = list(self.phis) if self.budget is None else scaling.phis_up_to(self.solved(coefficients))
-        return scaling.family(self.found.architecture, coefficients, phis, self.aim, self.found.deployment)
+        return scaling.family(self.found.architecture, coefficients, phis, self.matched_target, self.found.deployment)
 
     def solved(self, coefficients: Coefficients) -> float:
         """The largest φ within the budget; raises UserError if there is none."""
         assert self.budget is not None
         return scaling.solve(
-            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.aim).architecture,
+            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.matched_target).architecture,
             self.budget.of(self.found.cost, self.proxy.device),
             self.budget.limit,
             f"--{self.budget.name} {self.budget.text}",
@@ -133,6 +134,11 @@ class Scaling:
                     found[rule] = str(error)
         return found
 
+    def proxy_networks(self, archs: Sequence[Architecture]) -> list[Network]:
+        """Each architecture with the image size that proxy training gives it."""
+        sizes = image_sizes(self.proxy.data, self.found.architecture, archs)
+        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+
     def check(self) -> None:
         """Refuse what cannot end well, before anything is written or trained; raises UserError."""
         for triple in [self.given] if self.given else [one.coefficients for one in self.candidates]:
@@ -153,7 +159,7 @@ def check_memory(members: list[Member], device: str) -> None:
             )
 
 
-def image_sizes(data: Source, baseline: Architecture, networks: list[Architecture]) -> list[int]:
+def image_sizes(data: Source, baseline: Architecture, networks: Sequence[Architecture]) -> list[int]:
     """The size in pixels that each network's images have in training, in proportion to its resolution.
 
     The largest gets the data's own, so that none enlarges an image: a larger γ shows the network more of it.

@@ -20,7 +20,7 @@ from nas.networks.published import published
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
-from nas.scale.config import Scaling, image_sizes
+from nas.scale.config import Scaling
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.trainings import Trainings
@@ -44,9 +44,7 @@ class Family:
     @property
     def networks(self) -> list[Network]:
         """The members as they are trained by proxy."""
-        archs = [member.architecture for member in self.members]
-        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
-        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+        return self.config.proxy_networks([member.architecture for member in self.members])
 
     def table(self) -> pd.DataFrame:
         """The rows of family.csv that need no measurement."""

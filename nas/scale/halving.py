@@ -33,16 +33,16 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class SuccessiveHalving:
     """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) with a final of several seeds.
 
     All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice
     FINALISTS are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck by which they came so
-    far does not count. guest: a network that is kept to the end, whatever its accuracy. Networks are distinct.
+    far does not count. always_kept: a network that is kept to the end, whatever its accuracy. Networks are distinct.
     """
 
     networks: tuple[Network, ...]
-    guest: Network | None
+    always_kept: Network | None
     epochs: int
     seed: int
     seeds: int
@@ -87,10 +87,10 @@ class Ladder:
         return [job for stage in self.stages(known) for jobs in zip(*stage.values(), strict=True) for job in jobs]
 
     def _best(self, ranked: list[Network], size: int) -> list[Network]:
-        """The first so many, the guest in place of the last of them if need be."""
+        """The first so many, the always_kept in place of the last of them if need be."""
         kept = ranked[:size]
-        if self.guest in ranked and self.guest not in kept:
-            kept[-1] = self.guest
+        if self.always_kept in ranked and self.always_kept not in kept:
+            kept[-1] = self.always_kept
         return kept
 
 

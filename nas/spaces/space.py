@@ -1,4 +1,4 @@
-"""The search space: stages with choices, read from TOML; sized, sampled, enumerated, encoded, mutated, counted.
+"""The search space: stages with choices, read from TOML; sized, sampled, enumerated, encoded, counted.
 
 A choice is a brace group in a block string, `ir_r{1|2}_k{3|5}_s2_e6_c24`. A code is one index per choice. No torch.
 """
@@ -281,25 +281,6 @@ class SearchSpace:
                 yield from walk((*chosen, stage), int(step.next[state, option]))
 
         return walk((), 0)
-
-    def neighbours(self, code: ArrayLike) -> Codes:
-        """All codes [m, choices] that differ from one code in one choice."""
-        origin = np.asarray(code, np.int16)
-        rows = []
-        for column, choice in enumerate(self.choices):
-            for value in range(len(choice.texts)):
-                if value != origin[column]:
-                    rows.append(origin.copy())
-                    rows[-1][column] = value
-        return np.array(rows, np.int16).reshape(-1, len(self.choices))
-
-    def mutate(self, arch: Architecture, seed: int | np.random.Generator = 0) -> Architecture:
-        """Another network of the space that one choice makes of this one; raises UserError if there is none."""
-        others = [a for a in map(self.decode, self.neighbours(self.encode(arch))) if a.stages != arch.stages]
-        if not others:
-            raise UserError(f"the space {self.name} has no other network one choice away")
-        found = others[np.random.default_rng(seed).integers(len(others))]
-        return found.at(arch.resolution)
 
     def cost(self, arch: Architecture) -> Cost:
         """Count one network as it is deployed."""

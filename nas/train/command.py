@@ -28,9 +28,9 @@ from nas.train.display import Display
 from nas.train.events import Events, write_events
 from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
 from nas.training import trained
-from nas.training.distributed import Ranks, joined
+from nas.training.distributed import Ranks, process_group
 from nas.training.evaluate import Diverged, evaluate
-from nas.training.pretrained import TORCHVISION, begin_with, read_pretrained
+from nas.training.pretrained import TORCHVISION, load_pretrained, read_pretrained
 from nas.training.recipe import DEFAULT, FINETUNE, Recipe
 from nas.training.trainer import CHECKPOINT, Row, Task, Trainer
 from nas.training.trainer import train as run_trainer
@@ -97,7 +97,7 @@ def train(
     """
     if tensorboard:
         check_installed("--tensorboard", "tensorboard", "tensorboard")
-    with joined(device) as ranks:
+    with process_group(device) as ranks:
         found = find_network(network)
         source = Source.of(found.facts.get("arguments", {}), datasets.DEFAULT, data, resize, skip_broken, recheck)
         measured = metric_of(metric, found.facts)
@@ -109,7 +109,7 @@ def train(
         path = run_path(run) if run else None
         known, largest = weights.value_range if weights else None, found.architecture.resolution
         source = replace(source, image_size=image_size, largest=largest, value_range=known)
-        images = shared(ranks, source)
+        images = load_images(ranks, source)
         path = path or run_path(default_name(found.label, images.name, trained=True))
         held = datasets.load_test(source, images) if test else None  # refused before anything is written
         statistics = weights.statistics(images.channels) if weights else None
@@ -139,17 +139,17 @@ def train(
             metric=measured,
         )
         config.check(ranks)
-        model, said = started(config)
+        model, said = initial_network(config)
         opened = Run(path)
         with opened.locked() if ranks.first else nullcontext():
             if ranks.first:
-                begin(config, opened, ranks)
-                introduce(config, ranks, said)
+                write_config(config, opened, ranks)
+                print_plan(config, ranks, said)
                 if held:
                     cli.say(f"test: {held.note}")
-            perform(config, task, model, ranks, tensorboard)
+            run_training(config, task, model, ranks, tensorboard)
             if ranks.first:
-                conclude(config, held, task.training, ranks)
+                print_results(config, held, task.training, ranks)
         return opened
 
 
@@ -158,23 +158,23 @@ def pretrained_source(text: str) -> str:
     return text if text == TORCHVISION else str(find_run(text) or text)
 
 
-def shared(ranks: Ranks, source: Source) -> Dataset:
+def load_images(ranks: Ranks, source: Source) -> Dataset:
     """The images, found by the first process; the others read them from where it has stored them.
 
     Raises UserError: where the first one fails, so do the others.
     """
     if not ranks.first:
-        stored = Stored.from_json(ranks.handed("data", ""))
+        stored = Stored.from_json(ranks.broadcast_by_store("data", ""))
         return datasets.load(replace(source, stored=stored, recheck=False))
     found = None
     try:
         found = datasets.load(source)
         return found
     finally:
-        ranks.handed("data", found.stored.to_json() if found and found.stored else "")
+        ranks.broadcast_by_store("data", found.stored.to_json() if found and found.stored else "")
 
 
-def introduce(config: Training, ranks: Ranks, said: str) -> None:
+def print_plan(config: Training, ranks: Ranks, said: str) -> None:
     """Say what is going to be trained."""
     arch, images, recipe = config.architecture, config.data, config.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
@@ -203,7 +203,7 @@ def introduce(config: Training, ranks: Ranks, said: str) -> None:
         cli.say(f"frozen: the first {config.freeze} of {len(arch.stages) + 2} parts of the features{until}")
 
 
-def begin(config: Training, run: Run, ranks: Ranks) -> None:
+def write_config(config: Training, run: Run, ranks: Ranks) -> None:
     """Write what is known before the first step; raises UserError where the training was begun in another way."""
     facts = config.facts(ranks)
     if not run.is_begun(facts):
@@ -211,7 +211,7 @@ def begin(config: Training, run: Run, ranks: Ranks) -> None:
         write_network(config, {})
 
 
-def perform(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
+def run_training(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
     """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
     if ranks.broadcast(bytes([(config.path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:
@@ -225,14 +225,14 @@ def perform(config: Training, task: Task, model: Network, ranks: Ranks, tensorbo
             if tensorboard:
                 events.published(rows)
 
-        with torch_threads(default_threads()), reported(config, ranks):
+        with torch_threads(default_threads()), training_errors(config, ranks):
             trainer = Trainer(model, config.recipe, ranks, config.microbatches, config.compiled)
             result = run_trainer(trainer, task, config.path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(config, trainer, result)
 
 
-def conclude(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
+def print_results(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
     """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
     images = config.data
     draw_pictures(config, missing_only=True)  # of a training that was interrupted before they were drawn
@@ -245,7 +245,7 @@ def conclude(config: Training, held: Dataset | None, training: Images, ranks: Ra
         cli.say(sentence)
 
 
-def started(config: Training) -> tuple[Network, str]:
+def initial_network(config: Training) -> tuple[Network, str]:
     """The network as it is before the first step, and what is to be said of that; raises UserError.
 
     All that is random follows from the seed.
@@ -255,11 +255,11 @@ def started(config: Training) -> tuple[Network, str]:
         torch.manual_seed(config.seed)
         model = config.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
     zero_init(model)
-    return model, begin_with(model, config.pretrained, images.classes) if config.pretrained else ""
+    return model, load_pretrained(model, config.pretrained, images.classes) if config.pretrained else ""
 
 
 @contextmanager
-def reported(config: Training, ranks: Ranks) -> Iterator[None]:
+def training_errors(config: Training, ranks: Ranks) -> Iterator[None]:
     """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
     try:
         yield

@@ -43,7 +43,7 @@ class Ranks:
         dist.broadcast_object_list(messages, 0, device=self.device)
         return messages[0]
 
-    def handed(self, name: str, message: str) -> str:
+    def broadcast_by_store(self, name: str, message: str) -> str:
         """What the first process has under a name, in all of them, however long the others wait for it.
 
         It goes by the store by which processes find each other: what they compute together has a time limit.
@@ -61,7 +61,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def process_group(device: str) -> Iterator[Ranks]:
     """Join the other processes if torchrun started several: NCCL on GPUs, one each, gloo on CPUs.
 
     Raises UserError where the device is not there.

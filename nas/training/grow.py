@@ -33,7 +33,7 @@ def check_family(small: Architecture, large: Architecture, origin: str) -> None:
 
 
 @torch.no_grad()
-def grown(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+def grow_weights(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
     """The state of a freshly built network with a smaller (or larger) member's weights in it.
 
     Of each tensor the overlap is copied. Where the network has more input channels than they know, the outputs that

@@ -17,7 +17,7 @@ from nas.base.errors import UserError
 from nas.networks.architecture import Architecture, family_names
 from nas.networks.module import Network
 from nas.training import trained
-from nas.training.grow import check_family, grown
+from nas.training.grow import check_family, grow_weights
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean, std of pixels, as torchvision's
 TORCHVISION = "torchvision"
@@ -111,7 +111,7 @@ def _state_dict(path: Path) -> Pretrained:
     return Pretrained(str(path), weights, None, None, *IMAGENET)
 
 
-def begin_with(model: Network, found: Pretrained, classes: tuple[str, ...]) -> str:
+def load_pretrained(model: Network, found: Pretrained, classes: tuple[str, ...]) -> str:
     """Give a freshly built network the pretrained weights; returns what was done, for the reader. Raises UserError.
 
     The classifier is kept where it tells the same classes apart. A grey image's stem is the sum of a coloured one's.
@@ -128,7 +128,7 @@ def begin_with(model: Network, found: Pretrained, classes: tuple[str, ...]) -> s
     said = "its classifier too, for the classes are the same" if keep else "a new classifier"
     if found.architecture and found.architecture.at(model.architecture.resolution) != model.architecture:
         check_family(found.architecture, model.architecture, found.origin)
-        model.load_state_dict(grown(weights, model))
+        model.load_state_dict(grow_weights(weights, model))
         return f"weights grown from {found.origin} ({found.architecture}); {said}"
     _check_shapes(weights, {name: t for name, t in own.items() if keep or not name.startswith(_CLASSIFIER)}, found)
     model.load_state_dict({**own, **weights})

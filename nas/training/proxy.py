@@ -129,7 +129,7 @@ def load_data(source: Source) -> Dataset:
     return datasets.load(source)
 
 
-def handed_over(proxy: Proxy) -> Proxy:
+def for_other_processes(proxy: Proxy) -> Proxy:
     """The proxy for other processes: they read images that this one has put into the cache without looking at files.
 
     Where they do not find these they load the data themselves, and compare its fingerprint.
@@ -152,10 +152,10 @@ def run_job(proxy: Proxy, job: Job, report: Report) -> Result:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # libraries raise errors of every class
-        return failed(error)
+        return failure(error)
 
 
-def failed(error: BaseException) -> Failed:
+def failure(error: BaseException) -> Failed:
     """The result of a training that raised an error."""
     if isinstance(error, Diverged):
         return Failed(str(error))

@@ -15,7 +15,7 @@ import torch
 from nas.base.errors import UserError, check_installed
 from nas.runs.workers import processes
 from nas.runs.workers.pool import Submit, trained_again
-from nas.training.proxy import Proxy, Report, handed_over
+from nas.training.proxy import Proxy, Report, for_other_processes
 
 if TYPE_CHECKING:
     from nas.runs.workers.cluster import Share
@@ -41,10 +41,10 @@ class Workers:
         from other threads.
         """
         if self.share is None:
-            return processes.pool(handed_over(proxy) if self.count > 1 else proxy, self.count, report)
+            return processes.pool(for_other_processes(proxy) if self.count > 1 else proxy, self.count, report)
         from nas.runs.workers import cluster
 
-        return cluster.pool(handed_over(proxy), self.count, report, self.share)
+        return cluster.pool(for_other_processes(proxy), self.count, report, self.share)
 
     def __str__(self) -> str:
         where = f", {self.share}" if self.share else ""
