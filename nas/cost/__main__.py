@@ -1,5 +1,7 @@
-"""`python -m nas.cost`: what a network costs, part by part, and beside fvcore's count of the built one; what a space
-holds within a budget; what the published families cost."""
+"""`python -m nas.cost`: costs of a network, of a search space within a budget, of the published families.
+
+A network is counted part by part, on request beside fvcore's count of the built one.
+"""
 
 from __future__ import annotations
 
@@ -162,7 +164,7 @@ def say_latency(arch: Architecture, device: str, threads: int | None, batch: int
 def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:
     """Build the network and count each part: flops by fvcore (eval mode, one image) and parameters."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fvcore uses parts of torch that are about to change
+        warnings.simplefilter("ignore")  # deprecation warnings from fvcore's use of torch
         from fvcore.nn import FlopCountAnalysis
         from torch import zeros
 

@@ -19,7 +19,7 @@ QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
 
 @dataclass(frozen=True)
 class View:
-    """A space seen through a budget."""
+    """A space and a budget on it."""
 
     space: SearchSpace
     bounds: Bounds
@@ -77,7 +77,7 @@ def budget_text(bounds: Bounds) -> str:
 
 
 def count_text(number: float, error: float | None, size: int) -> str:
-    """How many networks of so many, and whether that is exact."""
+    """A number of networks as text, with its share of the space and whether it is exact."""
     share = number / size
     part = f"{100 * share:.4g} %" if share >= 1e-4 else f"one in {format_count(1 / share)}" if share else "almost none"
     if error is None:

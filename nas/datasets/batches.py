@@ -1,7 +1,7 @@
-"""A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation.
+"""Batches of a data set: decoded images (uint8) on the device, from which one indexing operation takes a batch.
 
-Images that would fill a GPU, or are mapped from a file and would fill other memory, stay where they are; their batches
-are cut out by the CPU and moved.
+Images too large for the GPU, or memory-mapped from a file, stay where they are; the CPU takes their batches and moves
+them to the device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nas.datasets.value import Dataset
 class Images:
     """Pixels uint8 [n, h, w, c] and labels int64 [n] in one place; mean and std [c, 1, 1] in pixel values.
 
-    mean and std are on the device that batches are wanted on.
+    mean and std are on the device that batches are for.
     """
 
     pixels: Tensor
@@ -42,7 +42,7 @@ class Images:
         return (pixels.to(self.mean.device).permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def sample(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels and labels of the chosen [b], moved by up to `shift` of the side (edges repeated), maybe mirrored."""
+        """Pixels and labels of images `chosen` [b], moved by up to `shift` of the side, perhaps mirrored."""
         _, height, width, _ = self.pixels.shape
 
         def offsets(side: int) -> Tensor:
@@ -73,7 +73,7 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
 
 
 def storage_device(size: int, mapped: bool, where: torch.device) -> torch.device:
-    """Where so many bytes of images are kept: on a GPU in up to half of its free memory; mapped ones nowhere else."""
+    """The device that holds `size` bytes of images: a GPU if they fit into half of its free memory, else the CPU."""
     roomy = size <= torch.cuda.mem_get_info(where)[0] // 2 if where.type == "cuda" else not mapped
     return where if roomy else torch.device("cpu")
 

@@ -16,17 +16,17 @@ from nas.base.errors import UserError
 from nas.datasets.layout import readable_formats
 from nas.datasets.value import ValueRange
 
-try:  # torchvision 0.29 says that a later one will have it no more
+try:  # deprecated since torchvision 0.29
     from torchvision.io import ImageReadMode, decode_png
 except ImportError:
     decode_png = None
 
-DECODING = "2"  # part of what is cached; raise it when the same file gives other pixels, traits or extremes
-SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
+DECODING = "2"  # part of the cache's key; raise it when the same file gives other pixels, traits or extremes
+SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers if the training images give none
 ORIENTATION = 0x0112  # the EXIF tag
-MUCH = 1 / 4  # of an image's pixels
+MUCH = 1 / 4  # share of an image's pixels that is much to cut away
 MOST = (0.5, 99.5)  # percentiles that 99 % of an image's values lie between
-NARROW = 64  # of 256 levels
+NARROW = 64  # levels of 256: fewer in use are reported
 
 Extremes = tuple[str, float, float]  # i: integers, f: floating-point numbers; the lowest and the highest finite one
 
@@ -66,7 +66,7 @@ class Traits:
 def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
     """The upright image, scaled with antialiasing: uint8 [3, size, size].
 
-    Raises errors of every class: PIL's decoders meet broken bytes so.
+    Raises errors of any class, as PIL's decoders do for broken files.
     """
     with Image.open(path, formats=readable_formats()) as image:
         coloured = _has_16_bit_colours(image)
@@ -100,7 +100,7 @@ def find_range(root: Path, images: Sequence[tuple[Path, Extremes | None]]) -> Va
 
 
 def summary(how: Decoding, traits: Sequence[Traits]) -> list[str]:
-    """What is to be said of decoded images, in parts of a sentence."""
+    """Notes on decoded images, as parts of a sentence."""
     said = []
     cut = sum(each.cut for each in traits) / max(1, len(traits))
     if much := sum(each.cut > MUCH for each in traits):
@@ -163,9 +163,9 @@ def _has_16_bit_colours(image: Image.Image) -> bool:
 
 
 def extremes(file: Path) -> Extremes | None:
-    """Those of an image with more than 8 bits; None of another one, and of a broken one.
+    """The lowest and highest value of an image with more than 8 bits; None for other images and broken ones.
 
-    Raises OSError and MemoryError where the machine was at fault: these say nothing of the file.
+    Raises OSError and MemoryError if the machine is at fault, not the file.
     """
     try:
         with Image.open(file, formats=readable_formats()) as image:

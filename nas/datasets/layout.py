@@ -22,9 +22,9 @@ SPLITS = {
 }
 LIKE_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set|data|images)?(?:[^a-z]|$)")  # train_images, test2017
 WANTED = "want train/CLASS/*, and perhaps val/CLASS/* and test/CLASS/*, or CLASS/*"
-UNREADABLE = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow names, or leaves to other programs
+UNREADABLE = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # only identified by Pillow, or handed to other programs
 LITTER = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-MANY = 10  # of what is listed, at most so many are named
+MANY = 10  # items that a message names at most
 LONGEST = 200  # characters of a name in a message
 
 Sample = tuple[Path, int]  # an image file and its label
@@ -32,17 +32,17 @@ Sample = tuple[Path, int]  # an image file and its label
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that hold the classes of each split. Without `val`, a part of `train` is to be set aside."""
+    """The folders that hold the classes of each split. Without `val`, part of `train` is set aside for validation."""
 
     train: Path
     val: Path | None = None
     test: Path | None = None
-    left_out: tuple[Path, ...] = ()  # folders with images that are neither
+    left_out: tuple[Path, ...] = ()  # folders with images that belong to no split
 
 
 @dataclass(frozen=True)
 class Found:
-    """The classes of a split and their image files, both in order of name; how many of which were left out where."""
+    """The classes of a split and their image files, sorted by name; left_out: how many other files of which kind."""
 
     classes: tuple[str, ...]
     samples: list[Sample]
@@ -50,10 +50,10 @@ class Found:
 
 
 def layout(root: Path) -> Layout:
-    """The splits of a folder, known by their names in any case; without any, its subfolders are classes.
+    """The splits of a folder, recognised by name, ignoring case; without splits, its subfolders are classes.
 
-    A folder that holds images itself is a class whatever its name, unless all of them are named like splits.
-    Raises UserError for a layout that could be taken for another one.
+    A subfolder that holds images itself is a class whatever its name, unless all are named like splits. Raises
+    UserError for an ambiguous layout.
     """
     folders = _folders(root)
     splits = {folder: SPLITS[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLITS}
@@ -77,8 +77,8 @@ def layout(root: Path) -> Layout:
         )
     if rest and not val + test:
         raise UserError(
-            f"data {shown(root)}: is {_folder_names(train)} a class, or are the training images in it? Beside it are images "
-            f"in {_folder_names(rest)}; {WANTED}"
+            f"data {shown(root)}: is {_folder_names(train)} a class, or are the training images in it? "
+            f"Beside it are images in {_folder_names(rest)}; {WANTED}"
         )
     unlabelled = tuple(folder for folder in test if folder in flat)
     return Layout(train[0], next(iter(val), None), None if unlabelled else next(iter(test), None), rest + unlabelled)
@@ -138,7 +138,8 @@ def _scanned(root: Path, top: Path, folders: dict[str, Path]) -> Found:
 def _files_below(folder: Path, root: Path) -> dict[str, Path]:
     """All files below a folder, by their real path.
 
-    A file that is found by its own name keeps it; links are followed after that, to no folder twice and to none above.
+    Files found without following links keep their own name; then links are followed, to no folder twice and to none
+    above.
     """
     real = os.path.realpath(folder)
     seen = {os.path.realpath(root), *map(str, (*Path(real).parents, *Path(os.path.realpath(root)).parents))} - {real}
@@ -201,7 +202,7 @@ def _is_class(folder: Path, doubtful: bool) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether Pillow reads files of this name; pipes and devices, which need not have an end, are no images."""
+    """Whether Pillow reads files of this name; pipes and devices, which may never end, do not count."""
     return path.suffix.lower() in _suffixes() and (os.path.isfile(path) or not os.path.exists(path))
 
 
@@ -240,8 +241,8 @@ def _order(path: Path) -> tuple[str, str]:
     return normal(str(path.parent)), normal(path.name)
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, not too many."""
+def join_names(names: Sequence[str]) -> str:
+    """Names for a message, at most MANY of them."""
     *most, last = [shown(name) for name in names[:MANY]]
     if len(names) > MANY:
         return f"{', '.join(most)}, {last} and {len(names) - MANY:,} more"
@@ -249,7 +250,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _folder_names(folders: Sequence[Path]) -> str:
-    return listed([f"{folder.name}/" for folder in folders])
+    return join_names([f"{folder.name}/" for folder in folders])
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -263,7 +264,7 @@ def normal(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    r"""The class of a folder of that name: one line of valid text, in which other bytes look like \xdc or \n."""
+    r"""The class name for a folder name: one line of valid text, with other bytes escaped as \xdc or \n."""
     return units.shown(normal(name))
 
 

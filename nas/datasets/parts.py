@@ -1,4 +1,4 @@
-"""The images of a folder for each purpose, and what is to be said of them: copies, and what was left out."""
+"""The training, validation and test images of a folder, with notes on copies and on files left out."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, cache_name
-from nas.datasets.layout import MANY, Sample, layout, listed, normal, scan, shown
+from nas.datasets.layout import MANY, Sample, layout, join_names, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.validation import reason, split, validation_share
 
@@ -50,13 +50,13 @@ def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Par
         left_out += [(n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out]
     else:
         train, val, chosen = _split(_files(root, samples, recheck), where.train)
-    note = f"{len(found.classes):,} classes, {listed(found.classes)}; {chosen}"
+    note = f"{len(found.classes):,} classes, {join_names(found.classes)}; {chosen}"
     note += f"; the images of {shown(where.test.name)}/ are kept for nas.train --test" if where.test else ""
     note += _overlap_note(val, train, "validation images equal training images")
     note += _contradictions(root, train + val)
     note += _left_out(left_out)
     if where.left_out:
-        note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
+        note += f"; left out beside the splits: {join_names([f'{folder.name}/' for folder in where.left_out])}"
     return Parts(root=root, classes=found.classes, train=train, val=val, split_here=where.val is None, note=note)
 
 

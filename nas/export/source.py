@@ -18,7 +18,7 @@ from nas.training import trained
 from nas.training.trained import Inputs, Trained
 
 CALIBRATION = 256  # training images that INT8 takes its ranges from
-BATCH = 32  # images; the first is always asked alone
+BATCH = 32  # images in a batch; the first image is always run alone
 
 Answer = Callable[[Tensor], Tensor]  # images as the network takes them, float [n, c, h, w] -> logits [n, classes]
 
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def inputs(self) -> Inputs:
-        """What it takes."""
+        """What the network takes."""
         return self.trained.inputs
 
     def batches(self, pixels: Tensor) -> Iterator[Tensor]:
@@ -78,7 +78,7 @@ def open_source(name: str, data: str | None, count: int) -> Source:
 
 
 def load_images(source: datasets.Source, inputs: Inputs, count: int) -> Real:
-    """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
+    """A fixed random choice of a data set's images, as a network takes them; raises UserError if they do not fit."""
     data = datasets.load(source, image_size=inputs.image_size, value_range=inputs.value_range)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(

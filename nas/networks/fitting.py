@@ -1,4 +1,4 @@
-"""Networks for images of fewer pixels: which strides they keep, and how much narrower they are.
+"""Networks for smaller images: which strides they keep, and how much narrower they are.
 
 At 28 pixels the maps of EfficientNet-B0 would have sides of 14, 14, 7, 4, 2, 2, 1, 1. Standard library only.
 """

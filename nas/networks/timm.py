@@ -1,8 +1,8 @@
 """To and from timm's block-string lists (`arch_def`): a network found here is built by timm, and the other way round.
 
-timm itself is not needed. The two languages are one but for this: `ir` and `er` have their expansion convolution
-even at e1 in timm, while here e1 leaves it out, as the papers do (our canonical strings then say `ds` and `cn`).
-What timm writes e1 is therefore kept as e1.000001, which rounds to the same channels in both.
+timm itself is not needed. The two notations differ in one point: in timm, `ir` and `er` have an expansion convolution
+even at e1; here e1 leaves it out, as the papers do (our canonical strings then use `ds` and `cn`). timm's e1 is
+therefore read as e1.000001, which rounds to the same channels in both.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def from_arch_def(arch_def: Sequence[Sequence[str]], **settings: Any) -> Archite
     """The architecture of a timm arch_def of `cn`, `ds`, `ir` and `er` strings.
 
     settings: the architecture's other fields (stem, stem_stride, head, …) where they are not the defaults. As in timm,
-    a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
+    a stage's strings after its first have stride 1. Raises UserError for what block strings cannot express.
     """
     stages: list[Stage] = []
     given = FeatureMap(settings.get("stem", 32), 1)
@@ -76,7 +76,7 @@ def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
 
 
 def _with_timm_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
-    """The stage with an SE ratio of which timm, which rounds to the nearest, makes the channels that there are."""
+    """The stage with an SE ratio that gives timm, which rounds to the nearest, the same channels; None without one."""
     squeezes = _squeezes(blocks)
 
     def same(ratio: float) -> bool:
@@ -108,7 +108,7 @@ def _timm_channels(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
 
 
 def _other_squeeze(stage: Stage, blocks: Sequence[Block]) -> str:
-    """What is wrong with an SE ratio of which timm makes other channels than torchvision; "" if it does not."""
+    """An error message if timm makes other channels of the SE ratio than torchvision, else ""."""
     for _, layer in _squeezes(blocks):
         if (theirs := _timm_channels(stage, layer, stage.se)) != layer.squeeze:
             return (

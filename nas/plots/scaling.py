@@ -20,7 +20,7 @@ from nas.base.statistics import half_intervals
 from nas.base.units import format_count, plural
 from nas.plots.figures import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 
-_MOST_ROWS = 24  # of the ranking; more are named by their number
+_MOST_ROWS = 24  # of the ranking: the best ones
 _STAR: Mapping[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": PICK, "linewidths": 1.8, "zorder": 6}
 _PAPER: Mapping[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 5}
 
@@ -38,7 +38,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
     colours |= {"vmin": first.min(), "vmax": first.max()}
     _triangle(left)
     spots = np.array([_barycentric(*row) for row in table[["alpha", "beta", "gamma"]].itertuples(index=False)])
-    order = np.argsort(first.to_numpy(), kind="stable")  # where triples are crowded the best is seen
+    order = np.argsort(first.to_numpy(), kind="stable")  # the best are drawn last, on top
     x, y = spots.T
     points = left.scatter(x[order], y[order], s=150, c=first.iloc[order], **colours)
     picked, paper = (np.flatnonzero(table[mark]) for mark in ("picked", "paper"))

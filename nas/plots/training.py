@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from nas.plots.figures import FRONT, INK, PALE, PICK, figures, literal, note
 
-_WRITTEN = 20  # classes whose counts are written into their cells
-_NAMED = 40  # classes that all have their names at the axes
+_WRITTEN = 20  # with up to this many classes, counts are written into the cells
+_NAMED = 40  # with up to this many classes, all are named at the axes
 _PAIRS = 16  # of classes, in the list of what is mistaken most
 
 
@@ -71,7 +71,7 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str) -> Figure:
 
 
 def _names(axes: Axes, names: list[str]) -> None:
-    """Class names at both axes: all of them, or of many every so many."""
+    """Class names at both axes: all of them, or evenly spaced ones of many classes."""
     step = -(-len(names) // _NAMED)
     places = range(0, len(names), step)
     size = 8 if len(names) <= _WRITTEN else 6

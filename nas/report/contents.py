@@ -114,11 +114,11 @@ def _sources(run: Run) -> dict[str, str]:
 
 
 def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
-    """The finished trials as columns; bar is what is drawn as an interval, half of it, as the page says."""
+    """The finished trials as columns; bar: half of the interval that the page draws."""
     trials = run.trials
     noisy = trials["mean_error"].notna()
     front = run.front.drop_duplicates("trial").set_index("trial")
-    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.studied}
+    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.study_trials}
     chosen = front.index[front["baseline"].astype(str) == "True"]
     return {
         **{name: _numbers(trials[name]) for name in (run.metric, f"mean_{run.metric}", *_COLUMNS) if name in trials},
@@ -138,8 +138,8 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
 def _history(run: Run) -> dict[str, list[Any]]:
     """After each trained network: the hypervolume of the front of the first trainings until then, as a share.
 
-    The whole is the box between the worst and the best value of each objective among all trained networks; costs are
-    taken by their logarithm. Empty where there is no such box.
+    The reference is the box between the worst and the best value of each objective among all trained networks; costs
+    are taken by their logarithm. Empty if there is no such box.
     """
     nothing: dict[str, list[Any]] = {"trial": [], "share": []}
     done = run.trials[run.trials["state"] == "COMPLETE"].sort_values("trial")
@@ -174,7 +174,7 @@ def shares(points: Floats) -> list[float]:
 
 def _with_drawing_numbers(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
     """A table with the numbers of its networks' drawings in place of their block strings, if it has these."""
-    if "architecture" not in table:  # grid.csv had none before
+    if "architecture" not in table:  # older versions' grid.csv has none
         return table
     return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
 
@@ -196,7 +196,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as JSON has it: numbers to six digits, whole ones whole, what is not finite as null; texts as texts."""
+    """A value for JSON: numbers to six digits, whole ones as integers, non-finite ones as null; texts unchanged."""
     if isinstance(value, str | bool | np.bool_):
         return value if isinstance(value, str) else bool(value)
     number = math.nan if value is None or value is pd.NA else float(value)

@@ -120,7 +120,7 @@ def why(run: Run) -> str:
 
 
 def notes(run: Run) -> list[str]:
-    """What a reader has to know beside, one line each."""
+    """Further remarks, one line each."""
     said = []
     states = run.trials["state"].value_counts()
     if len(objectives(run)) > 2:
@@ -141,8 +141,8 @@ def notes(run: Run) -> list[str]:
             said.append(f"{doubt[0].upper()}{doubt[1:]}.")
     if table_of(run.facts, "progressive"):
         said.append("Training images grew while a network trained (its recipe is progressive).")
-    if run.unread:
-        said.append(f"The study was not read, so learning curves are missing: {run.unread}")
+    if run.study_error:
+        said.append(f"The study was not read, so learning curves are missing: {run.study_error}")
     return said
 
 
@@ -213,7 +213,7 @@ def rules(run: Run) -> str:
 
 
 def commands(run: Run) -> list[dict[str, str]]:
-    """The commands that make the run again, and the next one."""
+    """The commands that repeat the run, and the one that comes next."""
     said: list[tuple[str, list[str]]] = []
     if run.facts:
         said.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))

@@ -55,7 +55,7 @@ def earlier_trials(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTr
     """The trials of lower number that were not refused or lost; each of them has its user attribute `key`.
 
     This waits for other processes that are about to set it. A process that died before its first heartbeat would never
-    count as lost, so a heartbeat is recorded in its place.
+    count as lost, so a heartbeat is recorded for it.
     """
     seen: set[int] = set()
     storage = heartbeat_storage(study)
