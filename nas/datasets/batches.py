@@ -42,7 +42,7 @@ class Images:
         return (pixels.to(self.mean.device).permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def sample(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels and labels of images `chosen` [b], moved by up to `shift` of the side, perhaps mirrored."""
+        """Pixels and labels of `chosen` [b], moved by up to `shift` of the side (edges repeated), perhaps mirrored."""
         _, height, width, _ = self.pixels.shape
 
         def offsets(side: int) -> Tensor:

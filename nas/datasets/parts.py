@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nas.base.errors import UserError
 from nas.datasets.cache import cache_directory, cache_name
-from nas.datasets.layout import MANY, Sample, layout, join_names, normal, scan, shown
+from nas.datasets.layout import MANY, Sample, join_names, layout, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.validation import reason, split, validation_share
 

@@ -1,4 +1,4 @@
-"""The scaling as it was asked for: how α, β, γ come about, which φ, and what its trainings use."""
+"""The config of a scaling: how α, β, γ are found, which φ, and what its trainings use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nas.scale.baseline import Baseline
 from nas.scale.halving import Network
 from nas.training.proxy import Proxy, load_data
 
-SMALLEST = 8  # pixels of a proxy's images
+SMALLEST = 8  # pixels of a side of a proxy's images
 MATCHES = ("nominal", "counted")
 
 
@@ -50,7 +50,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """A scaling: its baseline, how the coefficients come about, how far the family goes, what its trainings use.
+    """A scaling: its baseline, how the coefficients are found, how far the family goes, what its trainings use.
 
     options: as scale.toml keeps them, by name. given: the coefficients, None if a grid finds them. match: whether
     `tolerance` holds for nominal or for counted MAdds. phis or else a budget says how far the family goes. seeds:
@@ -88,7 +88,7 @@ class Scaling:
 
     @property
     def matched_target(self) -> float | None:
-        """The target that resolutions are moved to meet, if they are."""
+        """The target that resolutions are moved to meet; None if they are not moved."""
         return self.target if self.match == "counted" else None
 
     @cached_property
@@ -120,7 +120,7 @@ class Scaling:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Rules of which auto could not make the family, and why; a latency is not known before it is measured."""
+        """Rules whose family auto could not make, and why; not checked for a latency, which would be measured first."""
         found: dict[str, str] = {}
         base = self.found.architecture
         if self.budget is None or self.budget.name != "latency":
@@ -140,14 +140,14 @@ class Scaling:
         return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
 
     def check(self) -> None:
-        """Refuse what cannot end well, before anything is written or trained; raises UserError."""
+        """Raise UserError for what cannot work, before anything is written or trained."""
         for triple in [self.given] if self.given else [one.coefficients for one in self.candidates]:
             if self.budget is None or self.budget.name != "latency":  # that takes measurements
                 check_memory(self.members(triple), self.proxy.device)
 
 
 def check_memory(members: list[Member], device: str) -> None:
-    """Refuse networks that this machine could not train with a single image; raises UserError."""
+    """Raise UserError for networks that this machine could not train on a single image."""
     free = memory.available(device)
     for member in members:
         need = memory.least_memory(member.architecture)
@@ -160,9 +160,9 @@ def check_memory(members: list[Member], device: str) -> None:
 
 
 def image_sizes(data: Source, baseline: Architecture, networks: Sequence[Architecture]) -> list[int]:
-    """The size in pixels that each network's images have in training, in proportion to its resolution.
+    """The image size in pixels for training each network, in proportion to its resolution.
 
-    The largest gets the data's own, so that none enlarges an image: a larger γ shows the network more of it.
+    The largest network gets the data's own size, so that no image is enlarged: a larger γ shows more detail.
     """
     native, largest = load_data(data).image_size, max(arch.resolution for arch in [baseline, *networks])
     return [max(SMALLEST, round(native * arch.resolution / largest)) for arch in networks]

@@ -34,7 +34,7 @@ LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass w
 
 @dataclass(frozen=True)
 class Family:
-    """The members by some coefficients, and what their rule is called."""
+    """The members for some coefficients, and the name of their rule."""
 
     config: Scaling
     coefficients: Coefficients
@@ -139,7 +139,7 @@ def _file(member: Member) -> str:
 
 
 def write_family(found: Family, trainings: Trainings | None, measure: bool, folder: Path) -> None:
-    """Write the family as it is counted, then with what is measured and, given trainings, trained."""
+    """Write the family with its counted costs, then with what is measured and, given trainings, trained."""
     table = found.table()
     found.write(table, folder)
     if measure:

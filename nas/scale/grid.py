@@ -33,7 +33,7 @@ MEANS = [name for metric in METRICS.values() for name in (metric, f"{metric}_err
 
 @dataclass(frozen=True)
 class GridSearch:
-    """The candidates of a scaling on their halving: what is trained, how it stands, who wins."""
+    """The candidates of a scaling in successive halving: what is trained, the results so far, the winner."""
 
     config: Scaling
 
@@ -80,10 +80,11 @@ class GridSearch:
         return self.candidates_of(network)[0]
 
     def table(self, known: Known) -> pd.DataFrame:
-        """The rows of grid.csv: accuracy and balanced_accuracy are means of the last stage that a network came to.
+        """The rows of grid.csv.
 
-        Theirs of the first stage, in which all are trained alike, begin with first_; errors are those of `means`.
-        epochs are those of a training in the last stage, total_seconds those of all its trainings.
+        accuracy and balanced_accuracy are means in the last stage that a network reached; those of the first stage, in
+        which all are trained alike, are in columns that begin with first_. Errors are those of `means`. epochs are
+        those of a training in the last stage, total_seconds those of all its trainings.
         """
         stages, leader = self.stages(known), self.leader(known)
         rows: list[dict[str, Any]] = []
@@ -217,7 +218,7 @@ def comparison_text(found: Gap[Network], other: str) -> str:
 
 
 def write_grid(search: GridSearch, known: Known, folder: Path) -> str:
-    """Write grid.csv and grid.png as they are now, and say who leads."""
+    """Write grid.csv and grid.png as they are now; returns a text on the best network."""
     table = search.table(known)
     metric = search.config.metric
     write_atomic(folder / "grid.csv", to_csv(table))

@@ -36,9 +36,9 @@ class Network:
 class SuccessiveHalving:
     """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) with a final of several seeds.
 
-    All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice
-    FINALISTS are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck by which they came so
-    far does not count. always_kept: a network that is kept to the end, whatever its accuracy. Networks are distinct.
+    All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice FINALISTS
+    are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck of earlier trainings does not
+    count. always_kept: a network that is kept to the end, whatever its accuracy. Networks are distinct.
     """
 
     networks: tuple[Network, ...]
@@ -87,7 +87,7 @@ class SuccessiveHalving:
         return [job for stage in self.stages(known) for jobs in zip(*stage.values(), strict=True) for job in jobs]
 
     def _best(self, ranked: list[Network], size: int) -> list[Network]:
-        """The first so many, the always_kept in place of the last of them if need be."""
+        """The first `size` networks; `always_kept` replaces the last of them if it is not among them."""
         kept = ranked[:size]
         if self.always_kept in ranked and self.always_kept not in kept:
             kept[-1] = self.always_kept
@@ -96,7 +96,7 @@ class SuccessiveHalving:
 
 @dataclass(frozen=True)
 class Gap(Generic[Name]):
-    """The mean score of one less that of another, with a 95 % interval of the trainings' own noise."""
+    """The mean score of one minus that of another, with a 95 % interval of the noise between trainings."""
 
     one: Name
     other: Name

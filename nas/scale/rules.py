@@ -54,7 +54,7 @@ class Comparison:
 
     @cached_property
     def networks(self) -> dict[str, Network]:
-        """The same as they are trained by proxy."""
+        """The network of each rule with its image size in proxy training."""
         networks = self.config.proxy_networks([member.architecture for member in self.members.values()])
         return dict(zip(self.members, networks, strict=True))
 

@@ -24,14 +24,14 @@ from nas.training.recipe import Recipe
 
 Scores = Mapping[Job, float | None]  # the metric of finished trainings; None where one failed
 _JOB = "job"  # the attribute that names a trial's job, and what else has to be the same
-_IMAGE_SIZE = re.compile(r'"image_size": \d+, ')  # in older keys: the data's, which the fingerprint is of, too
-_BALANCED = " balanced_accuracy"  # ends the key of trainings for that metric: an older one of the same job lacks it
+_IMAGE_SIZE = re.compile(r'"image_size": \d+, ')  # in keys of older versions; the fingerprint covers it
+_BALANCED = " balanced_accuracy"  # suffix of keys with this metric, which older trainings lack
 Plan = Callable[[Scores], Sequence[Job]]
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """Trains what is asked for and is not in the study yet.
+    """Trains the jobs of a plan that are not in the study yet.
 
     A trial names its job and what it was trained with, so a study may hold the trainings of grids and families with
     other options, other data, another baseline or another metric beside each other.
@@ -45,12 +45,12 @@ class Trainings:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """Where they are recorded; made with the first that is asked for."""
+        """The study that records them, created on first use."""
         return self.home.study("scale")
 
     @property
     def key(self) -> str:
-        """What two trainings of one job must share to be the same."""
+        """The data and the recipe: trainings of one job are the same only if these are equal."""
         return f"{load_data(self.proxy.data).fingerprint} {recipe_key(self.proxy.recipe)}"
 
     def known(self) -> dict[Job, FrozenTrial]:
@@ -66,9 +66,9 @@ class Trainings:
         return {job: trial.user_attrs.get(self.metric) for job, trial in self.known().items()}
 
     def run(self, plan: Plan, total: int, written: Callable[[], str]) -> None:
-        """Train all that a plan names, which may name more with each result; interrupted trainings come first.
+        """Train all jobs of a plan, which may grow with each result; interrupted trainings come first.
 
-        total: how many jobs the plan will name in the end. written: writes what is known, and says how it stands.
+        total: the number of jobs in the end. written: writes the results so far and returns a text on them.
         """
         key = self.key
         name = key if self.metric == "accuracy" else f"{key}{_BALANCED}"
@@ -84,16 +84,17 @@ class Trainings:
         def state(text: str = "") -> State:
             return State(done=len({*plan(self.scores())} & {*self.known()}), total=total, text=text)
 
-        # The study's value is the same for all scalings in it; what they go by is read from attributes.
+        # The study's objective is the same for all scalings in it; their metric is read from attributes.
         trials = listed(self.study, _JOB, due, job, self.cost, "accuracy", lambda: state(written()))
         with Display(state(), metric=self.metric) as display:
             train_trials(trials, self.proxy, self.workers, display)
 
 
 def recipe_key(recipe: Recipe) -> str:
-    """All of a recipe but its name and epochs, as JSON, in names that studies hold: they outlive those of the fields.
+    """All of a recipe but its name and epochs, as JSON.
 
-    What older versions did not have is left out where it is off: their trainings keep their key.
+    Names are those stored in studies, even where fields were renamed. Settings that older versions did not have are
+    left out if they are off, so that old trainings keep their key.
     """
     later = {
         "body_rate": (recipe.body_rate, 1),

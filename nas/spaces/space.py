@@ -39,7 +39,7 @@ class SearchSpace:
     """Stages with choices, and the stem, head, resolution (pixels) and activation that all networks share.
 
     templates: block strings with choices. target_madds: the default T of the baseline's reward. num_classes and
-    in_channels: what the networks are deployed for; all costs and budgets of a space count so, at its resolution.
+    in_channels: of the deployed networks; all costs and budgets are counted for these, at the space's resolution.
     """
 
     name: str
@@ -97,15 +97,15 @@ class SearchSpace:
         return replace(self, resolution=resolution)
 
     def deployed(self, num_classes: int, in_channels: int) -> SearchSpace:
-        """The same networks for so many classes and input channels: their costs and budgets then count so."""
+        """The same networks, with costs and budgets counted for these numbers of classes and input channels."""
         return replace(self, num_classes=num_classes, in_channels=in_channels)
 
     def fitted(self, pixels: int, width: float | None = None) -> SearchSpace:
-        """The space of the networks that `Architecture.fitted` makes of this one's; itself where it makes none.
+        """The space with its networks fitted to smaller images (`Architecture.fitted`); itself if they are not smaller.
 
-        Which strides become 1 is decided by the networks that have most. Alternatives that become equal are one, so a
-        choice may have fewer. target_madds changes as the MAdds, classifiers aside, of the published networks in the
-        space do, or of 100 drawn ones where there are none. Raises UserError for stages in which a channel number or
+        The networks with the largest strides decide which strides become 1. Alternatives that become equal are one, so
+        a choice may have fewer. target_madds changes as the MAdds, classifiers aside, of the published networks in the
+        space do, or of 100 random ones if there are none. Raises UserError for stages in which a channel number or
         stride is only partly a choice.
         """
         resized = self.at(pixels)
@@ -146,10 +146,10 @@ class SearchSpace:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name what the space holds, whatever its name and target."""
+        """Twelve hexadecimal digits that identify the networks of the space, whatever its name and target."""
         shared = {key: value for key, value in self._frame().items() if (key, value) != ("stem_stride", 2)}
-        said = repr((self.templates, sorted(shared.items())))
-        return hashlib.sha256(said.encode()).hexdigest()[:12]
+        text = repr((self.templates, sorted(shared.items())))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def options_of(self, codes: ArrayLike) -> Ints:
         """Codes [n, choices] as one option per stage, [n, stages]; raises UserError for a code outside."""
@@ -245,7 +245,7 @@ class SearchSpace:
         return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params))
 
     def draw_codes(self, n: int, seed: int | np.random.Generator, bounds: Bounds) -> Codes:
-        """The same for bounds on any column of a cost."""
+        """As `sample_codes`, for bounds on any column of a cost."""
         return self.codes_of(budgets.sample(counting.build(self), n, np.random.default_rng(seed), bounds))
 
     def count_within(self, bounds: Bounds) -> tuple[float, float | None]:
@@ -294,7 +294,7 @@ class SearchSpace:
     def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
         """Each cost expected, exactly, of a network whose choices are drawn independently and uniformly.
 
-        choice, value: a choice, and its alternative that all these networks have.
+        choice, value: a choice, and the alternative that it is fixed to.
         """
         first = 0
         weights = []

@@ -1,4 +1,4 @@
-"""`python -m nas.train`: train one network in full, and say what it is worth."""
+"""`python -m nas.train`: train one network in full and evaluate it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def train(
     ] = None,
     microbatches: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Compute each batch in so many parts, to save memory.  [default: 1]"),
+        typer.Option(min=1, max=100_000, help="Compute each batch in this many parts, to save memory.  [default: 1]"),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Pixels.  [default: the data's; of a folder, the network's resolution at most]")
@@ -71,11 +71,11 @@ def train(
         typer.Option(help="Start from weights: torchvision, a training's directory, a .safetensors or a .pth file."),
     ] = None,
     freeze: Annotated[
-        str, typer.Option(help="Keep as they are: features, or so many of their parts from the stem on, or none.")
+        str, typer.Option(help="Parts to freeze: features, or the number of their parts from the stem on, or none.")
     ] = "none",
     unfreeze: Annotated[
         float | None,
-        typer.Option(help="Free them again, the last first, within this share of the epochs.  [default: the recipe's]"),
+        typer.Option(help="Unfreeze them, the last first, within this share of the epochs.  [default: the recipe's]"),
     ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
@@ -159,9 +159,9 @@ def pretrained_source(text: str) -> str:
 
 
 def load_images(ranks: Ranks, source: Source) -> Dataset:
-    """The images, found by the first process; the others read them from where it has stored them.
+    """The images, loaded by the first process; the others read them from its cache.
 
-    Raises UserError: where the first one fails, so do the others.
+    Raises UserError; if the first process fails, so do the others.
     """
     if not ranks.first:
         stored = Stored.from_json(ranks.broadcast_by_store("data", ""))
@@ -175,7 +175,7 @@ def load_images(ranks: Ranks, source: Source) -> Dataset:
 
 
 def print_plan(config: Training, ranks: Ranks, said: str) -> None:
-    """Say what is going to be trained."""
+    """Print what is going to be trained."""
     arch, images, recipe = config.architecture, config.data, config.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
     begun = "continued" if (config.path / CHECKPOINT).exists() else "new"
@@ -204,7 +204,7 @@ def print_plan(config: Training, ranks: Ranks, said: str) -> None:
 
 
 def write_config(config: Training, run: Run, ranks: Ranks) -> None:
-    """Write what is known before the first step; raises UserError where the training was begun in another way."""
+    """Write run.toml and network.toml; raises UserError if the training was begun with other arguments."""
     facts = config.facts(ranks)
     if not run.is_begun(facts):
         run.write(facts)
@@ -212,7 +212,7 @@ def write_config(config: Training, run: Run, ranks: Ranks) -> None:
 
 
 def run_training(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
-    """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
+    """Train, or continue, and write the results; called in all processes, of which the first prints and writes."""
     if ranks.broadcast(bytes([(config.path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:
             write_events(config.path)
@@ -233,7 +233,7 @@ def run_training(config: Training, task: Task, model: Network, ranks: Ranks, ten
 
 
 def print_results(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
-    """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
+    """Print the metrics; evaluates the network on the test images, if given, once."""
     images = config.data
     draw_pictures(config, missing_only=True)  # of a training that was interrupted before they were drawn
     if held and "test" not in read_toml(config.path / RESULT):
@@ -246,9 +246,9 @@ def print_results(config: Training, held: Dataset | None, training: Images, rank
 
 
 def initial_network(config: Training) -> tuple[Network, str]:
-    """The network as it is before the first step, and what is to be said of that; raises UserError.
+    """The network before the first step, and a note on its weights; raises UserError.
 
-    All that is random follows from the seed.
+    All random numbers follow from the seed.
     """
     images, recipe = config.data, config.recipe
     with torch.random.fork_rng([]):
@@ -260,7 +260,7 @@ def initial_network(config: Training) -> tuple[Network, str]:
 
 @contextmanager
 def training_errors(config: Training, ranks: Ranks) -> Iterator[None]:
-    """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
+    """Turn errors of a training into RunFailed, and a lack of device memory into UserError."""
     try:
         yield
     except (UserError, RunFailed):

@@ -27,7 +27,7 @@ _STEM = "features.0.0.weight"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights by name, and the images that they know.
+    """Weights by name, and the images that they were trained on.
 
     architecture: whose weights they are, None where the file does not say. classes: None where it does not say either.
     mean, std: by which pixel values were normalised, one number per channel. value_range: as of `trained.Inputs`.
@@ -43,7 +43,7 @@ class Pretrained:
 
     @property
     def fingerprint(self) -> str:
-        """Of all names and numbers."""
+        """A hash of all names and values."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights.items()):
             digest.update(f"{name} {tuple(tensor.shape)} ".encode())
@@ -51,7 +51,7 @@ class Pretrained:
         return digest.hexdigest()[:16]
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """mean and std for images of so many channels; those of grey ones are the averages."""
+        """mean and std for images of `channels` channels; for grey ones the averages."""
         if channels == len(self.mean):
             return self.mean, self.std
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
@@ -112,10 +112,10 @@ def _state_dict(path: Path) -> Pretrained:
 
 
 def load_pretrained(model: Network, found: Pretrained, classes: tuple[str, ...]) -> str:
-    """Give a freshly built network the pretrained weights; returns what was done, for the reader. Raises UserError.
+    """Load pretrained weights into a freshly built network; returns a note on what was done. Raises UserError.
 
-    The classifier is kept where it tells the same classes apart. A grey image's stem is the sum of a coloured one's.
-    Weights of another member of the network's family are copied as far as they reach (`nas.training.grow`).
+    The classifier is kept if the classes are the same. For grey images the stem's weights are summed over colours.
+    Weights of another member of the network's family are copied as far as they overlap (`nas.training.grow`).
     """
     weights = dict(found.weights)
     keep = found.classes == classes
@@ -136,7 +136,7 @@ def load_pretrained(model: Network, found: Pretrained, classes: tuple[str, ...])
 
 
 def _check_shapes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], found: Pretrained) -> None:
-    """Refuse weights that are not the network's; raises UserError, which names the first that differs."""
+    """Raise UserError for weights that do not fit the network; it names the first that differs."""
     for name, tensor in own.items():
         if name not in weights:
             raise UserError(f"{found.origin}: is not of this network: {name} is missing")

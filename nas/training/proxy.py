@@ -46,10 +46,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training gave.
+    """The result of a training.
 
     scores: on the validation images after each epoch. seconds: all of it; step_seconds: the median training step.
-    batch_size: images per optimizer step. note: what went otherwise than the recipe says, or "".
+    batch_size: images per optimizer step. note: what differed from the recipe, or "".
     """
 
     scores: tuple[Score, ...]
@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def score(self) -> Score:
-        """After the last step."""
+        """The score after the last step."""
         return self.scores[-1]
 
     @property
@@ -78,7 +78,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failed:
-    """A training that came to nothing, and why."""
+    """A training that failed, and why."""
 
     cause: str
 
@@ -99,9 +99,9 @@ def train_proxy(
 ) -> Outcome:
     """Train one network briefly and evaluate it on the validation images; raises Diverged.
 
-    image_size: in pixels, the data's if None. All that is random follows from the seed: on the CPU, with the same
-    number of threads, the outcome is the same to the last bit. The caller's random generators stay as they were. One
-    training at a time in a process.
+    image_size: in pixels, the data's if None. All random numbers follow from the seed: on the CPU, with the same number
+    of threads, the outcome is the same to the last bit. The caller's random generators are left unchanged. One training
+    at a time in a process.
     """
     started, where = time.perf_counter(), pick_device(device)
     task = Task.of(data, recipe, seed, where, image_size=image_size, proxy=True)
@@ -130,9 +130,9 @@ def load_data(source: Source) -> Dataset:
 
 
 def for_other_processes(proxy: Proxy) -> Proxy:
-    """The proxy for other processes: they read images that this one has put into the cache without looking at files.
+    """The proxy for other processes, which read the images from this one's cache without checking files.
 
-    Where they do not find these they load the data themselves, and compare its fingerprint.
+    If they do not find them, they load the data themselves and compare its fingerprint.
     """
     found = load_data(proxy.data)
     stored = found.stored or Stored(Path(), "", found.fingerprint)

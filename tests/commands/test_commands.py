@@ -186,7 +186,7 @@ def test_a_recipe_stays_with_a_run_and_its_scaling(
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "recipe fast, epochs: 2" in ended.out
-    assert "progressive grow: training images of 14, 28 px by turns" in ended.out
+    assert "progressive grow: training images of 14, 28 px in turn" in ended.out
     facts = tomllib.loads((here / "runs/r/run.toml").read_text())
     assert facts["progressive"] == {"name": "grow", **tomllib.loads(schedule)}
     kept = {key: facts["proxy"][key] for key in ("name", "epochs", "learning_rate", "ema")}

@@ -35,7 +35,7 @@ _CLAIM = "nas:claim"  # system attribute of a running trial: the code that it wa
 class Sampler(BaseSampler):
     """Proposes what is expected to grow the front most (one objective: to improve most), never the same twice.
 
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=nas.Sampler(seed=0))
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=nas.Sampler(seed=0))
 
     Args:
         seed: proposals are a function of it, of the trial's number and of the study's history, nothing else: a
