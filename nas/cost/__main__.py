@@ -59,8 +59,8 @@ def main(
     subjects = {"a network": network, "--space": space, "--families": families or None}
     given = [name for name, value in subjects.items() if value is not None]
     if len(given) != 1:
-        said = f"; given were {' and '.join(given)}" if given else ""
-        raise UserError(f"give one of a network, --space NAME or --families{said}")
+        hint = f"; given were {' and '.join(given)}" if given else ""
+        raise UserError(f"give one of a network, --space NAME or --families{hint}")
     budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
     of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
     of_network["--json"] = as_json

@@ -50,10 +50,10 @@ class View:
     def sentences(self) -> list[str]:
         """Size, budget and feasible share."""
         counted = f"{self.space.resolution} px, {self.space.in_channels} channels, {self.space.num_classes} classes"
-        said = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
+        parts = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
         if self.bounds:
-            said.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
-        return said
+            parts.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
+        return parts
 
     def table(self) -> Table:
         """Per cost: the exact range of the space, and quantiles of the networks within the budget."""
@@ -69,11 +69,11 @@ class View:
 
 def budget_text(bounds: Bounds) -> str:
     """A budget in words."""
-    said = []
+    parts = []
     for name, (low, high) in bounds.items():
-        said += [f"at least {format_count(low)} {name}"] if low > 0 else []
-        said += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
-    return " and ".join(said)
+        parts += [f"at least {format_count(low)} {name}"] if low > 0 else []
+        parts += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
+    return " and ".join(parts)
 
 
 def count_text(number: float, error: float | None, size: int) -> str:

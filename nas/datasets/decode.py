@@ -101,31 +101,31 @@ def find_range(root: Path, images: Sequence[tuple[Path, Extremes | None]]) -> Va
 
 def summary(how: Decoding, traits: Sequence[Traits]) -> list[str]:
     """Notes on decoded images, as parts of a sentence."""
-    said = []
+    notes = []
     cut = sum(each.cut for each in traits) / max(1, len(traits))
     if much := sum(each.cut > MUCH for each in traits):
-        said.append(
+        notes.append(
             f"the crop cuts away {cut:.1%} of the pixels, and more than a quarter of {much:,} of {len(traits):,} "
             "images (--resize pad or stretch keeps all)"
         )
     elif cut >= 0.0005:
-        said.append(f"the crop cuts away {cut:.1%} of the pixels")
+        notes.append(f"the crop cuts away {cut:.1%} of the pixels")
     if deep := [each.levels for each in traits if each.levels]:
         low, high = how.value_range or SIXTEEN_BITS
-        said.append(
+        notes.append(
             f"{len(deep):,} of {len(traits):,} images have more than 8 bits: {low:g} to {high:g} became 0 to 255"
         )
         first, last = min(levels[0] for levels in deep), max(levels[1] for levels in deep)
         if 0 < last - first < NARROW:
-            said.append(
+            notes.append(
                 f"99 % of their values lie between {first:.0f} and {last:.0f} then, so few of the 256 levels are used; "
                 "clip the few extreme values, which make the range wide, in the files"
             )
     if odd := sum(each.odd for each in traits):
-        said.append(f"{odd:,} images have values that are NaN (taken for the lowest) or infinite")
+        notes.append(f"{odd:,} images have values that are NaN (taken for the lowest) or infinite")
     if shortened := sum(each.shortened for each in traits):
-        said.append(f"of {shortened:,} images with 16 bits a colour only the upper 8 are used; save them as PNG")
-    return said
+        notes.append(f"of {shortened:,} images with 16 bits a colour only the upper 8 are used; save them as PNG")
+    return notes
 
 
 def _square(image: Image.Image, how: Decoding) -> Image.Image:

@@ -124,13 +124,13 @@ def _decoded(parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Pa
                 f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
                 f"broken ones as none)"
             )
-    said = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
+    full_note = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
     data = Dataset(
         class_name(root.name),
         *(images[:border], labels[:border], images[border:end], labels[border:]),
         classes=parts.classes,
         flip=True,
-        note=said,
+        note=full_note,
         resize=ranged.resize,
         value_range=ranged.value_range,
     )

@@ -163,10 +163,10 @@ def counted_grid(
     found = [one for one in tried if abs(one.counted_ratio - target) <= tolerance]
     if not found:
         closest = min(tried, key=lambda one: abs(one.counted_ratio - target), default=None)
-        said = f"; the nearest is {closest.coefficients} with {closest.counted_ratio:.4g}" if closest else ""
+        hint = f"; the nearest is {closest.coefficients} with {closest.counted_ratio:.4g}" if closest else ""
         raise UserError(
             f"no α, β, γ on a grid of step {step:g} has a counted ratio within {tolerance:g} of {target:g}, with up to "
-            f"{PART:.1%} of resolution more or less{said}: raise --tolerance or lower --step"
+            f"{PART:.1%} of resolution more or less{hint}: raise --tolerance or lower --step"
         )
     return found
 

@@ -96,7 +96,7 @@ def _mistakes(axes: Axes, counts: pd.DataFrame, shares: np.ndarray) -> None:
     names = list(counts.columns)
     axes.set_yticks(rows, [f"{literal(names[i], 18)} → {literal(names[j], 18)}" for i, j in pairs], fontsize=8)
     for row, (i, j) in enumerate(pairs):
-        said, spot = f"{shares[i, j]:.0f} %", (wrong[i, j], row)
-        axes.annotate(said, spot, (3, 0), textcoords="offset points", fontsize=7, va="center")
+        label, spot = f"{shares[i, j]:.0f} %", (wrong[i, j], row)
+        axes.annotate(label, spot, (3, 0), textcoords="offset points", fontsize=7, va="center")
     axes.set_xlabel("images (and share of their class)")
     axes.invert_yaxis()

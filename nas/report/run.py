@@ -144,6 +144,6 @@ def _table(path: Path, name: str, metric: str) -> pd.DataFrame:
             raise ValueError(f"{numbers[0]} is missing in a row")
         return table
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
+        cause = " ".join(str(error).split())[:160]
         remedy = "restore it from a copy, or write it anew by the command that made it"
-        raise UserError(f"{file}: cannot be read as a table ({said}); {remedy}") from None
+        raise UserError(f"{file}: cannot be read as a table ({cause}); {remedy}") from None

@@ -22,8 +22,8 @@ _OBJECTIVES = ("accuracy", "madds")
 
 def all_sentences(run: Run) -> dict[str, Any]:
     """The page's sentences, by the place where they stand; "" where there is nothing to say."""
-    said = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
-    return {sentence.__name__: sentence(run) for sentence in said}
+    functions = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
+    return {sentence.__name__: sentence(run) for sentence in functions}
 
 
 def objectives(run: Run) -> list[str]:
@@ -100,8 +100,10 @@ def bars(run: Run) -> str:
 def counted(run: Run) -> str:
     """What costs were counted at."""
     pixels, classes, channels = (run.fact("cost", key, "?") for key in ("resolution", "classes", "channels"))
-    said = f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
-    return f"Costs: counted exactly for one image {said}; MAdds are multiply-adds of convolutions and linear layers."
+    where = (
+        f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
+    )
+    return f"Costs: counted exactly for one image {where}; MAdds are multiply-adds of convolutions and linear layers."
 
 
 def why(run: Run) -> str:
@@ -121,29 +123,29 @@ def why(run: Run) -> str:
 
 def notes(run: Run) -> list[str]:
     """Further remarks, one line each."""
-    said = []
+    lines = []
     states = run.trials["state"].value_counts()
     if len(objectives(run)) > 2:
-        said.append(
+        lines.append(
             f"The front is that of {spoken(run.metric)}, {_costs(run)}: against one cost alone some members lie below "
             "others."
         )
     if failed := int(states.get("FAIL", 0)):
         causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
         why_not = f": {'; '.join(sorted(set(causes)))[:300]}" if len(causes) else ""
-        said.append(f"{plural(failed, 'trial')} failed{why_not}.")
+        lines.append(f"{plural(failed, 'trial')} failed{why_not}.")
     if "latency" in run.trials:
         where = ", ".join(f"{key} {value}" for key, value in table_of(run.facts, "latency").items())
-        said.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
+        lines.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
     if {"latency", "latency_measured"} <= set(run.front):
         both = run.front[["latency", "latency_measured"]].dropna()
         if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
-            said.append(f"{doubt[0].upper()}{doubt[1:]}.")
+            lines.append(f"{doubt[0].upper()}{doubt[1:]}.")
     if table_of(run.facts, "progressive"):
-        said.append("Training images grew while a network trained (its recipe is progressive).")
+        lines.append("Training images grew while a network trained (its recipe is progressive).")
     if run.study_error:
-        said.append(f"The study was not read, so learning curves are missing: {run.study_error}")
-    return said
+        lines.append(f"The study was not read, so learning curves are missing: {run.study_error}")
+    return lines
 
 
 def history(run: Run) -> str:
@@ -214,16 +216,16 @@ def rules(run: Run) -> str:
 
 def commands(run: Run) -> list[dict[str, str]]:
     """The commands that repeat the run, and the one that comes next."""
-    said: list[tuple[str, list[str]]] = []
+    found: list[tuple[str, list[str]]] = []
     if run.facts:
-        said.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))
+        found.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))
     if arguments := table_of(run.facts, "arguments"):
-        said.append(("the same with all its options", ["search", "--run", f"{run.name}-again", *_options(arguments)]))
+        found.append(("the same with all its options", ["search", "--run", f"{run.name}-again", *_options(arguments)]))
     if arguments := table_of(run.scaling, "arguments"):
-        said.append(("the scaling", ["scale", *_options(arguments)]))
+        found.append(("the scaling", ["scale", *_options(arguments)]))
     elif len(run.front):
-        said.append(("next: the scaling", ["scale", "--phi", "3", "--baseline", run.name]))
-    return [{"what": what, "command": f"python -m nas.{shlex.join(words)}"} for what, words in said]
+        found.append(("next: the scaling", ["scale", "--phi", "3", "--baseline", run.name]))
+    return [{"what": what, "command": f"python -m nas.{shlex.join(words)}"} for what, words in found]
 
 
 def _options(arguments: Mapping[str, Any]) -> list[str]:

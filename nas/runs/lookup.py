@@ -151,7 +151,7 @@ def _of_trial(run: Path, name: str, trial: int, where: str) -> FoundNetwork:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a table of trials: {error}") from None
     if trial not in known.index:
-        said = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
-        raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {said}")
+        hint = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
+        raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {hint}")
     arch = Architecture.parse(str(known[trial]))
     return FoundNetwork(arch, f"trial {trial} of run {name}", f"{run.name}-{trial}", run, facts_of(run))

@@ -199,13 +199,13 @@ def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
     if len(last) < IN_A_ROW or any(trial.state != TrialState.FAIL for trial in last):
         return ""
     notes = [str(trial.user_attrs.get("note", "unknown cause")) for trial in last]
-    said = f"the last {IN_A_ROW} trainings failed"
+    text = f"the last {IN_A_ROW} trainings failed"
     if len({re.sub(r"[\d.]+", "0", note) for note in notes}) == 1:
-        return f"{said} in the same way: {notes[-1]}"
+        return f"{text} in the same way: {notes[-1]}"
     kinds = {note.partition(":")[0]: note for note in notes}
     if len(kinds) == 1:
-        return f"{said} with {next(iter(kinds))}, the last one: {notes[-1]}"
-    return f"{said}, for different causes: {' | '.join(kinds.values())}"
+        return f"{text} with {next(iter(kinds))}, the last one: {notes[-1]}"
+    return f"{text}, for different causes: {' | '.join(kinds.values())}"
 
 
 def _prepared(plan: Plan, trial: Trial) -> Job | None:

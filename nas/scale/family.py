@@ -178,9 +178,9 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
     after()
     for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
         half = float(half_intervals(row[f"{metric}_error"], row["error_freedom"])) if row["trainings"] else 0.0
-        said = f"{100 * row[metric]:.2f} ± {100 * half:.2f} % (95 % interval)" if row["trainings"] else "failed"
+        result = f"{100 * row[metric]:.2f} ± {100 * half:.2f} % (95 % interval)" if row["trainings"] else "failed"
         times = plural(row["trainings"], "training")
-        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {said}, {times} at {row['image_size']} px")
+        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {result}, {times} at {row['image_size']} px")
     cli.say(f"{spoken(metric)}: {folder / 'accuracy.png'}")
 
 

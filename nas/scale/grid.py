@@ -190,20 +190,20 @@ def comparison_sentences(search: GridSearch, final: Mapping[Network, list[float]
     ranked = sorted(final, key=lambda network: -mean(final[network]))
     if not ranked:
         return ["no finalist could be trained: this is the best of the rung before, by one training"]
-    said = []
+    lines = []
     if len(ranked) > 1:
         runner = search.candidate(ranked[1]).coefficients
-        said.append(comparison_text(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
+        lines.append(comparison_text(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
     paper = search.paper
     always_kept = search.halving.always_kept
     name = f"the paper's {paper.coefficients} (counted {paper.counted_ratio:.3g}×)"
     if ranked[0] == always_kept:
-        said.append(f"it is the network of {name}")
+        lines.append(f"it is the network of {name}")
     elif always_kept is not None and always_kept in final:
-        said.append(comparison_text(gap(final, ranked[0], always_kept), name))
+        lines.append(comparison_text(gap(final, ranked[0], always_kept), name))
     else:
-        said.append(f"not compared with {name}: its trainings failed")
-    return said
+        lines.append(f"not compared with {name}: its trainings failed")
+    return lines
 
 
 def comparison_text(found: Gap[Network], other: str) -> str:

@@ -139,12 +139,12 @@ def train(
             metric=measured,
         )
         config.check(ranks)
-        model, said = initial_network(config)
+        model, note = initial_network(config)
         opened = Run(path)
         with opened.locked() if ranks.first else nullcontext():
             if ranks.first:
                 write_config(config, opened, ranks)
-                print_plan(config, ranks, said)
+                print_plan(config, ranks, note)
                 if held:
                     cli.say(f"test: {held.note}")
             run_training(config, task, model, ranks, tensorboard)
@@ -174,7 +174,7 @@ def load_images(ranks: Ranks, source: Source) -> Dataset:
         ranks.broadcast_by_store("data", found.stored.to_json() if found and found.stored else "")
 
 
-def print_plan(config: Training, ranks: Ranks, said: str) -> None:
+def print_plan(config: Training, ranks: Ranks, note: str) -> None:
     """Print what is going to be trained."""
     arch, images, recipe = config.architecture, config.data, config.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
@@ -196,8 +196,8 @@ def print_plan(config: Training, ranks: Ranks, said: str) -> None:
     )
     if recipe.progressive:
         cli.say(recipe.progressive.sentence(images.image_size))
-    if said:
-        cli.say(said)
+    if note:
+        cli.say(note)
     if config.freeze:
         until = f", part by part free within {recipe.unfreeze:.0%} of the epochs" if recipe.unfreeze else ""
         cli.say(f"frozen: the first {config.freeze} of {len(arch.stages) + 2} parts of the features{until}")

@@ -125,14 +125,14 @@ def load_pretrained(model: Network, found: Pretrained, classes: tuple[str, ...])
     stem = weights.get(_STEM)
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 and own[_STEM].shape[1] == 1:
         weights[_STEM] = stem.sum(1, keepdim=True)
-    said = "its classifier too, for the classes are the same" if keep else "a new classifier"
+    classifier = "its classifier too, for the classes are the same" if keep else "a new classifier"
     if found.architecture and found.architecture.at(model.architecture.resolution) != model.architecture:
         check_family(found.architecture, model.architecture, found.origin)
         model.load_state_dict(grow_weights(weights, model))
-        return f"weights grown from {found.origin} ({found.architecture}); {said}"
+        return f"weights grown from {found.origin} ({found.architecture}); {classifier}"
     _check_shapes(weights, {name: t for name, t in own.items() if keep or not name.startswith(_CLASSIFIER)}, found)
     model.load_state_dict({**own, **weights})
-    return f"weights of {found.origin}; {said}"
+    return f"weights of {found.origin}; {classifier}"
 
 
 def _check_shapes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], found: Pretrained) -> None:

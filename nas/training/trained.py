@@ -65,11 +65,11 @@ class Inputs:
             "pad": "padded with black to squares",
             "stretch": "stretched to squares",
         }
-        said = f"images are {how[self.resize]}, resized to {self.image_size} px"
+        text = f"images are {how[self.resize]}, resized to {self.image_size} px"
         if self.value_range is None:
-            return said
+            return text
         low, high = self.value_range
-        return f"{said}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
+        return f"{text}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixel values [n, c, h, w], 0 to 255, as the network takes them."""
