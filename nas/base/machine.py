@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, within its affinity and its container's limits."""
+"""The cores and memory that this process may use, within its affinity and its container's limits."""
 
 from __future__ import annotations
 

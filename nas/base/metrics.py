@@ -15,7 +15,7 @@ METRICS = {"accuracy": "accuracy", "balanced": "balanced_accuracy"}  # value of 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well images were classified; shares from 0 to 1, named as the columns of tables.
+    """The metrics of a classification; shares from 0 to 1, named as the columns of tables.
 
     accuracy: the share p of the n images whose class is the likeliest (top-1); its standard error from their number is
     sqrt(p (1 - p) / n). balanced_accuracy: the mean of p_c, the accuracies of the C classes that have images; its

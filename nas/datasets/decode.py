@@ -33,7 +33,7 @@ Extremes = tuple[str, float, float]  # i: integers, f: floating-point numbers; t
 
 @dataclass(frozen=True)
 class Decoding:
-    """How image files become pixels: size in pixels; how they become square; the values that become 0 and 255."""
+    """How image files are decoded: size in pixels; how they become square; the values that become 0 and 255."""
 
     size: int
     resize: str = "crop"
@@ -50,7 +50,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Traits:
-    """What decoding did to an image.
+    """Facts about the decoding of an image.
 
     cut: the share of its pixels that was cut away. odd: some values are NaN or infinite. shortened: it has 16 bits a
     colour, of which the lower 8 were dropped. levels: where 99 % of its pixels lie between 0 and 255, if it has more

@@ -1,4 +1,4 @@
-"""Where the images of a folder are: its splits, its classes, the files of each class."""
+"""The layout of a folder of images: its splits, its classes, the files of each class."""
 
 import os
 import re
@@ -163,7 +163,7 @@ def _files_below(folder: Path, root: Path) -> dict[str, Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in order of name, without LITTER. Raises UserError if it cannot be read."""
+    """The entries of a folder, sorted by name, without LITTER. Raises UserError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(LITTER)]

@@ -1,4 +1,4 @@
-"""How many images are set aside to validate with, and which."""
+"""The choice of validation images: how many are set aside, and which."""
 
 import hashlib
 import os

@@ -43,7 +43,7 @@ LIMITS = {"batch": 65536, "threads": 1024}
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a latency holds for: torch's device, the CPU threads, images in a batch, torch's number type."""
+    """The conditions of a latency: torch's device, the CPU threads, images in a batch, torch's number type."""
 
     device: str
     threads: int

@@ -180,7 +180,7 @@ class Architecture:
         )
 
     def at(self, resolution: int) -> Architecture:
-        """The same network for images of another size in pixels."""
+        """The same network at another resolution in pixels."""
         return replace(self, resolution=resolution)
 
     def fitted(self, pixels: int, width: float | None = None) -> Architecture:

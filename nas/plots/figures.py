@@ -142,7 +142,7 @@ def pareto(
     trials and front have the columns of trials.csv; baseline is a trial's number. With noise, accuracies are means over
     trainings, bars are two standard errors of theirs, networks trained once are pale, the first training of the others
     is a small ring, and numbers are the probabilities of being non-dominated. Without, all are single trainings: bars
-    are 95 % intervals of an accuracy measured on so many images, and the figure says that nothing is confirmed.
+    are 95 % intervals of an accuracy measured on a number of images, and the figure says that nothing is confirmed.
     """
     mean = f"mean_{metric}"
     figure, (axes,) = figures(title if noise else f"{title} (single trainings, unconfirmed)", subtitle, 1)
@@ -221,7 +221,7 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
 
 
 def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
-    """What each alternative of each choice does: a column per kind of choice, accuracy above, MAdds below, by stage.
+    """The effect of each alternative: a column per kind of choice, accuracy above, MAdds below, by stage.
 
     effects has the columns of sensitivity.csv; mean is the average network's MAdds, which effects are shares of. Bars
     are two standard deviations of the model's posterior.

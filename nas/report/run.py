@@ -50,7 +50,7 @@ WATCHED = (*FACTS, *TABLES)  # what the page is made from, but for the study
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run; missing tables are empty, missing facts an empty mapping.
+    """The tables and facts of a run; missing tables are empty, missing facts an empty mapping.
 
     study_trials: the trials of its study, which also hold curves and trials in training. study_error: why the study
     could not be read, "" if it could. trials: with the latency_measured of those on the front.

@@ -28,13 +28,13 @@ def all_sentences(run: Run) -> dict[str, Any]:
 
 def objectives(run: Run) -> list[str]:
     """The objectives' columns in trials.csv, the metric among them."""
-    named = run.fact("arguments", "objectives")
+    names = run.fact("arguments", "objectives")
     columns = {"accuracy": run.metric, **MEASURED}
-    return [columns.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
+    return [columns.get(str(name), str(name)) for name in (names if isinstance(names, list) else _OBJECTIVES)]
 
 
 def status(run: Run) -> str:
-    """How far the run is."""
+    """The progress of the run."""
     if not run.facts:
         return "no search in this run, only a scaling"
     ended, states = len(run.trials), run.trials["state"].value_counts()
@@ -88,7 +88,7 @@ def basis(run: Run) -> str:
 
 
 def bars(run: Run) -> str:
-    """What the intervals are."""
+    """The meaning of the intervals."""
     if _noise(run):
         return "Bars: ± 2 standard errors of a mean, from the noise between seeds on the same validation images."
     return (
@@ -98,7 +98,7 @@ def bars(run: Run) -> str:
 
 
 def counted(run: Run) -> str:
-    """What costs were counted at."""
+    """The resolution, channels and classes that costs are counted at."""
     pixels, classes, channels = (run.fact("cost", key, "?") for key in ("resolution", "classes", "channels"))
     where = (
         f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
@@ -108,15 +108,15 @@ def counted(run: Run) -> str:
 
 def why(run: Run) -> str:
     """By which reward the baseline was picked."""
-    named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
-    if named == "hard" and isinstance(target, int):
+    reward, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
+    if reward == "hard" and isinstance(target, int):
         return (
             f"the cheapest that cannot be told from the most accurate within {format_count(target)} MAdds, by the "
             "model of all trainings (one standard error)"
         )
-    if named in ("soft", "v1") and isinstance(target, int):
+    if reward in ("soft", "v1") and isinstance(target, int):
         return f"largest reward of all trials: {spoken(run.metric)} · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
-    if named == "v2":
+    if reward == "v2":
         return f"largest reward of all trials: {spoken(run.metric)} · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
     return ""
 
@@ -149,7 +149,7 @@ def notes(run: Run) -> list[str]:
 
 
 def history(run: Run) -> str:
-    """What the curve of the search is."""
+    """The meaning of the curve of the search."""
     return (
         f"Hypervolume: the share of the box between the worst and the best {spoken(run.metric)} and the logarithm of "
         f"{_costs(run)} that the front dominates, each network by its first training."
@@ -161,7 +161,7 @@ def _costs(run: Run) -> str:
 
 
 def effects(run: Run) -> str:
-    """What the sensitivity is, or why there is none."""
+    """The meaning of the sensitivity, or why there is none."""
     if len(run.effects):
         return (
             "What an alternative does, everything else being equal, compared with the average over its choice's "
@@ -188,7 +188,7 @@ def scaling(run: Run) -> str:
 
 
 def grid(run: Run) -> str:
-    """What the grid's figures are."""
+    """The meaning of the grid's figures."""
     if run.grid.empty:
         return ""
     data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
@@ -204,7 +204,7 @@ def grid(run: Run) -> str:
 
 
 def rules(run: Run) -> str:
-    """What the comparison of the rules is."""
+    """The meaning of the comparison of rules."""
     if run.rules.empty:
         return ""
     low, high = (format_count(bound) for bound in (run.rules["madds"].min(), run.rules["madds"].max()))

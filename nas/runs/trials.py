@@ -1,4 +1,4 @@
-"""The loop that trains: asks a plan for trials, trains them side by side, and tells the study each result.
+"""The training loop: asks a plan for trials, trains them side by side, and tells the study each result.
 
 A trial's parameters are in the database before its training starts. A trial that was interrupted is trained again, so a
 killed run ends like an uninterrupted one.
@@ -43,7 +43,7 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to train in a study.
+    """The trials to train in a study.
 
     ask: the next trial, None if there is none. prepare: completes a trial's parameters and attributes and gives its
     job, or None to refuse the trial untrained; no network is trained twice (`claim`). values: the objectives from a
@@ -83,8 +83,8 @@ def listed(
         return study.ask() if any(one not in begun for one in due()) else None
 
     def prepare(trial: Trial) -> Job | None:
-        named = claim(study, trial, key, due())
-        found = None if named is None else job(named)
+        claimed = claim(study, trial, key, due())
+        found = None if claimed is None else job(claimed)
         if found:
             arch = Architecture.parse(found.architecture)
             describe_trial(trial, arch, cost(arch), found)

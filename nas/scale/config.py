@@ -74,7 +74,7 @@ class Scaling:
     workers: Workers
 
     def facts(self, rule: str, coefficients: Coefficients) -> dict[str, Any]:
-        """What scale.toml says: all that is needed to repeat the scaling, and what was chosen."""
+        """The contents of scale.toml: all that is needed to repeat the scaling, and what was chosen."""
         return {
             **{"arguments": self.options, "baseline": self.found.origin, "rule": rule},
             **{"coefficients": asdict(coefficients), "ray": self.workers.table()},

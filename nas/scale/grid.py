@@ -50,7 +50,7 @@ class GridSearch:
 
     @cached_property
     def halving(self) -> SuccessiveHalving:
-        """The ladder, on which the paper's network stays to the end."""
+        """The successive halving, in which the paper's network is kept to the end."""
         always_kept = self.networks[self.config.candidates.index(self.paper)]
         recipe = self.config.proxy.recipe
         distinct = tuple(dict.fromkeys(self.networks))

@@ -28,7 +28,7 @@ class Network:
     image_size: int
 
     def job(self, epochs: int, seed: int) -> Job:
-        """Its training for so many epochs from a seed."""
+        """Its training for a number of epochs from a seed."""
         return Job(self.architecture, seed, self.image_size, epochs)
 
 

@@ -58,8 +58,8 @@ class Trainings:
         key = self.key
         found = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         measured = (t for t in found if self.metric in t.user_attrs or t.state != TrialState.COMPLETE)
-        named = {_job(t.user_attrs, key): t for t in measured if not lost(t)}
-        return {job: trial for job, trial in named.items() if job is not None}
+        by_job = {_job(t.user_attrs, key): t for t in measured if not lost(t)}
+        return {job: trial for job, trial in by_job.items() if job is not None}
 
     def scores(self) -> dict[Job, float | None]:
         """The metric of each finished training, 0 to 1; None where it failed."""
@@ -77,8 +77,8 @@ class Trainings:
             known = self.known()
             return [{**asdict(job), "key": name} for job in plan(self.scores()) if job not in known]
 
-        def job(named: Mapping[str, Any]) -> Job | None:
-            found = _job({_JOB: named}, key)
+        def job(fields: Mapping[str, Any]) -> Job | None:
+            found = _job({_JOB: fields}, key)
             return found if found in plan(self.scores()) else None  # else it is of a scaling with other options
 
         def state(text: str = "") -> State:
@@ -106,7 +106,7 @@ def recipe_key(recipe: Recipe) -> str:
         "cutmix": (recipe.cutmix, 0),
         "unfreeze": (recipe.unfreeze, 0),
     }
-    named = {
+    settings = {
         "batch_size": recipe.batch_size,
         "optimizer": recipe.optimizer,
         "learning_rate": recipe.learning_rate,
@@ -121,12 +121,12 @@ def recipe_key(recipe: Recipe) -> str:
         "progressive": recipe.progressive.table() if recipe.progressive else None,
         **{name: value for name, (value, off) in later.items() if value != off},
     }
-    return json.dumps({name: value for name, value in named.items() if value is not None}, sort_keys=True)
+    return json.dumps({name: value for name, value in settings.items() if value is not None}, sort_keys=True)
 
 
 def _job(attrs: Mapping[str, Any], key: str) -> Job | None:
     """The job that a trial's attributes name, if it was trained with this key."""
-    named = dict(attrs.get(_JOB, {}))
-    named.pop("stop", None)  # a field of Job in older versions
-    known = _IMAGE_SIZE.sub("", str(named.pop("key", None)).removesuffix(_BALANCED))
-    return Job(**named) if known == key else None
+    fields = dict(attrs.get(_JOB, {}))
+    fields.pop("stop", None)  # a field of Job in older versions
+    known = _IMAGE_SIZE.sub("", str(fields.pop("key", None)).removesuffix(_BALANCED))
+    return Job(**fields) if known == key else None

@@ -43,7 +43,7 @@ def pooled_noise(accuracies: Iterable[Sequence[float]], images: float | None = N
 
     accuracies: of each network, one per training. The sum of squared deviations from each network's own mean over the
     number of trainings less that of networks; given the number of images, never less than the rounding of a share of
-    so many, 1 / (12 images²) (Sheppard 1898).
+    that many, 1 / (12 images²) (Sheppard 1898).
     """
     repeated = [np.asarray(runs, dtype=float) for runs in accuracies if len(runs) > 1]
     freedom = sum(len(runs) - 1 for runs in repeated)
@@ -119,7 +119,7 @@ class _World:
 
 
 def probabilities(accuracies: Floats, costs: ArrayLike) -> Floats:
-    """How probably each of n networks is non-dominated: the share of draws [count, n] in which it is; [n].
+    """The probability that each of n networks is non-dominated: the share of draws [count, n] in which it is; [n].
 
     costs: [n, k], exact, minimized, k >= 0. A network is dominated where another that costs no more in anything is
     at least as accurate. The probabilities sum to the expected size of the front.

@@ -132,7 +132,7 @@ def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
 
 
 def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> int:
-    """The index of the cheapest network that cannot be told from the most accurate within the target.
+    """The index of the cheapest network that is indistinguishable from the most accurate within the target.
 
     Arguments as of `indistinguishable`. Where none is within the target, the largest `hard_reward`; of equally cheap
     ones the more accurate, then the first. Raises ValueError for no network.
@@ -145,7 +145,7 @@ def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, targe
 
 
 def indistinguishable(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> Bools:
-    """Which networks within the target cannot be told from the most accurate of them, itself included.
+    """Which networks within the target are indistinguishable from the most accurate of them, itself included.
 
     mean [n] and covariance [n, n]: the posterior of their accuracies; cost [n]. These are the networks whose mean is at
     most one standard error of the difference below the largest.

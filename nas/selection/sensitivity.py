@@ -1,4 +1,4 @@
-"""What each choice of a space does to accuracy, according to the sampler's model, and to multiply-adds.
+"""The effects of each choice of a space on accuracy, by the sampler's model, and on multiply-adds.
 
 A main effect is what an alternative does compared with the average over all alternatives of its choice, everything
 else being equal, averaged over the networks of the space (Friedman 2001's partial dependence).

@@ -89,11 +89,11 @@ class SearchSpace:
             raise UserError(f"{where}: {error}") from None
 
     def _frame(self) -> dict[str, Any]:
-        """What all networks of the space share."""
+        """The settings that all networks of the space share."""
         return {key: getattr(self, key) for key in ("stem", "head", "resolution", "activation", "stem_stride")}
 
     def at(self, resolution: int) -> SearchSpace:
-        """The same networks for images of another size in pixels."""
+        """The same networks at another resolution in pixels."""
         return replace(self, resolution=resolution)
 
     def deployed(self, num_classes: int, in_channels: int) -> SearchSpace:
@@ -168,7 +168,7 @@ class SearchSpace:
 
     @cached_property
     def _places(self) -> NDArray[np.float32]:
-        """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
+        """One step of each choice adds this to each stage's option, [choices, stages]: place values of mixed radix."""
         rows = [
             (i, math.prod(slot.shape[j:])) for i, slot in enumerate(self.slots) for j in range(1, len(slot.shape) + 1)
         ]

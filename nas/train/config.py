@@ -49,12 +49,12 @@ class Training:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What the trained network takes."""
+        """The inputs and classes of the trained network."""
         data = self.data
         return Inputs(data.classes, data.channels, data.image_size, self.mean, self.std, data.resize, data.value_range)
 
     def facts(self, ranks: Ranks) -> dict[str, Any]:
-        """What run.toml says: all that is needed to repeat the training."""
+        """The contents of run.toml: all that is needed to repeat the training."""
         recipe, given = self.recipe, self.pretrained
         return {
             "arguments": {**self.options, "processes": ranks.world},

@@ -1,4 +1,4 @@
-"""What a training leaves in its run directory."""
+"""The files that a training writes into its run directory."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WINDOW = 10  # steps between two readings of the loss: each waits for the device
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training is: counts from 1; mean training loss of the last steps; the score after the last epoch."""
+    """The progress of a training: counts from 1; mean loss of the last steps; the score after the last epoch."""
 
     epoch: int
     epochs: int

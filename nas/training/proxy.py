@@ -27,7 +27,7 @@ from nas.training.trainer import Task, Trainer, train
 
 @dataclass(frozen=True)
 class Proxy:
-    """What all networks of a run are trained with: images, a recipe, a device."""
+    """The images, recipe and device that all networks of a run are trained with."""
 
     data: Source
     recipe: Recipe

@@ -86,7 +86,7 @@ class Trained:
     measured: Mapping[str, str | float]
 
     def to_toml(self) -> str:
-        """As a file that `Architecture.load` reads too."""
+        """The description as a TOML file, which `Architecture.load` reads too."""
         inputs = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.inputs).items()}
         return self.architecture.to_toml(self.measured, inputs)
 
@@ -98,7 +98,7 @@ def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> N
 
 
 def read(path: str | Path) -> Trained:
-    """What the file, or the training in this run directory, says of its network; raises UserError."""
+    """The description of the network in a file or in a training's run directory; raises UserError."""
     file = find(path)
     try:
         with safe_open(file, "pt") as opened:

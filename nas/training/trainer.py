@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended.
+    """The result of a training.
 
     metrics: on the validation images after the last epoch. scores: after each epoch of this process. step_seconds: mean
     of each window of steps.
@@ -213,7 +213,7 @@ class Trainer:
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
 
     def step(self, cut: Callable[[int], Iterator[Batch]], images: int, rate: float) -> Tensor:
-        """One optimizer step on a batch of so many images in all processes; returns its mean loss, on the device.
+        """One optimizer step on a batch of `images` images over all processes; returns its mean loss, on the device.
 
         cut: gives this process's part of the batch, cut into the given number of microbatches. rate: the learning rate
         of the classifier.
