@@ -196,7 +196,7 @@ def shared_cycles(url: str, name: str, folder: Path) -> list[dict[str, float]]:
     """What trials cost a process that shares a study with others."""
     config, repeats = make_config(), optuna.create_study()
     load_data(config.proxy.data)
-    storage = database._shared(url)
+    storage = database.shared_storage(url)
     trials = optuna.load_study(study_name=name, storage=storage, sampler=make_sampler(config, 0))
     count = len(trials.get_trials(deepcopy=False)) + CYCLES
     search = SearchRun(config=replace(config, trials=count), path=folder, trials=trials, repeats=repeats)
@@ -233,7 +233,7 @@ def fill(url: str, name: str, told: int, running: int) -> None:
 
     Written at once, as Optuna's tables have them: one trial after the other would take longer than all the rest.
     """
-    storage = database._shared(url)
+    storage = database.shared_storage(url)
     made = optuna.create_study(study_name=name, storage=storage, directions=make_config().directions)
     codes = SPACE.draw_codes(2 * (told + running) + 100, 0, {})
     networks = list({(arch := SPACE.decode(code)).hash: (code, arch) for code in codes}.values())[: told + running]

@@ -48,9 +48,9 @@ except ImportError:
 
 load_data = getattr(datasets, "load_data", None) or evaluate.load_data
 try:
-    from nas.runs.workers import handed_over
+    from nas.runs.workers import for_other_processes
 except ImportError:
-    handed_over = getattr(evaluate, "handed_over", None)
+    for_other_processes = getattr(evaluate, "for_other_processes", None)
 
 def load(source, ready, told):
     ready.wait()
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     load_data(source).fingerprint
     command = time.perf_counter() - began
     if new:
-        source = handed_over(evaluate.Proxy(source, Recipe(), "cpu")).data
+        source = for_other_processes(evaluate.Proxy(source, Recipe(), "cpu")).data
     context = multiprocessing.get_context("spawn")
     ready, told = context.Barrier(workers), context.Queue()
     processes = [context.Process(target=load, args=(source, ready, told)) for _ in range(workers)]

@@ -33,7 +33,7 @@ from nas.networks.module import Network, zero_init
 from nas.plots import figures as plots
 from nas.spaces.space import SearchSpace
 from nas.training.distributed import Ranks
-from nas.training.pretrained import Pretrained, begin_with
+from nas.training.pretrained import Pretrained, load_pretrained
 from nas.training.recipe import Recipe
 from nas.training.trainer import Task, Trainer, train
 
@@ -59,7 +59,7 @@ def fitted(
     model = arch.build(data.num_classes, data.channels, recipe.dropout, recipe.drop_path)
     zero_init(model)
     if begin:
-        begin_with(model, begin, data.classes)
+        load_pretrained(model, begin, data.classes)
     trainer = Trainer(model, recipe, HERE)
     result = train(trainer, Task.of(data, recipe, seed, HERE.device))
     return trainer.evaluated, result.metrics.top1, time.process_time() - began

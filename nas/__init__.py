@@ -21,7 +21,7 @@ _LATE = {"Run": "nas.runs.run", "Sampler": "nas.selection.sampler", "load": "nas
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch or Optuna only when it is asked for: architectures and costs load in a moment."""
+    """Import names that need torch, pandas or Optuna on first access: architectures and costs load quickly."""
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

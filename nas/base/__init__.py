@@ -1,1 +1,1 @@
-"""What every room needs: errors, files, units, and how a command ends."""
+"""Shared by all packages: errors, files, units, and how a command ends."""

@@ -1,4 +1,4 @@
-"""What the commands share: options, one way to run them, to end them, and to print."""
+"""Shared by the commands: options, running, exit codes and printing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rich.table import Table
 from nas.base.errors import RunFailed, UserError
 from nas.base.units import shown
 
-LONGEST = 900  # characters of an error: typer's quote what was typed, whole
+LONGEST = 900  # characters of an error message: typer's quote the whole input
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
 
-# What libraries say that is of no use to who runs a command; who calls ours from a program hears it.
+# Warnings of libraries that do not help the user of a command; programs that import this package still see them
 _OPTUNA = (".*experimental.*The interface can change", "Heartbeat of storage is supposed to be used")
 _RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyhow
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default
 }
 
 # Options of several commands
@@ -41,7 +41,7 @@ RayOption = Annotated[
     str | None, typer.Option(help="Train on a Ray cluster that this machine is a node of: auto or HOST:PORT.")
 ]
 GpusPerTrialOption = Annotated[
-    float | None, typer.Option(min=0.01, max=1, help="With --ray: a trial's part of a GPU.  [default: 1]")
+    float | None, typer.Option(min=0.01, max=1, help="With --ray: the fraction of a GPU for each trial.  [default: 1]")
 ]
 _METRIC = "accuracy, or balanced: the mean of the classes' accuracies."
 MetricOption = Annotated[str, typer.Option("--metric", help=_METRIC)]
@@ -68,7 +68,7 @@ def run(command: Callable[..., Any]) -> None:
     _quieten()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
-    for stream in (sys.stdout, sys.stderr):  # not every one can say α, such as a file on Windows
+    for stream in (sys.stdout, sys.stderr):  # some cannot encode α, such as a file on Windows
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -89,8 +89,8 @@ def run(command: Callable[..., Any]) -> None:
 
 
 def _quieten() -> None:
-    """Keep Optuna's and Ray's remarks out of this process, which is the command's own."""
-    logging.getLogger("optuna").setLevel(logging.WARNING)  # by now imported where a command uses it
+    """Silence notices of Optuna and Ray in this process, which belongs to the command."""
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # imported by now if the command uses it
     for message in _OPTUNA:
         warnings.filterwarnings("ignore", message)
     os.environ.update(_RAY)
@@ -102,7 +102,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line for the user, letter by letter."""
+    """Print a line for the user literally, without markup."""
     Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(shown(text))
 
 
@@ -112,7 +112,7 @@ def say_json(value: Any) -> None:
 
 
 def show(table: Table) -> None:
-    """Print a table, whole even where the output is not a terminal, and letter by letter."""
+    """Print a table literally, in full width even if the output is not a terminal."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 250

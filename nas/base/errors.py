@@ -20,6 +20,6 @@ def first_line(error: BaseException, length: int = 120) -> str:
 
 
 def check_installed(option: str, package: str, extra: str) -> None:
-    """Raises UserError where a package that an option needs is not installed; it comes with this extra of ours."""
+    """Raise UserError if a package that an option needs is not installed; extra: the one of ours that has it."""
     if find_spec(package) is None:
         raise UserError(f"{option}: needs {package}, which is not installed; pip install 'compound-nas[{extra}]'")

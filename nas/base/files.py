@@ -20,22 +20,24 @@ from nas.base.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet takes for a formula, or one so quoted
-_SURROGATE = re.compile(r"[\ud800-\udfff]|\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))")  # and a backslash that looks like one
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # start of a text that a spreadsheet would run as a formula, or of a quoted one
+_SURROGATE = re.compile(
+    r"[\ud800-\udfff]|\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))"
+)  # and backslashes like those of an escape
 _ESCAPE = re.compile(r"\\u(d[89a-f][0-9a-f]{2}|005c)")
 
 
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a file system, as some networks' are
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of file systems without locks
 
 
 @contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file that no other process holds; gives False, without a lock, where the file system has none.
+    """Hold an exclusive lock on a file; yields False, without a lock, if the file system has no locks.
 
-    A file whose mere existence is the lock would not do there: it stays when its process is killed. Raises
-    filelock.Timeout where another process holds it and we do not wait, and OSError where it cannot be made.
+    A file whose mere existence is the lock is no substitute: it would remain after its process was killed. Raises
+    filelock.Timeout if another process holds the lock and `wait` is False, and OSError if the lock file cannot be made.
     """
-    from filelock import FileLock  # here, for who only counts need not wait for it
+    from filelock import FileLock  # imported here, since counting costs does not need it
 
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
@@ -51,7 +53,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file of another name beside `path`, to be written; it takes that one's place at once, or is removed."""
+    """A temporary file beside `path` to write to; it replaces `path` atomically, or is removed after an error."""
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         yield temporary
@@ -61,9 +63,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file at once: a reader, or a process killed meanwhile, sees the old one or the new one.
+    """Replace a file atomically: readers see the old or the new content, even if the process is killed meanwhile.
 
-    Text is UTF-8; what UTF-8 cannot hold, such as a byte of a file's name that is not text, is written as \\udce9.
+    Text is UTF-8; lone surrogates, undecodable bytes of file names, are written as \\udce9.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with replacing(path) as temporary, open(temporary, "xb") as file:
@@ -74,9 +76,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def to_csv(table: pd.DataFrame, index: bool = False) -> str:
-    """Write a table. A text that a spreadsheet would run as a formula gets a ' in front, which `read_csv` takes off.
+    """A table as CSV. A text that a spreadsheet would run as a formula gets a leading ', which `read_csv` removes.
 
-    Such a text begins with =, +, -, @, a tab or a carriage return (CWE-1236); numbers stay as they are.
+    Such a text begins with =, +, -, @, a tab or a carriage return (CWE-1236); numbers are not changed.
     """
     safe = _mapped(table, _quoted)
     return (safe.rename(index=_quoted) if index else safe).to_csv(index=index)
@@ -91,7 +93,7 @@ def _unquoted(text: str) -> str:
 
 
 def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """A table with a change made to all texts, the names of its columns among them."""
+    """A table with `change` applied to all its texts, column names included."""
     cells = {
         str(name): column.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
         for name, column in table.items()
@@ -101,12 +103,12 @@ def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table that has these columns and may have others; raises ValueError for one without, or a broken one.
+    """Read a table that has at least these columns; raises ValueError if one is missing or the table is broken.
 
-    Broken is one whose rows have more fields than there are columns, too: pandas would take the first ones for an
-    index, and move all others to other columns. Texts are as they were given to `to_csv`.
+    A table with rows of more fields than columns counts as broken: pandas would take the first fields as an index and
+    shift the others. Texts are returned as they were given to `to_csv`.
     """
-    import pandas as pd  # here, for who only counts need not wait for it
+    import pandas as pd  # imported here, since counting costs does not need it
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -145,14 +147,14 @@ def from_toml(text: str) -> dict[str, Any]:
 def to_toml(table: Mapping[str, Any]) -> str:
     """Write a table of strings, paths, numbers (numpy's too), lists and sub-tables; entries that are None are left out.
 
-    What `from_toml` reads is equal, but for tuples, which are lists, and paths, which are strings. Bytes of file names
-    that are not UTF-8, which Python holds as lone surrogates and TOML cannot hold, are written as \\udce9.
+    `from_toml` returns equal values, except that tuples become lists and paths become strings. Bytes of file names that
+    are not UTF-8, lone surrogates in Python, are written as \\udce9.
     """
     return tomli_w.dumps(_plain(table))
 
 
 def _plain(value: Any) -> Any:
-    """A value as TOML has it."""
+    """A value in the types that TOML has."""
     if isinstance(value, Mapping):
         return {_escaped(str(key)): _plain(entry) for key, entry in value.items() if entry is not None}
     if hasattr(value, "tolist"):  # numpy's
@@ -167,7 +169,7 @@ def _escaped(text: str) -> str:
 
 
 def _restored(value: Any) -> Any:
-    """A value of TOML with what `_escaped` wrote as it was."""
+    """A value read from TOML with the escapes of `_escaped` undone."""
     if isinstance(value, dict):
         return {_restored(key): _restored(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, within its affinity and its container's limits."""
+"""The cores and memory that this process may use, within its affinity and its container's limits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ UNLIMITED = 2**62
 
 
 def available_cores(root: Path = ROOT) -> int:
-    """Cores that this process may use: those of its affinity (taskset, SLURM), or fewer by its containers' quotas.
+    """Number of cores that this process may use: its CPU affinity (taskset, SLURM), limited by container quotas.
 
-    A quota of 2.5 cores is 2; at least 1. root: where /proc and /sys are found.
+    Quotas are rounded down (2.5 cores count as 2), but at least to 1. root: where /proc and /sys are found.
     """
     if hasattr(os, "process_cpu_count"):  # Python 3.13
         cores = os.process_cpu_count() or 1
@@ -29,9 +29,9 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def available_memory(root: Path = ROOT) -> int:
-    """Bytes of memory that are free now (Linux) or built in (elsewhere); without limit where nobody knows.
+    """Bytes of free memory (Linux) or of installed memory (elsewhere); practically unlimited if unknown.
 
-    In a container, those that its limit leaves. root: where /proc and /sys are found.
+    In a container, at most what its limit leaves. root: where /proc and /sys are found.
     """
     free = min(UNLIMITED, *map(_room, _groups("memory", root)), UNLIMITED)
     with suppress(OSError, IndexError):
@@ -42,13 +42,13 @@ def available_memory(root: Path = ROOT) -> int:
 
 
 def default_threads() -> int:
-    """Threads that torch is to use in this process: its own number, or fewer cores that it may use."""
+    """Number of threads for torch in this process: torch's default, limited to the available cores."""
     return min(torch.get_num_threads(), available_cores())
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Have torch use so many threads, and afterwards as many as before."""
+    """Let torch use `count` threads, and the previous number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -58,9 +58,9 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's control group and of all above it, of version 1 (a controller's own) and 2.
+    """The directories of this process's control group and its ancestors, for cgroup v1 (of `controller`) and v2.
 
-    A container may see its own group as the root of /sys/fs/cgroup: folders need not exist.
+    A container may see its own group as the root of /sys/fs/cgroup, so directories need not exist.
     """
     mount = root / "sys/fs/cgroup"
     with suppress(OSError, ValueError):
@@ -74,7 +74,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float:
-    """Cores' worth of time that a control group has: infinite without a limit."""
+    """The CPU quota of a control group in cores; infinite without a limit."""
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()  # "max 100000" without a limit
         return int(quota) / int(period)
@@ -85,7 +85,7 @@ def _quota(group: Path) -> float:
 
 
 def _room(group: Path) -> int:
-    """Bytes that a control group may still use, with those that the kernel only caches files in."""
+    """Bytes that a control group may still use; the kernel's file cache counts as free."""
     for limit, usage, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -10,12 +10,12 @@ from typing import Any
 from nas.base.errors import UserError
 from nas.base.units import nearest
 
-METRICS = {"accuracy": "accuracy", "balanced": "balanced_accuracy"}  # by what --metric takes: the column of tables
+METRICS = {"accuracy": "accuracy", "balanced": "balanced_accuracy"}  # value of --metric: column of the tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well images were classified; shares from 0 to 1, named as the columns of tables.
+    """The metrics of a classification; shares from 0 to 1, named as the columns of tables.
 
     accuracy: the share p of the n images whose class is the likeliest (top-1); its standard error from their number is
     sqrt(p (1 - p) / n). balanced_accuracy: the mean of p_c, the accuracies of the C classes that have images; its
@@ -29,7 +29,7 @@ class Score:
 
     @classmethod
     def of(cls, right: Sequence[int], images: Sequence[int]) -> Score:
-        """From the numbers of correctly classified images and of all images (one or more), class by class."""
+        """From the numbers of correctly classified images and of all images (at least one) of each class."""
         number = sum(images)
         share = sum(right) / number
         classes = [(some / count, count) for some, count in zip(right, images, strict=True) if count]
@@ -42,9 +42,9 @@ class Score:
 
 
 def resolved(metric: str, images: Sequence[int]) -> float:
-    """The number of images on which accuracy is measured as finely as this metric is, given the images of each class.
+    """The number of images on which accuracy would have the same granularity as this metric; images: of each class.
 
-    Accuracy is a multiple of 1 / n. A mean of shares of n_c images, each rounded by itself, is as coarse as one share
+    Accuracy is a multiple of 1 / n. A mean of C shares of n_c images, each rounded by itself, is as coarse as one share
     of C / sqrt(Σ_c 1 / n_c²) images.
     """
     counts = [count for count in images if count]
@@ -54,12 +54,12 @@ def resolved(metric: str, images: Sequence[int]) -> float:
 
 
 def seed_noise(metric: str, images: Sequence[int], error: float) -> float:
-    """The standard deviation between seeds that a metric has by the number of validation images alone.
+    """The standard deviation of a metric between seeds that follows from the number of validation images alone.
 
     images: validation images of each class; error: the share of them that is classified wrongly, from 0 to 1. For
     accuracy on n images sqrt(error / 2n) (Jordan 2023, arXiv 2304.01910: trainings that are equally good err on
     different images). Balanced accuracy has the noise of accuracy on C² / Σ_c (1 / n_c) images, if all classes are
-    equally hard. Where trainings differ in how good they are, as brief ones may, the noise is larger.
+    equally hard. If trainings differ in quality too, as short ones may, the noise is larger.
     """
     counts = [count for count in images if count]
     number = sum(counts) if metric == "accuracy" else len(counts) ** 2 / sum(1 / count for count in counts)
@@ -67,9 +67,9 @@ def seed_noise(metric: str, images: Sequence[int], error: float) -> float:
 
 
 def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str:
-    """The metric's column, by --metric or else by the facts of a run.toml; raises UserError.
+    """The column of the metric that --metric names, or else the facts of a run.toml; raises UserError.
 
-    A run that does not say by which metric it was made, as older ones, is by accuracy.
+    Runs of older versions, which name no metric, used accuracy.
     """
     arguments = (facts or {}).get("arguments")
     saved = str(arguments.get("metric", "accuracy")) if isinstance(arguments, Mapping) else "accuracy"
@@ -81,10 +81,10 @@ def metric_of(option: str | None, facts: Mapping[str, Any] | None = None) -> str
 
 
 def option_of(metric: str) -> str:
-    """What --metric takes for this column."""
+    """The value of --metric for this column."""
     return next(option for option, column in METRICS.items() if column == metric)
 
 
 def spoken(metric: str) -> str:
-    """The metric as sentences name it: balanced accuracy."""
+    """The name of a metric in sentences, such as balanced accuracy."""
     return metric.replace("_", " ")

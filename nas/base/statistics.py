@@ -14,8 +14,8 @@ NORMAL = 1.96  # half the 95 % interval of the normal distribution, in standard 
 def half_intervals(error: ArrayLike, freedom: ArrayLike) -> Floats:
     """Half the 95 % intervals of values with these standard errors, of one shape.
 
-    freedom: the degrees of freedom that an error is known with; by Student's t. 0 stands for an error that follows from
-    the number of validation images; by the normal distribution.
+    freedom: the degrees of freedom of each error, for Student's t; 0 for an error that follows from the number of
+    validation images, for the normal distribution.
     """
     known = np.asarray(freedom, dtype=float)
     factors = np.where(known > 0, stats.t.ppf(0.975, np.maximum(known, 1)), NORMAL)

@@ -1,4 +1,4 @@
-"""Quantities as people write them (400M multiply-adds, 1.2G, ten minutes as 10m), and names as people read them."""
+"""Quantities as people write them (400M multiply-adds, 1.2G, 10m for ten minutes), and texts for display."""
 
 import difflib
 import re
@@ -42,7 +42,7 @@ def check_range(what: str, value: float, low: float, high: float) -> None:
 
 
 def format_count(value: float, digits: int = 4) -> str:
-    """Write a count with a unit, rounded to so many digits: 385814752 -> 385.8M, 999999 -> 1M."""
+    """Write a count with a unit, rounded to `digits` digits: 385814752 -> 385.8M, 999999 -> 1M."""
     rounded = float(f"{value:.{digits}g}")
     unit = next((unit for unit in ("T", "G", "M", "K") if abs(rounded) >= _COUNTS[unit]), "")
     return f"{rounded / _COUNTS[unit]:.{max(digits, 3)}g}{unit}"
@@ -60,9 +60,9 @@ def format_duration(seconds: float) -> str:
 
 
 def shortest_decimal(number: float, near: float, same: Callable[[float], bool]) -> float:
-    """The number of fewest decimals for which `same` holds; of equally short ones the nearest to `near`.
+    """The number with the fewest decimals for which `same` holds; of several the nearest to `near`.
 
-    same: holds for `number`, and for all numbers between any two for which it holds.
+    same: a condition that holds exactly on one interval, which contains `number`.
     """
     if number == near and number == int(number):
         return number
@@ -78,9 +78,9 @@ def shortest_decimal(number: float, near: float, same: Callable[[float], bool]) 
 
 
 def shown(text: object, most: int | None = None) -> str:
-    r"""A text of a user's, such as a file's name, as one line for people, cut in the middle to at most so many letters.
+    r"""A user's text, such as a file name, as one printable line, cut in the middle to at most `most` characters.
 
-    What cannot be seen is escaped, as \n, \x1b or \xe9 (a byte that is not UTF-8): no terminal acts on it.
+    Invisible characters are escaped, as \n, \x1b or \xe9 (a byte that is not UTF-8), so that no terminal acts on them.
     """
     seen = "".join(map(_visible, str(text)))
     if most is None or len(seen) <= most:
@@ -102,7 +102,7 @@ def plural(number: int, noun: str, several: str = "") -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: the nearest right one, or all of them if none is near."""
+    """The end of an error message about an unknown word: the nearest known word, or all of them if none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"nearest is {close[0]!r}" if close else f"known are {', '.join(known)}"

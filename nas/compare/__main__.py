@@ -1,7 +1,7 @@
 """`python -m nas.compare`: error distributions of random networks, to compare spaces or runs.
 
-The view of design spaces of Radosavovic et al. 2019 (arXiv 1905.13214) and 2020 (arXiv 2003.13678): not the best
-network that was found counts, but how errors of random ones are distributed, at equal cost too.
+As Radosavovic et al. 2019 (arXiv 1905.13214) and 2020 (arXiv 2003.13678) compare design spaces: not by the best network
+found, but by the error distributions of random networks, also at equal cost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nas.runs.lookup import find_run
 from nas.selection.distributions import SHUFFLES, difference, distribution, equal_cost
 from nas.training.recipe import Recipe
 
-LEAST = 5  # networks of a distribution
-BANDS = 5  # of equal cost
+LEAST = 5  # networks in a distribution
+BANDS = 5  # of networks of similar cost
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Sample:
 
 def main(
     runs: Annotated[list[str], typer.Argument(help="Runs of --sampler random, by name or directory.")],
-    out: Annotated[str, typer.Option(help="Where the picture goes.")] = "compare.png",
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the shuffles of the test.")] = 0,
+    out: Annotated[str, typer.Option(help="File for the picture.")] = "compare.png",
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the permutation test.")] = 0,
 ) -> None:
     """Compare the error distributions of random networks of several runs, as drawn and at equal cost.
 
-    A run stands for its space only where its networks are uniform draws: make it with --sampler random. All must have
-    been trained alike, on the same data, by the same --metric; an error is 1 less that metric.
+    A run represents its space only if its networks are uniform samples: use --sampler random. All runs must share
+    training, data and --metric; an error is 1 minus that metric.
     """
     path = Path(out)
     if not path.parent.is_dir() or path.is_dir():
@@ -71,8 +71,8 @@ def main(
         median = format_count(float(np.median(sample.madds)))
         table.add_row(shown(sample.name), str(len(sample.errors)), median, *errors, *apart)
     cli.show(table)
-    cli.say(f"difference: the largest between two distributions (Kolmogorov–Smirnov), to {first.name}; p: of so")
-    cli.say(f"  large a difference between two samples of one distribution, by {SHUFFLES} shuffles")
+    cli.say(f"difference: the largest between the distributions (Kolmogorov–Smirnov), to {first.name}; p: how probable")
+    cli.say(f"  one at least as large is between samples of one distribution, from {SHUFFLES} permutations")
     spaces = ", ".join(f"{shown(s.name, 40)}: {shown(s.facts['space']['name'], 40)}" for s in samples)
     data, epochs = shown(first.facts["data"]["name"], 40), first.facts["proxy"]["epochs"]
     subtitle = f"{spaces}; {data}, epochs: {epochs}, one training each"
@@ -85,7 +85,7 @@ def main(
 
 
 def sample_of(name: str) -> Sample:
-    """A run's networks; raises UserError for one that is no sample of a space."""
+    """The networks of a run; raises UserError if they are no random sample of a space."""
     path = find_run(name)
     if path is None or not (path / "run.toml").exists() or not (path / "trials.csv").exists():
         raise UserError(f"{name[:100]!r}: no run of this name that has trials")
@@ -123,9 +123,9 @@ def check_alike(one: Sample, other: Sample) -> None:
         }
         for sample in (one, other)
     )
-    for said, value in mine.items():
-        if value != theirs[said]:
-            raise UserError(f"{one.name} and {other.name} cannot be compared: {said}")
+    for reason, value in mine.items():
+        if value != theirs[reason]:
+            raise UserError(f"{one.name} and {other.name} cannot be compared: {reason}")
 
 
 if __name__ == "__main__":

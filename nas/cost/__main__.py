@@ -1,5 +1,7 @@
-"""`python -m nas.cost`: what a network costs, part by part, and beside fvcore's count of the built one; what a space
-holds within a budget; what the published families cost."""
+"""`python -m nas.cost`: costs of a network, of a search space within a budget, of the published families.
+
+A network is counted part by part, on request beside fvcore's count of the built one.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,8 @@ def main(
     subjects = {"a network": network, "--space": space, "--families": families or None}
     given = [name for name, value in subjects.items() if value is not None]
     if len(given) != 1:
-        said = f"; given were {' and '.join(given)}" if given else ""
-        raise UserError(f"give one of a network, --space NAME or --families{said}")
+        hint = f"; given were {' and '.join(given)}" if given else ""
+        raise UserError(f"give one of a network, --space NAME or --families{hint}")
     budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
     of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
     of_network["--json"] = as_json
@@ -162,7 +164,7 @@ def say_latency(arch: Architecture, device: str, threads: int | None, batch: int
 def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, tuple[int, int]]:
     """Build the network and count each part: flops by fvcore (eval mode, one image) and parameters."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fvcore uses parts of torch that are about to change
+        warnings.simplefilter("ignore")  # deprecation warnings from fvcore's use of torch
         from fvcore.nn import FlopCountAnalysis
         from torch import zeros
 
@@ -187,7 +189,7 @@ def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int,
         table.add_column(column, justify="left" if column in ("part", "what") else "right", no_wrap=True)
     for part in rows:
         cost = part.cost
-        cells = [part.name, _what(arch, part.name), "" if part.name == "total" else str(part.size)]
+        cells = [part.name, _layer_words(arch, part.name), "" if part.name == "total" else str(part.size)]
         cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations)]
         if built:
             flops, params = built[part.name]
@@ -196,7 +198,7 @@ def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int,
     return table
 
 
-def _what(arch: Architecture, part: str) -> str:
+def _layer_words(arch: Architecture, part: str) -> str:
     if part.startswith("stage "):
         return str(arch.stages[int(part.removeprefix("stage ")) - 1])
     return {"stem": f"3x3 convolution to {arch.stem}", "head": f"1x1 convolution to {arch.head}"}.get(part, "")

@@ -19,7 +19,7 @@ QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
 
 @dataclass(frozen=True)
 class View:
-    """A space seen through a budget."""
+    """A space and a budget on it."""
 
     space: SearchSpace
     bounds: Bounds
@@ -50,10 +50,10 @@ class View:
     def sentences(self) -> list[str]:
         """Size, budget and feasible share."""
         counted = f"{self.space.resolution} px, {self.space.in_channels} channels, {self.space.num_classes} classes"
-        said = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
+        parts = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
         if self.bounds:
-            said.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
-        return said
+            parts.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
+        return parts
 
     def table(self) -> Table:
         """Per cost: the exact range of the space, and quantiles of the networks within the budget."""
@@ -69,15 +69,15 @@ class View:
 
 def budget_text(bounds: Bounds) -> str:
     """A budget in words."""
-    said = []
+    parts = []
     for name, (low, high) in bounds.items():
-        said += [f"at least {format_count(low)} {name}"] if low > 0 else []
-        said += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
-    return " and ".join(said)
+        parts += [f"at least {format_count(low)} {name}"] if low > 0 else []
+        parts += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
+    return " and ".join(parts)
 
 
 def count_text(number: float, error: float | None, size: int) -> str:
-    """How many networks of so many, and whether that is exact."""
+    """A number of networks as text, with its share of the space and whether it is exact."""
     share = number / size
     part = f"{100 * share:.4g} %" if share >= 1e-4 else f"one in {format_count(1 / share)}" if share else "almost none"
     if error is None:

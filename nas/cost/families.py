@@ -31,7 +31,7 @@ class Member:
 
     @property
     def growth(self) -> float:
-        """The φ at which the rule's MAdds would have grown as much, before rounding."""
+        """The φ at which the rule's nominal MAdds equal the published network's."""
         base = Architecture.load("efficientnet_b0").cost().madds
         return log(self.published.cost().madds / base) / log(RULE.product)
 
@@ -72,7 +72,7 @@ def _counted(arch: Architecture) -> tuple[str, str, str]:
 
 
 def explanation(rows: Sequence[Member]) -> list[str]:
-    """What a reader sees in the table."""
+    """Sentences that explain the table."""
     last = rows[-1]
     published, ruled = last.published.cost().madds, last.ruled.cost().madds
     off = max(abs(m.published.cost().madds / 1e9 / m.gmadds - 1) for m in rows)

@@ -1,4 +1,4 @@
-"""Data sets: the embedded default, named ones, folders of images - all decoded once and split in two.
+"""Data sets: the embedded default, named ones, folders of images; decoded once, split for training and validation.
 
 Search sees training and validation images only: validation images always come from a set's training part; test images
 are opened by `load_test` alone.
@@ -20,7 +20,7 @@ import torchvision
 
 from nas.base.errors import UserError
 from nas.datasets.batches import resized
-from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, in_file, read, save, saved
+from nas.datasets.cache import FORMAT, SIZES, cache_directory, cached, check_memory, read, save, save_if_possible
 from nas.datasets.folders import folder, test_folder
 from nas.datasets.validation import hold_out, split
 from nas.datasets.value import RESIZES, Dataset, Source, Stored
@@ -35,7 +35,6 @@ __all__ = [
     "Stored",
     "cache_directory",
     "hold_out",
-    "in_file",
     "load",
     "load_data",
     "load_test",
@@ -45,7 +44,7 @@ __all__ = [
 ]
 
 DEFAULT = "fashion-mnist-20k"
-FORMER = "fashion-mnist-12k"  # the default of runs from before there were 10,000 validation images
+FORMER = "fashion-mnist-12k"  # the default of older versions, with 2,000 validation images
 EMBEDDED = Path(__file__).parent / "fashion_mnist" / "fashion_mnist_20k.npz"
 
 
@@ -54,25 +53,25 @@ def load(source: Source | str = DEFAULT, **reading: Any) -> Dataset:
 
     source: a key of `LOADERS`, or a directory with `train/CLASS/*` and perhaps `val/CLASS/*` and `test/CLASS/*`, or
     with `CLASS/*`. Splits may be called training, valid, validation, dev, testing and eval, too, in any case. A named
-    set is downloaded once. A folder too large for memory is decoded into a file, from which training reads.
-    reading: how it is read, by the fields of `Source`: image_size, resize and others.
-    Raises UserError for every mistake in these, for data that cannot be used or finds no room, and where the images
-    that another process has stored are gone, and those found are not the same.
+    set is downloaded once. A folder too large for memory is decoded into a file, from which training reads. reading:
+    other fields of `Source`, such as image_size and resize. Raises UserError for wrong arguments, for data that cannot
+    be used or does not fit into memory, and if the images that another process stored are gone and those found differ
+    from them.
     """
-    wanted = Source(name=source, **reading) if isinstance(source, str) else replace(source, **reading)
-    if wanted.stored:
+    request = Source(name=source, **reading) if isinstance(source, str) else replace(source, **reading)
+    if request.stored:
         with suppress(Exception):  # another machine, or the cache was emptied or replaced meanwhile
-            kept = read(wanted.stored.path, wanted.stored.key)
-            if kept.stored == wanted.stored:
+            kept = read(request.stored.path, request.stored.key)
+            if kept.stored == request.stored:
                 return kept
-    found = _found(wanted)
-    if wanted.stored and found.fingerprint != wanted.stored.fingerprint:
-        raise UserError(f"data {wanted.name} is not what it is where the command was started; make them the same")
+    found = _load(request)
+    if request.stored and found.fingerprint != request.stored.fingerprint:
+        raise UserError(f"data {request.name} is not what it is where the command was started; make them the same")
     return found
 
 
-def _found(source: Source) -> Dataset:
-    """The images of a source, wherever another process has stored them."""
+def _load(source: Source) -> Dataset:
+    """The images of a source, whether or not another process has stored them."""
     name, size = source.name, source.image_size
     if size is not None and size not in SIZES:
         raise UserError(f"image size {size}: want {SIZES[0]} to {SIZES[-1]} pixels")
@@ -103,8 +102,8 @@ def load_data(source: Source) -> Dataset:
 def load_test(source: Source, data: Dataset) -> Dataset:
     """The test images of the data set that was loaded from this source, of its size, as `val_images`.
 
-    They are for the last word on one network that is trained: a search, or a training before its end, must not see
-    them. Named sets have their own, a folder has them in test/. Raises UserError where there are none.
+    They are for the final evaluation of one trained network: neither a search nor an unfinished training may use them.
+    Named sets have their own, a folder has them in test/. Raises UserError where there are none.
     """
     name = source.name
     if name in KINDS:
@@ -122,7 +121,7 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
     """
     path = cache_directory() / f"{name}{'' if train else '-test'}.npz"
 
-    def made() -> Dataset:
+    def download() -> Dataset:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A temporary folder: what an interrupted download leaves behind is never taken for the data.
@@ -140,13 +139,13 @@ def _torchvision(name: str, train: bool = True) -> Dataset:
             if train
             else Dataset(name, images[:0], labels[:0], images, labels, tuple(raw.classes), True, "its test images")
         )
-        return saved(data, path, FORMAT)
+        return save_if_possible(data, path, FORMAT)
 
-    return cached(path, FORMAT, made)
+    return cached(path, FORMAT, download)
 
 
-def _former() -> Dataset:
-    """The default as it was: the same training images, and a fifth of the validation images."""
+def _fashion_mnist_12k() -> Dataset:
+    """The default of older versions: the same training images, and a fifth of the validation images."""
     data = read(EMBEDDED)
     _, fifth = split([str(i) for i in range(len(data.val_labels))], data.val_labels.tolist(), 1 / 5)
     note = "validation: 2,000 of the 60,000 training images of Fashion-MNIST, 10,000 others to train on"
@@ -175,7 +174,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     DEFAULT: lambda: read(EMBEDDED),
     **{name: partial(_torchvision, name) for name in KINDS},
     "digits": _digits,
-    FORMER: _former,
+    FORMER: _fashion_mnist_12k,
 }
 
 

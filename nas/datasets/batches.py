@@ -1,7 +1,7 @@
-"""A data set as training wants it: decoded images (uint8) on the device, batches cut out by one indexing operation.
+"""Batches of a data set: decoded images (uint8) on the device, from which one indexing operation takes a batch.
 
-Images that would fill a GPU, or are mapped from a file and would fill other memory, stay where they are; their batches
-are cut out by the CPU and moved.
+Images too large for the GPU, or memory-mapped from a file, stay where they are; the CPU takes their batches and moves
+them to the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.datasets.cache import cache_directory, in_file
+from nas.datasets.cache import cache_directory, memory_mapped
 from nas.datasets.value import Dataset
 
 
@@ -21,7 +21,7 @@ from nas.datasets.value import Dataset
 class Images:
     """Pixels uint8 [n, h, w, c] and labels int64 [n] in one place; mean and std [c, 1, 1] in pixel values.
 
-    mean and std are on the device that batches are wanted on.
+    mean and std are on the device that batches are for.
     """
 
     pixels: Tensor
@@ -42,7 +42,7 @@ class Images:
         return (pixels.to(self.mean.device).permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def sample(self, chosen: Tensor, shift: float, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels and labels of the chosen [b], moved by up to `shift` of the side (edges repeated), maybe mirrored."""
+        """Pixels and labels of `chosen` [b], moved by up to `shift` of the side (edges repeated), perhaps mirrored."""
         _, height, width, _ = self.pixels.shape
 
         def offsets(side: int) -> Tensor:
@@ -63,17 +63,17 @@ def images_of(data: Dataset, size: int | None, where: torch.device) -> tuple[Ima
     size = size or data.image_size
     training, validation = (resized(part, size, data.mapped) for part in (data.train_images, data.val_images))
     mean, std = channel_statistics(training)
-    home = home_of(training.numel() + validation.numel(), data.mapped, where)
+    home = storage_device(training.numel() + validation.numel(), data.mapped, where)
 
-    def resident(images: Tensor, labels: Tensor) -> Images:
+    def place(images: Tensor, labels: Tensor) -> Images:
         pixels = images.permute(0, 2, 3, 1).contiguous()  # mapped ones are so already, and are not copied
         return Images(pixels.to(home), labels.to(home), mean.to(where), std.to(where))
 
-    return resident(training, data.train_labels), resident(validation, data.val_labels)
+    return place(training, data.train_labels), place(validation, data.val_labels)
 
 
-def home_of(size: int, mapped: bool, where: torch.device) -> torch.device:
-    """Where so many bytes of images are kept: on a GPU in up to half of its free memory; mapped ones nowhere else."""
+def storage_device(size: int, mapped: bool, where: torch.device) -> torch.device:
+    """The device that holds `size` bytes of images: a GPU if they fit into half of its free memory, else the CPU."""
     roomy = size <= torch.cuda.mem_get_info(where)[0] // 2 if where.type == "cuda" else not mapped
     return where if roomy else torch.device("cpu")
 
@@ -86,7 +86,7 @@ def resized(images: Tensor, size: int, mapped: bool = False) -> Tensor:
     if not mapped:
         return torch.cat(list(parts))
     with TemporaryFile(dir=cache_directory()) as file:  # it lives as long as it is mapped
-        whole = in_file(file, len(images), size)
+        whole = memory_mapped(file, len(images), size)
     for place, part in zip(torch.split(whole, 1000), parts, strict=True):
         place.copy_(part)
     return whole

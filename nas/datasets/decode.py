@@ -16,24 +16,24 @@ from nas.base.errors import UserError
 from nas.datasets.layout import readable_formats
 from nas.datasets.value import ValueRange
 
-try:  # torchvision 0.29 says that a later one will have it no more
+try:  # deprecated since torchvision 0.29
     from torchvision.io import ImageReadMode, decode_png
 except ImportError:
     decode_png = None
 
-DECODING = "2"  # part of what is cached; raise it when the same file gives other pixels, traits or extremes
-SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers where no training image tells another
+DECODING = "2"  # part of the cache's key; raise it when the same file gives other pixels, traits or extremes
+SIXTEEN_BITS = (0.0, 65535.0)  # the range of integers if the training images give none
 ORIENTATION = 0x0112  # the EXIF tag
-MUCH = 1 / 4  # of an image's pixels
+MUCH = 1 / 4  # share of an image's pixels that is much to cut away
 MOST = (0.5, 99.5)  # percentiles that 99 % of an image's values lie between
-NARROW = 64  # of 256 levels
+NARROW = 64  # levels of 256: fewer in use are reported
 
 Extremes = tuple[str, float, float]  # i: integers, f: floating-point numbers; the lowest and the highest finite one
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How image files become pixels: size in pixels; how they become square; the values that become 0 and 255."""
+    """How image files are decoded: size in pixels; how they become square; the values that become 0 and 255."""
 
     size: int
     resize: str = "crop"
@@ -50,7 +50,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Traits:
-    """What decoding did to an image.
+    """Facts about the decoding of an image.
 
     cut: the share of its pixels that was cut away. odd: some values are NaN or infinite. shortened: it has 16 bits a
     colour, of which the lower 8 were dropped. levels: where 99 % of its pixels lie between 0 and 255, if it has more
@@ -66,7 +66,7 @@ class Traits:
 def decode(path: Path, how: Decoding) -> tuple[torch.Tensor, Traits]:
     """The upright image, scaled with antialiasing: uint8 [3, size, size].
 
-    Raises errors of every class: PIL's decoders meet broken bytes so.
+    Raises errors of any class, as PIL's decoders do for broken files.
     """
     with Image.open(path, formats=readable_formats()) as image:
         coloured = _has_16_bit_colours(image)
@@ -100,32 +100,32 @@ def find_range(root: Path, images: Sequence[tuple[Path, Extremes | None]]) -> Va
 
 
 def summary(how: Decoding, traits: Sequence[Traits]) -> list[str]:
-    """What is to be said of decoded images, in parts of a sentence."""
-    said = []
+    """Notes on decoded images, as parts of a sentence."""
+    notes = []
     cut = sum(each.cut for each in traits) / max(1, len(traits))
     if much := sum(each.cut > MUCH for each in traits):
-        said.append(
+        notes.append(
             f"the crop cuts away {cut:.1%} of the pixels, and more than a quarter of {much:,} of {len(traits):,} "
             "images (--resize pad or stretch keeps all)"
         )
     elif cut >= 0.0005:
-        said.append(f"the crop cuts away {cut:.1%} of the pixels")
+        notes.append(f"the crop cuts away {cut:.1%} of the pixels")
     if deep := [each.levels for each in traits if each.levels]:
         low, high = how.value_range or SIXTEEN_BITS
-        said.append(
+        notes.append(
             f"{len(deep):,} of {len(traits):,} images have more than 8 bits: {low:g} to {high:g} became 0 to 255"
         )
         first, last = min(levels[0] for levels in deep), max(levels[1] for levels in deep)
         if 0 < last - first < NARROW:
-            said.append(
+            notes.append(
                 f"99 % of their values lie between {first:.0f} and {last:.0f} then, so few of the 256 levels are used; "
                 "clip the few extreme values, which make the range wide, in the files"
             )
     if odd := sum(each.odd for each in traits):
-        said.append(f"{odd:,} images have values that are NaN (taken for the lowest) or infinite")
+        notes.append(f"{odd:,} images have values that are NaN (taken for the lowest) or infinite")
     if shortened := sum(each.shortened for each in traits):
-        said.append(f"of {shortened:,} images with 16 bits a colour only the upper 8 are used; save them as PNG")
-    return said
+        notes.append(f"of {shortened:,} images with 16 bits a colour only the upper 8 are used; save them as PNG")
+    return notes
 
 
 def _square(image: Image.Image, how: Decoding) -> Image.Image:
@@ -163,9 +163,9 @@ def _has_16_bit_colours(image: Image.Image) -> bool:
 
 
 def extremes(file: Path) -> Extremes | None:
-    """Those of an image with more than 8 bits; None of another one, and of a broken one.
+    """The lowest and highest value of an image with more than 8 bits; None for other images and broken ones.
 
-    Raises OSError and MemoryError where the machine was at fault: these say nothing of the file.
+    Raises OSError and MemoryError if the machine is at fault, not the file.
     """
     try:
         with Image.open(file, formats=readable_formats()) as image:

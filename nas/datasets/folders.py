@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from nas.base.errors import UserError
 from nas.base.machine import available_cores
 from nas.datasets import cache
-from nas.datasets.cache import SIZES, Built, are_few
+from nas.datasets.cache import SIZES, Built, fit_in_memory
 from nas.datasets.decode import DECODING, Decoding, Traits, decode, find_range, summary
 from nas.datasets.layout import MANY, class_name, readable_formats, shown
 from nas.datasets.parts import File, Parts, find, find_test
@@ -30,15 +30,15 @@ Decoded = tuple[torch.Tensor, Traits]
 
 
 def folder(root: Path, source: Source) -> Dataset:
-    """The images below a directory in RGB, read as the source says, those that have not changed from the cache.
+    """The images below a folder in RGB, read as the source says; unchanged files come from the cache.
 
-    Raises UserError when the layout is not one of those that `load` names, or over 1 % of the images are broken, unless
-    these are to be skipped.
+    Raises UserError if the layout is none that `load` describes, or over 1 % of the images are broken and not to be
+    skipped.
     """
     parts = find(root, recheck=source.recheck)
     how = Decoding(source.image_size or _usual_size(parts.train, source), source.resize, source.value_range)
     count = len(parts.train) + len(parts.val)
-    few = are_few(count, 3, how.size)
+    few = fit_in_memory(count, 3, how.size)
     note = f"; {how}" if few else f"; {how}; many, so read from a file while training"
     path = _cache_file(root, how, "" if few else "-mapped")
     key = _key(f"{DECODING} {how} {how.value_range} {source.skip_broken} {parts.note}{note}", parts)
@@ -46,16 +46,16 @@ def folder(root: Path, source: Source) -> Dataset:
 
     def make() -> Dataset:
         if not few:
-            return cache.saved_in_file(path, key, count, how.size, build)
+            return cache.save_memory_mapped(path, key, count, how.size, build)
         data, extra = build(torch.empty(count, 3, how.size, how.size, dtype=torch.uint8))
-        return cache.saved(data, path, key, extra)
+        return cache.save_if_possible(data, path, key, extra)
 
     return cache.cached(path, key, make, source.recheck)
 
 
 def _cache_file(root: Path, how: Decoding, ending: str) -> Path:
-    """One file for each way to decode a folder, no more."""
-    words = [cache.place_of(root), str(how.size)]
+    """The cache file of a folder: one for each way to decode it."""
+    words = [cache.cache_name(root), str(how.size)]
     words += [how.resize] if how.resize != "crop" else []
     words += ["{:g}-{:g}".format(*how.value_range)] if how.value_range else []
     return cache.cache_directory() / f"{'-'.join(words)}{ending}.npz"
@@ -71,9 +71,9 @@ def _key(heading: str, parts: Parts) -> str:
 
 
 def _usual_size(files: Sequence[File], source: Source) -> int:
-    """The largest, or the median side of some 500 of the images, in steps of 4 pixels, if that is smaller.
+    """`source.largest`, or the median side of about 500 images in steps of 4 pixels, if that is smaller.
 
-    It is their shorter side, but for images that are padded, which keep their longer side.
+    The side is the shorter one, or the longer one if images are padded.
     """
     largest, side, formats = min(source.largest, SIZES[-1]), max if source.resize == "pad" else min, readable_formats()
     sides: list[int] = []
@@ -84,9 +84,9 @@ def _usual_size(files: Sequence[File], source: Source) -> int:
 
 
 def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
-    """The images in test/ as the validation images of a Dataset without others, as `data`, of the same root, is.
+    """The images in test/ as validation images of a Dataset without training images, decoded as `data` was.
 
-    Raises UserError when there are none, their classes are others, or over 1 % are broken, unless these are skipped.
+    Raises UserError if there are none, their classes differ, or over 1 % are broken and not to be skipped.
     """
     files, note = find_test(root, data.classes)
     cache.check_memory(len(files), 3, data.image_size)
@@ -104,8 +104,8 @@ def test_folder(root: Path, data: Dataset, skip_broken: bool) -> Dataset:
 def _decoded(parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Path, images: torch.Tensor) -> Built:
     """The Dataset of these files, its images written to the front of `images`, uint8 [count, 3, size, size].
 
-    Those that are in the cache at `path` are not decoded again. With it comes what `_already_decoded` will need.
-    Raises UserError when over 1 % are broken and not to be skipped, or all of a class in a part.
+    Those that are in the cache at `path` are not decoded again. With it come the bytes that `_already_decoded` reads.
+    Raises UserError if over 1 % are broken and not to be skipped, or if no image of a class is left in a part.
     """
     root, files, ranged = parts.root, parts.train + parts.val, how
     if how.value_range is None:
@@ -124,13 +124,13 @@ def _decoded(parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Pa
                 f"data {shown(root)}: class {name} has too few images, none for {part} (equal ones count as one, "
                 f"broken ones as none)"
             )
-    said = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
+    full_note = "; ".join([parts.note + note + skipped, *summary(ranged, traits)])
     data = Dataset(
         class_name(root.name),
         *(images[:border], labels[:border], images[border:end], labels[border:]),
         classes=parts.classes,
         flip=True,
-        note=said,
+        note=full_note,
         resize=ranged.resize,
         value_range=ranged.value_range,
     )
@@ -139,8 +139,8 @@ def _decoded(parts: Parts, skip_broken: bool, how: Decoding, note: str, path: Pa
 
 
 def _already_decoded(path: Path, how: Decoding) -> dict[bytes | None, Decoded]:
-    """Pixels and traits of the images that the cache at `path` has, by the digest of their file."""
-    with suppress(Exception):  # it is missing, damaged or from before it had these
+    """Pixels and traits of the images in the cache at `path`, by the digest of their file."""
+    with suppress(Exception):  # missing, damaged or of an older version
         data, extra = cache.read_old(path)
         decoding, rows = json.loads(extra)
         if (decoding, Decoding(data.image_size, data.resize, data.value_range)) == (DECODING, how):
@@ -150,7 +150,7 @@ def _already_decoded(path: Path, how: Decoding) -> dict[bytes | None, Decoded]:
 
 
 def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bool) -> str:
-    """What a note says of broken images. Raises UserError when they are over 1 % and not to be skipped."""
+    """The note on broken images. Raises UserError if they are over 1 % and not to be skipped."""
     if not broken:
         return ""
     causes = [f"{shown(path.relative_to(root))} ({cause})" for path, cause in sorted(broken.items())[:MANY]]
@@ -166,10 +166,10 @@ def _skipped(root: Path, broken: Mapping[Path, str], count: int, skip_broken: bo
 def _read(
     files: Sequence[File], how: Decoding, known: Mapping[bytes | None, Decoded], images: torch.Tensor
 ) -> tuple[list[File], list[Traits], dict[Path, str]]:
-    """Those that are not broken, in order, with what decoding did to them, and why the others are broken.
+    """The files that are not broken, in order, with their traits, and why the others are broken.
 
-    Pixels are written to the front of `images`; those that are known by their file's digest are not decoded again.
-    Threads decode, for PIL works outside of Python's lock; they are never so far ahead that much waits in memory.
+    Pixels are written to the front of `images`; files whose digest is known are not decoded again. Threads decode,
+    since PIL releases Python's lock; about AHEAD bytes at most wait in memory.
     """
     good: list[File] = []
     traits: list[Traits] = []

@@ -1,4 +1,4 @@
-"""Where the images of a folder are: its splits, its classes, the files of each class."""
+"""The layout of a folder of images: its splits, its classes, the files of each class."""
 
 import os
 import re
@@ -22,9 +22,9 @@ SPLITS = {
 }
 LIKE_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLITS)})(?:set|data|images)?(?:[^a-z]|$)")  # train_images, test2017
 WANTED = "want train/CLASS/*, and perhaps val/CLASS/* and test/CLASS/*, or CLASS/*"
-UNREADABLE = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow names, or leaves to other programs
+UNREADABLE = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # only identified by Pillow, or handed to other programs
 LITTER = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-MANY = 10  # of what is listed, at most so many are named
+MANY = 10  # items that a message names at most
 LONGEST = 200  # characters of a name in a message
 
 Sample = tuple[Path, int]  # an image file and its label
@@ -32,17 +32,17 @@ Sample = tuple[Path, int]  # an image file and its label
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that hold the classes of each split. Without `val`, a part of `train` is to be set aside."""
+    """The folders that hold the classes of each split. Without `val`, part of `train` is set aside for validation."""
 
     train: Path
     val: Path | None = None
     test: Path | None = None
-    left_out: tuple[Path, ...] = ()  # folders with images that are neither
+    left_out: tuple[Path, ...] = ()  # folders with images that belong to no split
 
 
 @dataclass(frozen=True)
 class Found:
-    """The classes of a split and their image files, both in order of name; how many of which were left out where."""
+    """The classes of a split and their image files, sorted by name; left_out: how many other files of which kind."""
 
     classes: tuple[str, ...]
     samples: list[Sample]
@@ -50,10 +50,10 @@ class Found:
 
 
 def layout(root: Path) -> Layout:
-    """The splits of a folder, known by their names in any case; without any, its subfolders are classes.
+    """The splits of a folder, recognised by name, ignoring case; without splits, its subfolders are classes.
 
-    A folder that holds images itself is a class whatever its name, unless all of them are named like splits.
-    Raises UserError for a layout that could be taken for another one.
+    A subfolder that holds images itself is a class whatever its name, unless all are named like splits. Raises
+    UserError for an ambiguous layout.
     """
     folders = _folders(root)
     splits = {folder: SPLITS[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLITS}
@@ -61,22 +61,24 @@ def layout(root: Path) -> Layout:
         _refuse_alike(root, folders)
         return Layout(root)
     rest = tuple(folder for folder in folders if folder not in splits and _holds_images(folder))
-    doubtful = bool(rest) and all(map(_loose, splits))
+    doubtful = bool(rest) and all(map(_count_images, splits))
     flat = [folder for folder in splits if _is_class(folder, doubtful)]
     if len(flat) == len(splits) and rest:
         return Layout(root)
     train, val, test = ([folder for folder in splits if splits[folder] == kind] for kind in ("train", "val", "test"))
     for same in (train, val, test):
         if len(same) > 1:
-            raise UserError(f"data {shown(root)}: {_named(same)} would be the same split; want one of them")
+            raise UserError(f"data {shown(root)}: {_folder_names(same)} would be the same split; want one of them")
     if not train:
-        raise UserError(f"data {shown(root)}: has {_named(val + test)} but no train/; {WANTED}")
+        raise UserError(f"data {shown(root)}: has {_folder_names(val + test)} but no train/; {WANTED}")
     if mixed := [folder for folder in train + val if folder in flat]:
-        raise UserError(f"data {shown(root)}: images lie in {_named(mixed)}, not in folders of classes; {WANTED}")
+        raise UserError(
+            f"data {shown(root)}: images lie in {_folder_names(mixed)}, not in folders of classes; {WANTED}"
+        )
     if rest and not val + test:
         raise UserError(
-            f"data {shown(root)}: is {_named(train)} a class, or are the training images in it? Beside it are images "
-            f"in {_named(rest)}; {WANTED}"
+            f"data {shown(root)}: is {_folder_names(train)} a class, or are the training images in it? "
+            f"Beside it are images in {_folder_names(rest)}; {WANTED}"
         )
     unlabelled = tuple(folder for folder in test if folder in flat)
     return Layout(train[0], next(iter(val), None), None if unlabelled else next(iter(test), None), rest + unlabelled)
@@ -90,8 +92,14 @@ def scan(root: Path, top: Path) -> Found:
     """
     folders = _folders(top)
     if len(folders) < 2:
-        loose = _loose(top)
-        found = f"only {_named(folders)}" if folders else f"{loose} images outside of such folders" if loose else "none"
+        loose = _count_images(top)
+        found = (
+            f"only {_folder_names(folders)}"
+            if folders
+            else f"{loose} images outside of such folders"
+            if loose
+            else "none"
+        )
         hint = f"; did you mean {shown(folders[0])}?" if folders and len(_folders(folders[0])) > 1 else ""
         raise UserError(f"data {shown(top)}: want two or more folders of images, one per class; found {found}{hint}")
     by_name: dict[str, Path] = {}
@@ -108,7 +116,7 @@ def _scanned(root: Path, top: Path, folders: dict[str, Path]) -> Found:
     owners: dict[str, Sample] = {}
     left_out: list[tuple[int, str]] = []
     for label, (name, folder) in enumerate(folders.items()):
-        files = _below(folder, root)
+        files = _files_below(folder, root)
         images = {real: path for real, path in files.items() if _is_image(path)}
         others = Counter(shown(path.suffix.lower() or path.name) for real, path in files.items() if real not in images)
         if not images:
@@ -122,15 +130,16 @@ def _scanned(root: Path, top: Path, folders: dict[str, Path]) -> Found:
                 both = f"{shown(first.relative_to(root))} and {shown(path.relative_to(root))}"
                 raise UserError(f"data {shown(root)}: {both} are one file in two classes; remove one of them")
         samples += [(path, label) for path in sorted(images.values(), key=_order)]
-    if loose := _loose(top):
+    if loose := _count_images(top):
         left_out.append((loose, f"{loose} images beside the classes' folders"))
     return Found(tuple(folders), samples, tuple(left_out))
 
 
-def _below(folder: Path, root: Path) -> dict[str, Path]:
+def _files_below(folder: Path, root: Path) -> dict[str, Path]:
     """All files below a folder, by their real path.
 
-    A file that is found by its own name keeps it; links are followed after that, to no folder twice and to none above.
+    Files found without following links keep their own name; then links are followed, to no folder twice and to none
+    above.
     """
     real = os.path.realpath(folder)
     seen = {os.path.realpath(root), *map(str, (*Path(real).parents, *Path(os.path.realpath(root)).parents))} - {real}
@@ -154,7 +163,7 @@ def _below(folder: Path, root: Path) -> dict[str, Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in order of name, without LITTER. Raises UserError if it cannot be read."""
+    """The entries of a folder, sorted by name, without LITTER. Raises UserError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(LITTER)]
@@ -174,7 +183,7 @@ def _folders(folder: Path) -> list[Path]:
     return found
 
 
-def _loose(folder: Path) -> int:
+def _count_images(folder: Path) -> int:
     """How many images lie in a folder itself, not in one below it; 0 if it cannot be read, which may not be needed."""
     entries = _entries(folder) if os.access(folder, os.R_OK) else []
     return sum(_is_image(folder / entry.name) for entry in entries if not entry.is_dir())
@@ -184,16 +193,16 @@ def _holds_images(folder: Path) -> bool:
     """Whether there are images anywhere below."""
     if not os.access(folder, os.R_OK):
         return False
-    return _loose(folder) > 0 or any(map(_is_image, _below(folder, folder.parent).values()))
+    return _count_images(folder) > 0 or any(map(_is_image, _files_below(folder, folder.parent).values()))
 
 
 def _is_class(folder: Path, doubtful: bool) -> bool:
     """Whether a folder that is named like a split holds images itself; if not doubtful, not just beside its classes."""
-    return _loose(folder) > 0 and (doubtful or sum(map(_holds_images, _folders(folder))) < 2)
+    return _count_images(folder) > 0 and (doubtful or sum(map(_holds_images, _folders(folder))) < 2)
 
 
 def _is_image(path: Path) -> bool:
-    """Whether Pillow reads files of this name; pipes and devices, which need not have an end, are no images."""
+    """Whether Pillow reads files of this name; pipes and devices, which may never end, do not count."""
     return path.suffix.lower() in _suffixes() and (os.path.isfile(path) or not os.path.exists(path))
 
 
@@ -212,7 +221,9 @@ def readable_formats() -> tuple[str, ...]:
 def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
     """Raises UserError where folders such as train_images/ and test2017/ hold further folders with images."""
     found = {folder: match[1] for folder in folders if (match := LIKE_SPLIT.search(folder.name.casefold()))}
-    alike = {folder: SPLITS[word] for folder, word in found.items() if not _loose(folder) and _holds_images(folder)}
+    alike = {
+        folder: SPLITS[word] for folder, word in found.items() if not _count_images(folder) and _holds_images(folder)
+    }
     if len(set(alike.values())) > 1:
         names = ", ".join(f"{shown(folder.name)}/ to {kind}/" for folder, kind in alike.items())
         raise UserError(f"data {shown(root)}: these folders look like splits, not like classes; rename {names}")
@@ -222,7 +233,7 @@ def _refuse_inner_splits(folder: Path) -> None:
     """Raises UserError for a class that is divided into splits: its test images would be trained on."""
     inner = [path for path in _folders(folder) if path.name.casefold() in SPLITS]
     if len({SPLITS[path.name.casefold()] for path in inner}) > 1:
-        raise UserError(f"data {shown(folder)}: has {_named(inner)} inside of a class; {WANTED}")
+        raise UserError(f"data {shown(folder)}: has {_folder_names(inner)} inside of a class; {WANTED}")
 
 
 def _order(path: Path) -> tuple[str, str]:
@@ -230,16 +241,16 @@ def _order(path: Path) -> tuple[str, str]:
     return normal(str(path.parent)), normal(path.name)
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names for a message, not too many."""
+def join_names(names: Sequence[str]) -> str:
+    """Names for a message, at most MANY of them."""
     *most, last = [shown(name) for name in names[:MANY]]
     if len(names) > MANY:
         return f"{', '.join(most)}, {last} and {len(names) - MANY:,} more"
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _named(folders: Sequence[Path]) -> str:
-    return listed([f"{folder.name}/" for folder in folders])
+def _folder_names(folders: Sequence[Path]) -> str:
+    return join_names([f"{folder.name}/" for folder in folders])
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -253,7 +264,7 @@ def normal(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    r"""The class of a folder of that name: one line of valid text, in which other bytes look like \xdc or \n."""
+    r"""The class name for a folder name: one line of valid text, with other bytes escaped as \xdc or \n."""
     return units.shown(normal(name))
 
 

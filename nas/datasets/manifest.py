@@ -1,8 +1,7 @@
-"""What image files held when they were last read, so that only those that have changed are read again.
+"""The contents of image files when they were last read, so that only changed files are read again.
 
-A file is taken as unchanged while its size and its times (of its content and of its inode) are the same. Its time tells
-nothing of a second change within the same tick of the clock, so a file that was changed only just before it was read is
-not remembered, but read again the next time.
+A file counts as unchanged while its size and its times (of content and inode) are the same. A second change within one
+tick of the clock would go unnoticed, so a file that changed just before it was read is not remembered.
 """
 
 import hashlib
@@ -25,10 +24,10 @@ EMPTY = hashlib.sha256().digest()
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
-    digest: the sha256 of its bytes; None of one that is empty or cannot be read, which is no copy of another.
-    extremes: those of its values, where it is an image with more than 8 bits.
+    digest: the sha256 of its bytes; None if it is empty or unreadable, so that it is no copy of another. extremes: its
+    lowest and highest value, if it is an image with more than 8 bits.
     """
 
     digest: bytes | None
@@ -40,10 +39,10 @@ Known = Mapping[str, tuple[Stamp, Content]]  # by the file's name below the root
 
 
 def contents_of(root: Path, files: Sequence[Path], manifest: Path, recheck: bool = False) -> list[Content]:
-    """What each file holds, in the order of `files`.
+    """The content of each of the `files` below `root`, in their order.
 
-    files: some below `root`. manifest: where contents are kept from one call to the next; one that is missing, damaged
-    or cannot be written costs only time. recheck: read all files, whatever the manifest says.
+    manifest: the file that keeps contents between calls; if it is missing, damaged or not writable, that only costs
+    time. recheck: read all files, ignoring the manifest.
     """
     names = [str(file).removeprefix(f"{root}{os.sep}") for file in files]
     asked = dict(zip(names, files, strict=True))
@@ -70,7 +69,7 @@ def _stamp(file: Path) -> Stamp | None:
 
 
 def _content(file: Path, seen: Mapping[bytes | None, Content]) -> tuple[Stamp | None, Content]:
-    """Its stamp as it was before it was read, and what it holds; the image is opened unless equal bytes were seen."""
+    """The file's stamp from before it was read, and its content; an image with a digest in `seen` is not opened."""
     stamp = _stamp(file)
     with suppress(OSError, MemoryError), open(file, "rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").digest()
@@ -81,7 +80,7 @@ def _content(file: Path, seen: Mapping[bytes | None, Content]) -> tuple[Stamp | 
 
 
 def _read(manifest: Path) -> Known:
-    """What a manifest says; nothing if it is not there, or not as it was written."""
+    """The entries of a manifest; empty if it is missing or damaged."""
     with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
         checksum, _, body = manifest.read_bytes().partition(b"\n")
         decoding, known = json.loads(body)
@@ -94,7 +93,7 @@ def _read(manifest: Path) -> Known:
 
 
 def _write(manifest: Path, known: Known) -> None:
-    """Replace a manifest, at once or not at all."""
+    """Replace a manifest atomically."""
     rows = {name: (stamp, (found.digest or b"").hex(), found.extremes) for name, (stamp, found) in known.items()}
     body = json.dumps([DECODING, rows]).encode()
     with suppress(OSError):

@@ -1,12 +1,12 @@
-"""The images of a folder for each purpose, and what is to be said of them: copies, and what was left out."""
+"""The training, validation and test images of a folder, with notes on copies and on files left out."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.base.errors import UserError
-from nas.datasets.cache import cache_directory, place_of
-from nas.datasets.layout import MANY, Sample, layout, listed, normal, scan, shown
+from nas.datasets.cache import cache_directory, cache_name
+from nas.datasets.layout import MANY, Sample, join_names, layout, normal, scan, shown
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.validation import reason, split, validation_share
 
@@ -50,13 +50,13 @@ def find(root: Path, broken: Container[Path] = (), recheck: bool = False) -> Par
         left_out += [(n, f"{text} of {shown(where.val.name)}/") for n, text in held.left_out]
     else:
         train, val, chosen = _split(_files(root, samples, recheck), where.train)
-    note = f"{len(found.classes):,} classes, {listed(found.classes)}; {chosen}"
+    note = f"{len(found.classes):,} classes, {join_names(found.classes)}; {chosen}"
     note += f"; the images of {shown(where.test.name)}/ are kept for nas.train --test" if where.test else ""
-    note += _seen(val, train, "validation images equal training images")
+    note += _overlap_note(val, train, "validation images equal training images")
     note += _contradictions(root, train + val)
     note += _left_out(left_out)
     if where.left_out:
-        note += f"; left out beside the splits: {listed([f'{folder.name}/' for folder in where.left_out])}"
+        note += f"; left out beside the splits: {join_names([f'{folder.name}/' for folder in where.left_out])}"
     return Parts(root=root, classes=found.classes, train=train, val=val, split_here=where.val is None, note=note)
 
 
@@ -71,12 +71,12 @@ def find_test(root: Path, classes: tuple[str, ...]) -> tuple[list[File], str]:
     files = _files(root, found.samples + others)
     held, known = files[: len(found.samples)], files[len(found.samples) :]
     note = f"the {len(held):,} images of {shown(where.test.name)}/"
-    note += _seen(held, known, "test images equal images for training or validation")
+    note += _overlap_note(held, known, "test images equal images for training or validation")
     return held, note + _left_out(found.left_out)
 
 
 def _files(root: Path, samples: Sequence[Sample], recheck: bool = False) -> list[File]:
-    manifest = cache_directory() / f".{place_of(root)}.manifest"
+    manifest = cache_directory() / f".{cache_name(root)}.manifest"
     contents = contents_of(root, [path for path, _ in samples], manifest, recheck)
     return [File(*sample, content) for sample, content in zip(samples, contents, strict=True)]
 
@@ -118,7 +118,7 @@ def _left_out(files: Sequence[tuple[int, str]]) -> str:
     return f"; {total:,} files left out: {', '.join(places)}"
 
 
-def _seen(held: Sequence[File], others: Sequence[File], which: str) -> str:
+def _overlap_note(held: Sequence[File], others: Sequence[File], which: str) -> str:
     """How many of the images held back are among the others, as a part of a note."""
     known = {file.content.digest for file in others} - {None}
     same = sum(file.content.digest in known for file in held)

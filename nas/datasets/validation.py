@@ -1,4 +1,4 @@
-"""How many images are set aside to validate with, and which."""
+"""The choice of validation images: how many are set aside, and which."""
 
 import hashlib
 import os
@@ -10,33 +10,33 @@ import torch
 
 from nas.datasets.value import ENOUGH, FEW, Dataset
 
-MOST = 1 / 4  # of all images that are set aside
+MOST = 1 / 4  # largest share that is set aside
 
 
 def validation_share(count: int, classes: int) -> float:
-    """The share of so many images to validate with: ENOUGH, and FEW of each class, but not more than MOST of all.
+    """The share of `count` images to validate on: ENOUGH images and FEW of each class, but at most MOST of all.
 
     On n validation images the difference of two trainings has a standard error of sqrt(error / n), from twice the
-    variance of `seed_noise`: 0.5 points on 10,000 images at 25 % error. More of them cost training images and time, and
-    show little more, for the trainings themselves differ by about as much. Where a set of more than 40,000 grows, the
-    share falls, so that a few images move from validation to training.
+    variance of `seed_noise`: 0.5 points on 10,000 images at 25 % error. More of them cost training images and time and
+    gain little, since the trainings themselves differ by about as much. When a set of more than 40,000 images grows,
+    the share falls, so that a few images move from validation to training.
     """
     return min(MOST, max(ENOUGH, FEW * classes) / count)
 
 
 def reason(share: float) -> str:
-    """As a part of a note, why `validation_share` is this one."""
+    """Why `validation_share` gives this share, as part of a note."""
     return ", a quarter" if share == MOST else ", enough for differences of half a point"
 
 
 def split(
     keys: Sequence[str], labels: Sequence[int], share: float, contents: Sequence[bytes | None] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Indices (kept, set aside): of every class round(n · share), but one at least, is set aside.
+    """Indices (kept, set aside): round(n · share) images of each class, at least one, are set aside.
 
-    Images are drawn by the hash of their key. So the split is fixed for ever, whatever the library version, and a new
-    image moves at most one other of its class. Images of equal contents (None equals nothing) are drawn as one, by the
-    shortest of their keys, and stay together, but for a class that has no other image.
+    Images are chosen by the hash of their key, so the split is the same in all library versions, and a new image moves
+    at most one other of its class. Images of equal content (None equals nothing) are chosen together, by the shortest
+    of their keys, unless their class has no other image.
     """
     copies: dict[bytes | int, list[int]] = defaultdict(list)
     for i in sorted(range(len(keys)), key=lambda i: (len(keys[i]), keys[i])):

@@ -13,9 +13,9 @@ import torch
 
 from nas.base.metrics import seed_noise, spoken
 
-FOLDER_SIZE = 64  # pixels of folders whose images are not smaller, unless told otherwise
-FEW = 10  # validation images of a class; below, they are called few
-ERROR = 1 / 4  # of a network after a brief training, where none is known yet
+FOLDER_SIZE = 64  # default image size of folders in pixels; smaller if their images are
+FEW = 10  # a class with fewer validation images gets a warning
+ERROR = 1 / 4  # assumed error of a network after a short training
 ENOUGH = 10_000  # validation images, which show differences of half a point at that error
 PARTS = ("train_images", "train_labels", "val_images", "val_labels")
 
@@ -27,7 +27,7 @@ ValueRange = tuple[float, float]  # the pixel values of images with more than 8 
 class Stored:
     """Where a data set is in the cache: its file, the key it was saved under, its fingerprint.
 
-    One that is in no cache has a key of "".
+    Outside the cache the key is "".
     """
 
     path: Path
@@ -51,12 +51,12 @@ class Stored:
 class Source:
     """Which images are used, and how they are read.
 
-    name: a data set's name or a folder. image_size: 8 to 1024 pixels; None keeps a named set as it is and gives a
-    folder `largest`, or less if its images are smaller. resize: how an image becomes square: its centre is cropped, it
-    is padded with black, or stretched. skip_broken: leave out images that cannot be decoded, instead of refusing more
-    than 1 % of them. value_range: the pixel values that become 0 and 255 in images with more than 8 bits; None for the
-    lowest and highest of the training images. recheck: read every file again, even if its size and times are those of
-    the last time. stored: where another process has put the decoded images; they are read from there if they are there.
+    name: a data set's name or a folder. image_size: 8 to 1024 pixels; None keeps the size of a named set; for a folder
+    it means `largest`, or less if its images are smaller. resize: how an image becomes square: its centre is cropped,
+    it is padded with black, or stretched. skip_broken: leave out images that cannot be decoded, instead of refusing
+    more than 1 % of them. value_range: the pixel values that become 0 and 255 in images with more than 8 bits; None for
+    the lowest and highest of the training images. recheck: read every file again, even if its size and times have not
+    changed. stored: where another process has cached the decoded images, which are read from there if possible.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Source:
         skip_broken: bool | None = None,
         recheck: bool = False,
     ) -> Self:
-        """The source that options name; where one is None, as in the `arguments` of a run.toml, else the default."""
+        """The source for these options; for one that is None, the `arguments` of a run.toml, else the default."""
         return cls(
             name=name or arguments.get("data") or default,
             resize=resize or arguments.get("resize") or "crop",
@@ -87,7 +87,7 @@ class Source:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The options as they stand in run.toml: those that results depend on."""
+        """The options for run.toml: those that results depend on."""
         return {"data": self.name, "resize": self.resize, "skip_broken": self.skip_broken or None}
 
 
@@ -107,7 +107,7 @@ class Dataset:
     classes: tuple[str, ...]
     flip: bool  # whether a mirrored image keeps its label
     note: str  # one line: where validation images come from, what was skipped or resized
-    mapped: bool = False  # whether the images lie in a file, channels last, of which only what is looked at is read
+    mapped: bool = False  # whether the images are memory-mapped from a file, channels last
     resize: str = "crop"
     value_range: ValueRange | None = None
     stored: Stored | None = None
@@ -124,7 +124,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """The number of classes."""
         return len(self.classes)
 
     @cached_property
@@ -139,7 +139,7 @@ class Dataset:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What every command says first: the note, and what makes accuracies on this data set misleading."""
+        """The lines that commands print first: the note, and warnings about misleading accuracies."""
         train, val = (torch.bincount(part, minlength=self.num_classes) for part in (self.train_labels, self.val_labels))
         return (f"data {self.name}: {self.note}", *_warnings(self.classes, val.tolist(), (train + val).tolist()))
 
@@ -152,7 +152,7 @@ class Dataset:
         return seed_noise(metric, self.val_labels.bincount().tolist(), error)
 
     def difference_line(self, metric: str = "accuracy", error: float = ERROR) -> str:
-        """One sentence: what differences between networks the validation images can show, and what would help."""
+        """One sentence: the smallest difference of networks that the validation images show, and what would help."""
         number, points = len(self.val_labels), 100 * sqrt(2) * self.seed_noise(metric, error)
         more = f"more of them ({ENOUGH:,} for {100 * sqrt(error / ENOUGH):.2g} points) or " if number < ENOUGH else ""
         return (
@@ -162,7 +162,7 @@ class Dataset:
         )
 
     def table(self) -> dict[str, Any]:
-        """As it stands in a run.toml: what was trained on, and enough to notice another day that it has changed."""
+        """Its table in run.toml: what was trained on, and a fingerprint that shows later changes."""
         return {
             "name": self.name,
             "train": len(self.train_labels),
@@ -175,9 +175,9 @@ class Dataset:
 
 
 def fingerprinted(data: Dataset, fingerprint: str) -> Dataset:
-    """The data set, with a fingerprint that is known and need not be computed.
+    """The data set with a known fingerprint, which need not be computed.
 
-    It is put where `cached_property` looks for it: a field would be copied by `replace` to other images.
+    It is stored where `cached_property` looks for it: `replace` would copy a field to other images.
     """
     data.__dict__["fingerprint"] = fingerprint
     return data

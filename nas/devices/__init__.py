@@ -1,1 +1,1 @@
-"""What a network needs on a device: latency, latency tables, memory."""
+"""The needs of a network on a device: latency, latency tables, memory."""

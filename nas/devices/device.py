@@ -10,7 +10,7 @@ from nas.base.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; auto is CUDA, else MPS, else the CPU. Raises UserError if there is none such."""
+    """The device of that name; auto is CUDA, else MPS, else the CPU. Raises UserError if there is none."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"

@@ -1,9 +1,9 @@
 """Latency as measured on this device, and a table of measured parts that predicts it for any network of a space.
 
-What is timed is what people deploy: eval mode, batch norm folded into the convolutions, channels-last, under
-`torch.inference_mode`, eager, with the input on the device already; 3 channels and 1000 classes. The table is that
-of MnasNet and ProxylessNAS (arXiv 1807.11626; 1812.00332, section 3.3): a network takes as long as its parts together.
-A block that runs alone again and again finds its weights in the cache, so parts are timed inside whole networks.
+Networks are timed as they are deployed: eval mode, batch norm folded into the convolutions, channels-last, under
+`torch.inference_mode`, eager, with the input on the device already; 3 channels and 1000 classes. A table predicts the
+latency of a network as the sum over its parts, as in MnasNet and ProxylessNAS (arXiv 1807.11626; 1812.00332, section
+3.3). A block timed alone would find its weights in the cache, so parts are timed inside whole networks.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from nas.spaces.space import SearchSpace
 
 CHANNELS = 3
 WARM_UP = 3  # untimed passes of a new network: memory is laid out and kernels are chosen
-REPEATS, ENOUGH, LEAST = 50, 10.0, 5  # passes of a network, fewer where they take more than so many seconds, and least
-TIMES, PASSES = 4, 6  # networks that a part of the table is timed in at least, and timed passes of each
-DOUBTFUL = 1.3  # times what was predicted: a quiet machine's largest error in experiments/latency_table
+REPEATS, ENOUGH, LEAST = 50, 10.0, 5  # passes of a network; stop after ENOUGH seconds, not before LEAST
+TIMES, PASSES = 4, 6  # a part is timed in at least TIMES networks, PASSES passes each
+DOUBTFUL = 1.3  # measured / predicted: the worst of an idle machine in experiments/latency_table
 LIMITS = {"batch": 65536, "threads": 1024}
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a latency holds for: torch's device, the CPU threads, images in a batch, torch's number type."""
+    """The conditions of a latency: torch's device, the CPU threads, images in a batch, torch's number type."""
 
     device: str
     threads: int
@@ -98,7 +98,7 @@ def measure(arch: Architecture, conditions: Conditions, repeats: int = REPEATS) 
 
 @contextmanager
 def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[], list[float]]]:
-    """Give a function that runs a network once and tells the seconds that each of its `parts` took; warmed up."""
+    """Yield a function that runs the warmed-up network once and returns the seconds of each of its `parts`."""
     where = torch.device(conditions.device)
     layout = {"device": where, "dtype": getattr(torch, conditions.dtype)}
     try:
@@ -110,12 +110,12 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
             current,
             torch.random.fork_rng([where] if gpu else []),
         ):
-            pieces = [piece.to(**layout, memory_format=torch.channels_last) for piece in deployed(arch)]
+            modules = [module.to(**layout, memory_format=torch.channels_last) for module in deployed(arch)]
             images = torch.randn(conditions.batch, CHANNELS, arch.resolution, arch.resolution, **layout)
             images = images.to(memory_format=torch.channels_last)
             for _ in range(WARM_UP):
-                timed(pieces, images)
-            yield lambda: timed(pieces, images)
+                timed(modules, images)
+            yield lambda: timed(modules, images)
     except RuntimeError as error:
         what = f"{arch.resolution} px, batch {conditions.batch}"
         if out_of_memory(error):
@@ -135,20 +135,20 @@ def deployed(arch: Architecture) -> list[nn.Module]:
     return [stem, *blocks, nn.Sequential(head, network.avgpool, nn.Flatten(1), network.classifier)]
 
 
-def timed(pieces: Sequence[nn.Module], x: Tensor) -> list[float]:
-    """Run modules one after the other and tell the seconds between their ends, on the device's own clock."""
+def timed(modules: Sequence[nn.Module], x: Tensor) -> list[float]:
+    """Run modules in sequence and return the seconds of each, by the device's own clock."""
     if x.device.type == "cpu":
         moments = [time.perf_counter()]
-        for piece in pieces:
-            x = piece(x)
+        for module in modules:
+            x = module(x)
             moments.append(time.perf_counter())
         return [end - start for start, end in pairwise(moments)]
     accelerator = torch.cuda if x.device.type == "cuda" else torch.mps
-    events = [accelerator.Event(enable_timing=True) for _ in range(len(pieces) + 1)]
+    events = [accelerator.Event(enable_timing=True) for _ in range(len(modules) + 1)]
     accelerator.synchronize()
     events[0].record()
-    for piece, event in zip(pieces, events[1:], strict=True):
-        x = piece(x)
+    for module, event in zip(modules, events[1:], strict=True):
+        x = module(x)
         event.record()
     accelerator.synchronize()
     return [start.elapsed_time(end) / 1000 for start, end in pairwise(events)]
@@ -174,7 +174,7 @@ def block_part(stage: Stage, block: Block, activation: str) -> str:
 
 
 def part(given: FeatureMap, what: object, activation: str) -> str:
-    """The name of a part behind a feature map."""
+    """The name of a part whose input is this feature map."""
     return f"{given.size}px c{given.channels} {what} {activation}"
 
 
@@ -186,7 +186,7 @@ class Table:
     seconds: Mapping[str, float]
 
     def predict(self, arch: Architecture) -> float:
-        """The latency of a network in seconds: the sum over its parts; raises UserError for a part never measured."""
+        """The latency of a network in seconds: the sum over its parts; raises UserError for an unmeasured part."""
         try:
             return sum(self.seconds[part] for part in parts(arch))
         except KeyError as error:
@@ -223,17 +223,16 @@ def measure_table(
     conditions: Conditions,
     times: int = TIMES,
     passes: int = PASSES,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Table:
-    """Time every part of a space's networks, in at least `times` networks that hold it, `passes` times in each.
+    """Time every part of a space's networks in at least `times` networks that contain it, `passes` times in each.
 
-    All are scaled by one factor, with which the table predicts those networks themselves without bias. progress is
-    called with the number of networks done and of all.
+    All times are then scaled by one factor, so that the table predicts these networks without bias. progress is called
+    with the numbers of networks done and in total.
     """
     samples = defaultdict[str, list[float]](list)
     wholes = []
-    networks = cover(space, times, seed)
+    networks = cover(space, times, 0)
     for done, arch in enumerate(networks, 1):
         with prepared(arch, conditions) as run:
             runs = np.array([run() for _ in range(passes)])
@@ -243,13 +242,13 @@ def measure_table(
         if progress:
             progress(done, len(networks))
     table = Table(conditions, {part: float(np.median(values)) for part, values in sorted(samples.items())})
-    # Delays come now here, now there: no part's median holds them, but every network's does.
+    # Occasional delays raise every network's total, but no part's median.
     scale = float(np.median([whole / table.predict(arch) for whole, arch in zip(wholes, networks, strict=True)]))
     return Table(conditions, {part: scale * seconds for part, seconds in table.seconds.items()})
 
 
 def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable[[str], None]) -> Table:
-    """The table of a run: measured and kept in the file by a new run, read by one that is continued."""
+    """The latency table of a run: a new run measures and writes it, a continued one reads it."""
     if not begun:
         say(f"measuring the latency of every block of {space.name}: a few minutes")
 
@@ -264,7 +263,7 @@ def kept(file: Path, space: SearchSpace, device: str, begun: bool, say: Callable
 
 
 def doubt(predicted: Sequence[float], whole: Sequence[float]) -> str:
-    """What to say of a table if networks take another time than it predicts, by their median; "" if it holds."""
+    """A warning if measured latencies differ from the predicted ones by their median ratio, else ""."""
     ratio = float(np.median(np.divide(whole, predicted))) if len(whole) else 1.0
     if 1 / DOUBTFUL < ratio < DOUBTFUL:
         return ""
@@ -274,14 +273,14 @@ def doubt(predicted: Sequence[float], whole: Sequence[float]) -> str:
     )
 
 
-Move = tuple[Stage, FeatureMap, frozenset[str]]  # a stage that may follow, what it puts out, and its parts
+Move = tuple[Stage, FeatureMap, frozenset[str]]  # a possible next stage, its output, and its parts
 
 
 def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
-    """Few networks of a space that hold each of its parts `times` times or more: each next one has the most missing.
+    """A small set of networks that contains each part of a space at least `times` times.
 
-    The best path through the stages is found by dynamic programming; of equal ones any is taken, so that a part
-    comes in several contexts.
+    Each next network has the most missing parts, found by dynamic programming over the stages; ties are broken at
+    random, so that a part is timed in several contexts.
     """
     rng = np.random.default_rng(seed)
     steps, last = moves(space)
@@ -313,7 +312,7 @@ def cover(space: SearchSpace, times: int, seed: int) -> list[Architecture]:
 
 
 def moves(space: SearchSpace) -> tuple[list[dict[FeatureMap, list[Move]]], dict[FeatureMap, str]]:
-    """For each stage, what may follow each map that can come before it; and the last part behind each last map."""
+    """For each stage, the moves from each feature map that can precede it; and the last part after each last map."""
 
     def move(option: Stage, given: FeatureMap) -> Move:
         blocks = blocks_of(option, given)

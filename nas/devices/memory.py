@@ -8,28 +8,28 @@ from nas.base.machine import available_memory
 from nas.networks.architecture import Architecture
 
 FLOAT = 4  # bytes
-TRACED = 2  # images: batch norm takes no single value a channel
+TRACED = 2  # images in a traced batch: batch norm needs several values per channel
 
 
 def training_memory(arch: Architecture, batch: int) -> int:
     """Peak bytes of a training step in float32 with Adam, for a batch at the network's own resolution, predicted.
 
-    Weights, two moments and all that autograd saves for the backward pass, which torch itself lists when the network
-    is run on its meta device, where tensors have sizes and no content; at least weights, gradients and moments. What
-    kernels need for themselves is not in it.
+    Weights, two moments and the tensors that autograd saves for the backward pass, found by running the network on
+    torch's meta device, where tensors have sizes but no content; at least weights, gradients and moments. The workspace
+    of kernels is not included.
     """
     params = FLOAT * arch.cost().params
     return max(3 * params + batch * _saved_bytes(arch) // TRACED, 4 * params)
 
 
 def least_memory(arch: Architecture) -> int:
-    """Bytes that training on a single image exceeds: weights, gradients, moments, what convolutions put out."""
+    """A lower bound of the bytes for training on one image: weights, gradients, moments, convolution outputs."""
     cost = arch.cost()
     return FLOAT * (4 * cost.params + cost.activations)
 
 
 def available(device: str) -> int:
-    """Bytes of free memory on a device; without limit on GPUs that only other machines have."""
+    """Bytes of free memory on a device; practically unlimited for GPUs that only other machines have."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) if torch.cuda.is_available() else 2**62
     return available_memory()

@@ -31,8 +31,8 @@ def main(
 ) -> None:
     """Export a trained network, and check each file.
 
-    A file is written, loaded as its users load it, and asked random and validation images, one alone and in batches.
-    All files are kept if all answer as the trained network does, none otherwise. INT8 may differ: its accuracy is
+    Each file is written, loaded as its users load it, and run on random and validation images, singly and in batches.
+    All files are kept if all outputs are those of the trained network, none otherwise. INT8 may differ: its accuracy is
     shown beside that of the trained network. Results are also in export.csv.
     """
     formats = chosen(to)
@@ -42,11 +42,11 @@ def main(
     if as_json:
         cli.say_json({"folder": str(folder), "files": [asdict(row) for row in rows]})
     else:
-        tell(opened, folder, rows)
+        print_results(opened, folder, rows)
 
 
-def tell(source: Source, folder: Path, rows: list[Row]) -> None:
-    """Say what was written and how it was checked."""
+def print_results(source: Source, folder: Path, rows: list[Row]) -> None:
+    """Print what was written and how it was checked."""
     names = "format", "files", "size", "difference, random images", "real images", "images", "top-1", "trained", "same"
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for column in table.columns[2:]:
@@ -65,16 +65,16 @@ def tell(source: Source, folder: Path, rows: list[Row]) -> None:
     cli.show(table)
     inputs, real = source.inputs, source.real
     cli.say(
-        f"difference: the largest, of logits from the trained network's (fp32, CPU), on {1 + BATCH} images of random"
+        f"difference: the largest of a logit from the trained network's (fp32, CPU), on {1 + BATCH} images of random"
     )
-    cli.say("  pixels and on real ones; in brackets what of it rounding may make")
+    cli.say("  pixels and on real ones; in brackets what rounding may explain")
     if real:
         cli.say(
             f"images: real ones, of the {real.among:,} validation images of {real.name}; top-1: of the file and of the"
         )
-        cli.say("  trained network on these; same: the share of them that both tell alike")
+        cli.say("  trained network on these; same: the share of them that both classify alike")
     else:
-        cli.say("no real images, for it is not known what it was trained on: say --data to check on them too")
+        cli.say("no real images: the training data is unknown; give --data to check on them too")
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (inputs.mean, inputs.std))
     size = f"{inputs.channels}, {inputs.image_size}, {inputs.image_size}"
     cli.say(f"all take float32 [batch, {size}]: pixel values 0 to 255, less mean {mean}, by std {std}; any batch size")

@@ -1,4 +1,4 @@
-"""Files of a trained network, each loaded again and asked the same images as the network before any is kept."""
+"""Exported files of a trained network, each loaded again and compared with the network before any is kept."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from nas.export.formats import Format
 from nas.export.source import BATCH, Answer, Source
 
 TABLE = "export.csv"
-ENOUGH = 1 + 4 * BATCH  # real images that tell whether a file is exact
+ENOUGH = 1 + 4 * BATCH  # real images that an exact format is checked on
 
 Logits = tuple[Tensor, ...]  # [n, classes] for images of random pixels, then for real ones if there are any
 
 
 @dataclass(frozen=True)
 class Row:
-    """The files of one format, and how they answer beside the trained network.
+    """The files of one format, and how they compare with the trained network.
 
-    max_difference: of logits, for random images and for so many real ones; tolerated: what of it rounding may make.
-    For INT8, where that is None: top1 and trained_top1, the share of the real images that the file and the trained
-    network tell right, and same_class, that which they tell alike.
+    max_difference: of logits, for random images and for `images` real ones; tolerated: the difference that rounding
+    explains. For INT8, where that is None: top1 and trained_top1, the accuracy of the file and of the trained network
+    on the real images, and same_class, the share that both classify alike.
     """
 
     format: str
@@ -48,17 +48,17 @@ class Row:
 
 
 def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
-    """Write files of all these formats to a folder, or none; raises RunFailed where one is not the network."""
+    """Write files of all these formats to a folder, or none; raises RunFailed if one differs from the network."""
     for form in formats:
         form.check(source)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: no folder can be made there ({error.strerror or error})") from None
-    expected, tolerated = expect(source, max(_count(form, source) for form in formats))
+    expected, tolerated = expected_logits(source, max(_count(form, source) for form in formats))
     with TemporaryDirectory(dir=out, prefix=".export.") as name:
         folder = Path(name)
-        rows = [verified(form, source, expected, tolerated, folder) for form in formats]
+        rows = [write_and_check(form, source, expected, tolerated, folder) for form in formats]
         for file in (file for form in formats for file in form.files):
             os.replace(folder / file, out / file)
     table = pd.DataFrame([{**asdict(row), "files": " ".join(row.files)} for row in rows])
@@ -66,14 +66,14 @@ def export(source: Source, formats: list[Format], out: Path) -> list[Row]:
     return rows
 
 
-def expect(source: Source, count: int) -> tuple[Logits, list[float]]:
-    """What the trained network answers to random and up to `count` real images, and how far off rounding may be.
+def expected_logits(source: Source, count: int) -> tuple[Logits, list[float]]:
+    """The trained network's logits for random and up to `count` real images, and the differences to tolerate.
 
-    What is tolerated of another order of the same operations in fp32: four times what fp32 differs from fp64, and
-    1e-5 of the largest logit (or of 1, if that is more). Raises RunFailed for a network that this tells nothing of.
+    Another order of the same fp32 operations is allowed four times the difference between fp32 and fp64, plus 1e-5 of
+    the largest logit (or of 1, if that is more). Raises RunFailed if that is too much to check anything.
     """
-    found, exact = answers(source.model, source, count), deepcopy(source.model).double()
-    precise = answers(lambda images: exact(images.double()), source, min(count, ENOUGH))
+    found, exact = logits_of(source.model, source, count), deepcopy(source.model).double()
+    precise = logits_of(lambda images: exact(images.double()), source, min(count, ENOUGH))
     largest = [max(1.0, float(logits.abs().max())) for logits in precise]
     gaps = [difference(rounded[: len(logits)], logits) for rounded, logits in zip(found, precise, strict=True)]
     tolerated = [4 * gap + 1e-5 * most for gap, most in zip(gaps, largest, strict=True)]
@@ -85,13 +85,13 @@ def expect(source: Source, count: int) -> tuple[Logits, list[float]]:
     return found, tolerated
 
 
-def verified(form: Format, source: Source, expected: Logits, tolerated: list[float], folder: Path) -> Row:
-    """Write one format to a folder, load it and ask it; raises RunFailed where it does not answer as it should."""
+def write_and_check(form: Format, source: Source, expected: Logits, tolerated: list[float], folder: Path) -> Row:
+    """Write one format to a directory, load it and compare its logits; raises RunFailed if they differ too much."""
     file, count = folder / form.files[0], _count(form, source)
     form.write(source, file)
-    found = answers(form.load(file), source, count)
-    wanted = expected[0], *(logits[:count] for logits in expected[1:])
-    gaps = [difference(theirs, ours) for theirs, ours in zip(found, wanted, strict=True)]
+    found = logits_of(form.load(file), source, count)
+    reference = expected[0], *(logits[:count] for logits in expected[1:])
+    gaps = [difference(theirs, ours) for theirs, ours in zip(found, reference, strict=True)]
     for gap, most in zip(gaps, tolerated, strict=True):
         if not gap <= (most if form.exact else sys.float_info.max):  # NaN fails every comparison
             raise RunFailed(
@@ -105,15 +105,15 @@ def verified(form: Format, source: Source, expected: Logits, tolerated: list[flo
     row = replace(row, images=len(found[1]), max_difference_real=gaps[1], tolerated_real=limits[1])
     if form.exact:
         return row
-    labels, theirs, ours = source.real.labels, found[1].argmax(1), wanted[1].argmax(1)
+    labels, theirs, ours = source.real.labels, found[1].argmax(1), reference[1].argmax(1)
     return replace(
         row, top1=_share(theirs == labels), trained_top1=_share(ours == labels), same_class=_share(theirs == ours)
     )
 
 
 @torch.no_grad()
-def answers(network: Answer, source: Source, count: int) -> Logits:
-    """What a network answers to images of random pixels, and to up to `count` real ones."""
+def logits_of(network: Answer, source: Source, count: int) -> Logits:
+    """A network's logits for images of random pixels, and for up to `count` real ones."""
     size, generator = source.inputs.image_size, torch.Generator().manual_seed(0)
     random = torch.randint(0, 256, (1 + BATCH, source.inputs.channels, size, size), generator=generator)
     asked = [random, *([source.real.pixels[:count]] if source.real else [])]
@@ -130,5 +130,5 @@ def _share(right: Tensor) -> float:
 
 
 def _count(form: Format, source: Source) -> int:
-    """How many real images to ask."""
+    """Number of real images to check a format on."""
     return ENOUGH if form.exact or source.real is None else len(source.real.labels)

@@ -21,8 +21,8 @@ class Format:
     """One format. files: their names, the one with the weights first; others have its name and another suffix.
 
     write: writes them, given the path of the first. load: the network in them, as users of the format load it. check:
-    raises UserError where the format cannot hold a network, before anything is written. exact: whether it answers as
-    the trained network does, but for rounding in fp32. needs: packages of the extra.
+    raises UserError where the format cannot hold a network, before anything is written. exact: whether its outputs are
+    the trained network's, except for rounding in fp32. needs: packages of the extra.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """The ONNX file in INT8: post-training static quantization by onnxruntime. Needs the extra `export`.
 
 Weights are signed, one scale a channel; activations unsigned, with the ranges that calibration images give them; as
-QuantizeLinear and DequantizeLinear around each operator (QDQ). Such files are smaller everywhere; whether they are
-quicker, and how exact, is up to the processor: those without VNNI may saturate.
+QuantizeLinear and DequantizeLinear around each operator (QDQ). Such files are always smaller; how fast and how exact
+they are depends on the processor: those without VNNI may saturate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nas.export.source import Source
 
 
 class Calibration:
-    """Training images as onnxruntime asks for them."""
+    """Training images in the interface of onnxruntime's calibration."""
 
     def __init__(self, source: Source) -> None:
         assert source.real

@@ -29,7 +29,7 @@ def write(source: Source, file: Path) -> None:
 def graph(source: Source) -> ModelProto:
     """The traced network with batch norm folded into the convolutions, and without notes on where it comes from."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch and onnxscript about themselves
+        warnings.simplefilter("ignore")  # deprecations inside torch and onnxscript
         program = torch.onnx.export(
             traced(source), opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
@@ -44,7 +44,7 @@ def graph(source: Source) -> ModelProto:
 
 
 def save(model: ModelProto, source: Source, file: Path) -> None:
-    """Write a model, with what it takes and tells apart in its metadata (lists as JSON); raises what onnx finds wrong.
+    """Write a model, with its inputs and classes as metadata (lists as JSON); raises onnx's errors.
 
     Keys: network (TOML, everything), classes, mean, std (of pixel values 0 to 255), resize, value_range (or null).
     """

@@ -16,13 +16,13 @@ NETWORK = "network.toml"  # the description's name among the archive's extra fil
 
 @lru_cache(maxsize=1)
 def traced(source: Source) -> ExportedProgram:
-    """The traced network; its batches may have any size.
+    """The traced network, for batches of any size.
 
-    It names no file of this machine, and holds no example images, which torch would pickle.
+    It contains no path of this machine and no example images, which torch would pickle.
     """
     images = torch.zeros(2, source.inputs.channels, source.inputs.image_size, source.inputs.image_size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about itself
+        warnings.simplefilter("ignore")  # deprecations inside torch
         program = torch.export.export(source.model, (images,), dynamic_shapes=({0: Dim("batch")},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
@@ -36,8 +36,5 @@ def write(source: Source, file: Path) -> None:
 
 
 def load(file: Path) -> Answer:
-    """The network in the archive.
-
-    torch unpickles what such a file asks it to, so this is for one that has just been written here.
-    """
+    """The network in an archive that this process has just written: torch unpickles whatever such a file contains."""
     return torch.export.load(file).module()

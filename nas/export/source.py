@@ -18,7 +18,7 @@ from nas.training import trained
 from nas.training.trained import Inputs, Trained
 
 CALIBRATION = 256  # training images that INT8 takes its ranges from
-BATCH = 32  # images; the first is always asked alone
+BATCH = 32  # images in a batch; the first image is always run alone
 
 Answer = Callable[[Tensor], Tensor]  # images as the network takes them, float [n, c, h, w] -> logits [n, classes]
 
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def inputs(self) -> Inputs:
-        """What it takes."""
+        """What the network takes."""
         return self.trained.inputs
 
     def batches(self, pixels: Tensor) -> Iterator[Tensor]:
@@ -73,19 +73,22 @@ def open_source(name: str, data: str | None, count: int) -> Source:
     arguments = facts_of(file.parent).get("arguments", {})
     named = arguments if isinstance(arguments.get("data"), str) else {}
     images = datasets.Source.of(named, "", data, known.inputs.resize)
-    real = draw(images, known.inputs, count) if images.name else None
+    real = load_images(images, known.inputs, count) if images.name else None
     return Source(file, trained.load(file), known, real)
 
 
-def draw(source: datasets.Source, inputs: Inputs, count: int) -> Real:
-    """Images of a data set, always the same ones, as a network takes them; raises UserError if they do not fit it."""
+def load_images(source: datasets.Source, inputs: Inputs, count: int) -> Real:
+    """A fixed random choice of a data set's images, as a network takes them; raises UserError if they do not fit."""
     data = datasets.load(source, image_size=inputs.image_size, value_range=inputs.value_range)
     if data.channels != inputs.channels or data.classes != inputs.classes:
         raise UserError(
-            f"--data {source.name}: {_what(data.channels, data.classes)}; the network was trained on "
-            f"{_what(inputs.channels, inputs.classes)}"
+            f"--data {source.name}: {_input_words(data.channels, data.classes)}; the network was trained on "
+            f"{_input_words(inputs.channels, inputs.classes)}"
         )
-    training, validation = _some(len(data.train_labels), CALIBRATION), _some(len(data.val_labels), count)
+    training, validation = (
+        _random_indices(len(data.train_labels), CALIBRATION),
+        _random_indices(len(data.val_labels), count),
+    )
     return Real(
         data.name,
         data.train_images[training].contiguous(),
@@ -95,10 +98,10 @@ def draw(source: datasets.Source, inputs: Inputs, count: int) -> Real:
     )
 
 
-def _some(among: int, count: int) -> Tensor:
+def _random_indices(among: int, count: int) -> Tensor:
     return torch.randperm(among, generator=torch.Generator().manual_seed(0))[:count]
 
 
-def _what(channels: int, classes: tuple[str, ...]) -> str:
+def _input_words(channels: int, classes: tuple[str, ...]) -> str:
     shown = ", ".join(name[:20] for name in classes[:3]) + (", …" if len(classes) > 3 else "")
     return f"{channels} channels and {len(classes)} classes ({shown})"

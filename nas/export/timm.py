@@ -88,5 +88,5 @@ def build(known: dict[str, Any]) -> nn.Module:
     )
     stem = model.get_submodule("conv_stem")
     assert isinstance(stem, nn.Conv2d)
-    stem.stride = (known.get("stem_stride", 2),) * 2  # no argument of timm's
+    stem.stride = (known.get("stem_stride", 2),) * 2  # timm has no argument for it
     return model

@@ -33,9 +33,8 @@ class Architecture:
     """A network as a value: stages between a 3x3 stem convolution and a 1x1 head convolution.
 
     stem and head are output channels; resolution is the side of the square input in pixels (1 to 4096); stem_stride is
-    1 or 2.
-    Stages are kept in canonical form, so networks whose stages have equal layers are equal values with one string and
-    one hash. Stages stay as they are divided, for each is scaled by itself.
+    1 or 2. Stages are kept in canonical form, so networks whose stages have equal layers are equal values with one
+    string and one hash. Neighbouring stages are never merged, because each is scaled by itself.
     """
 
     stages: tuple[Stage, ...]
@@ -121,13 +120,13 @@ class Architecture:
         return " ".join(words)
 
     def _settings(self) -> list[Any]:
-        """The fields that a text must name: all but the stages and what is at its default."""
+        """The fields that its string must name: all but the stages and defaults."""
         always = ("resolution", "stem", "head")
         return [f for f in fields(self)[1:] if f.name in always or getattr(self, f.name) != f.default]
 
     @property
     def stem_word(self) -> str:
-        """The stem as the block strings have it: stem32, with stride 1 stem32_s1."""
+        """The stem in block-string notation: stem32, or stem32_s1 with stride 1."""
         return f"stem{self.stem}" + (f"_s{self.stem_stride}" if self.stem_stride != 2 else "")
 
     @property
@@ -143,7 +142,7 @@ class Architecture:
     def walk(self, resolution: int | None = None, in_channels: int = 3) -> tuple[Block, ...]:
         """All blocks in order, the stem first and the head last, each with its layers and the feature maps around it.
 
-        For images of this side (pixels; the own resolution if None), which no limit is checked for.
+        resolution: side of the images in pixels, the architecture's own if None; no limit is checked.
         """
         image = FeatureMap(in_channels, self.resolution if resolution is None else resolution)
         blocks = [stem(image, self.stem, self.stem_stride)]
@@ -181,11 +180,11 @@ class Architecture:
         )
 
     def at(self, resolution: int) -> Architecture:
-        """The same network for images of another size in pixels."""
+        """The same network at another resolution in pixels."""
         return replace(self, resolution=resolution)
 
     def fitted(self, pixels: int, width: float | None = None) -> Architecture:
-        """The network for images of fewer pixels; itself where they are not fewer than its resolution.
+        """The network for smaller images; itself if they are not smaller than its resolution.
 
         Strides become 1 from the stem on until the last feature map has at least 4 pixels, and widths are multiplied by
         `width`, rounded as in `scale`. By default this follows compound scaling's own relation: β^φ with
@@ -220,7 +219,7 @@ def family_names() -> list[str]:
 
 
 def published_networks(pixels: int, width: float | None = None) -> dict[str, Architecture]:
-    """The bundled networks of EfficientNet-B0's size by name, those for at most 224 pixels, fitted to an image size."""
+    """The bundled networks for at most 224 pixels, by name, fitted to an image size."""
     known = {name: Architecture.load(name) for name in family_names()}
     return {name: arch.fitted(pixels, width) for name, arch in known.items() if arch.resolution <= 224}
 
@@ -245,7 +244,7 @@ def bundled_path(name: str, package: str, what: str) -> Path:
 
 
 def check_keys(table: Mapping[str, Any], known: set[str], required: set[str], where: str) -> None:
-    """Refuse unknown keys, with the nearest right one, and missing ones."""
+    """Raise UserError for unknown keys, with the nearest known one, and for missing ones."""
     for key in table:
         if key not in known:
             raise UserError(f"{where}: unknown key {key[:40]!r}; {nearest(key[:40], known)}")
@@ -254,7 +253,7 @@ def check_keys(table: Mapping[str, Any], known: set[str], required: set[str], wh
 
 
 def strings(value: Any, where: str, example: str) -> list[str]:
-    """The stages of a TOML table; raises UserError where they are no list of texts."""
+    """The stages of a TOML table; raises UserError if they are no list of strings."""
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise UserError(f'{where}: stages must be a list of block strings, like ["{example}"]')
     return value

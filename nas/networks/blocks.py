@@ -51,8 +51,8 @@ class FeatureMap(NamedTuple):
 class Block(NamedTuple):
     """One block at its place in a network: its layers in order, from one feature map to the next.
 
-    residual: whether its input is added to what the layers put out. activation: None for the architecture's own.
-    stage: 0 for the stem, the stages from 1, the head after the last; position: from 0 within its stage.
+    residual: whether its input is added to the layers' output. activation: None for the architecture's own. stage: 0
+    for the stem, the stages from 1, the head after the last; position: from 0 within its stage.
     """
 
     layers: tuple[Layer, ...]
@@ -66,7 +66,7 @@ class Block(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What one block has to do: the arguments of every op's function."""
+    """The shape of one block: the arguments of every op's function."""
 
     in_channels: int
     out_channels: int
@@ -85,7 +85,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-SMALL = 16  # channels below which scaling rounds to multiples of less than 8: half of a width at most
+SMALL = 16  # channels below which scaling rounds to a multiple of less than 8: at most half of a width
 
 
 def scale_channels(channels: int, width: float) -> int:
@@ -116,14 +116,14 @@ def squeeze_excitation(s: Shape, channels: int) -> tuple[Layer, ...]:
     return (SqueezeExcitation(channels, max(1, int(s.in_channels * s.se))),) if s.se else ()
 
 
-def halved(size: int, stride: int) -> int:
+def output_size(size: int, stride: int) -> int:
     """The side of a feature map after an odd kernel with this stride, padded by (kernel - 1) / 2."""
     return (size - 1) // stride + 1
 
 
 def size_after(size: int, layer: Layer) -> int:
     """The side of a feature map after a layer."""
-    return halved(size, layer.stride) if isinstance(layer, Conv) else size
+    return output_size(size, layer.stride) if isinstance(layer, Conv) else size
 
 
 def block(
@@ -134,19 +134,19 @@ def block(
     residual: bool = False,
     activation: str | None = None,
 ) -> Block:
-    """The block of these layers behind a feature map; channels: how many they put out."""
+    """The block of these layers after a feature map; channels: of its output."""
     output = FeatureMap(channels, reduce(size_after, layers, given.size))
     stride = prod(layer.stride for layer in layers if isinstance(layer, Conv))
     return Block(layers, given, output, stride, residual, activation, stage)
 
 
 def stem(image: FeatureMap, channels: int, stride: int) -> Block:
-    """What stands before the stages: a 3x3 convolution."""
+    """The stem, before the stages: a 3x3 convolution."""
     return block((Conv(image.channels, channels, 3, stride, 1, True),), image, channels, 0)
 
 
 def head(given: FeatureMap, channels: int, stage: int = 1) -> Block:
-    """What stands behind the stages, before pooling and classifier: a 1x1 convolution."""
+    """The head, after the stages and before pooling and classifier: a 1x1 convolution."""
     return block((pointwise(given.channels, channels, True),), given, channels, stage)
 
 
@@ -192,10 +192,10 @@ def fused_mbconv(s: Shape) -> tuple[Layer, ...]:
 class Op:
     """One operator of the block strings.
 
-    title: its name in prose. layers: the description of one block. skip: whether blocks that keep their shape
-    have a residual connection unless the string says otherwise (timm's rule: all but `cn`). expands, squeezes:
-    whether it takes an expansion other than 1, an SE ratio other than 0. plain: the op that it is at
-    expansion 1, where that is another one.
+    title: its name in prose. layers: the description of one block. skip: whether blocks that keep their shape have a
+    residual connection unless the string says otherwise (timm's rule: all but `cn`). expands, squeezes: whether it
+    takes an expansion other than 1, an SE ratio other than 0. plain: the op that it equals at expansion 1, if that is
+    another one.
     """
 
     title: str

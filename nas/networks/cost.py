@@ -38,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Deployment:
-    """For how many classes and input channels networks are counted; by default as published ones are."""
+    """The numbers of classes and input channels that costs are counted for; by default those of published networks."""
 
     num_classes: int = 1000
     in_channels: int = 3
@@ -111,7 +111,7 @@ def parts(
 
 
 def count(arch: Architecture, resolution: int | None = None, num_classes: int = 1000, in_channels: int = 3) -> Cost:
-    """Count an architecture at a resolution (its own if None), for so many classes and input channels."""
+    """Count an architecture at a resolution (its own if None), for these numbers of classes and input channels."""
     walk = _walk(arch, resolution, num_classes, in_channels)
     return Cost(*added([count_blocks(walk), count_classifier(walk[-1], num_classes)]))
 
@@ -127,7 +127,7 @@ def _walk(arch: Architecture, resolution: int | None, num_classes: int, in_chann
 
 
 def check_counting(resolution: int, num_classes: int, in_channels: int) -> None:
-    """Refuse what no network can be counted at."""
+    """Raise UserError for an impossible resolution, number of classes or of channels."""
     limits = {"resolution": MAX_RESOLUTION, "num_classes": 10**7, "in_channels": 4096}
     for (name, limit), value in zip(limits.items(), (resolution, num_classes, in_channels), strict=True):
         if not isinstance(value, int) or not 1 <= value <= limit:

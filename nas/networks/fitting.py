@@ -1,4 +1,4 @@
-"""Networks for images of fewer pixels: which strides they keep, and how much narrower they are.
+"""Networks for smaller images: which strides they keep, and how much narrower they are.
 
 At 28 pixels the maps of EfficientNet-B0 would have sides of 14, 14, 7, 4, 2, 2, 1, 1. Standard library only.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import reduce
 from math import log
 
-from nas.networks.blocks import halved
+from nas.networks.blocks import output_size
 
 PAPER = (1.2, 1.1, 1.15)  # α, β, γ that the paper found for EfficientNet-B0 (arXiv 1905.11946, section 4)
 LEAST_SIDE = 4  # pixels of the last feature map
@@ -22,7 +22,7 @@ def kept_strides(strides: Sequence[int], pixels: int) -> tuple[int, ...]:
     """
     for removed in range(len(strides)):
         kept = (1,) * removed + tuple(strides[removed:])
-        if reduce(halved, kept, pixels) >= LEAST_SIDE:
+        if reduce(output_size, kept, pixels) >= LEAST_SIDE:
             return kept
     return (1,) * len(strides)
 

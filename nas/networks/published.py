@@ -12,7 +12,7 @@ RESNETS = (18, 34, 50, 101, 152)
 
 
 def published() -> pd.DataFrame:
-    """The bundled families, counted as everything here, and ResNets as torchvision counts them: name, series, costs."""
+    """The bundled families as counted here, and ResNets as torchvision counts them: name, series, costs."""
     rows = []
     for name in family_names():
         for prefix, series in SERIES.items():

@@ -21,11 +21,11 @@ from nas.networks.cost import PUBLISHED, Cost, Deployment
 from nas.networks.fitting import PAPER
 
 MOST_PHI = 20.0
-EQUAL, AROUND = 0.03, 30  # counts that differ by less are equal; hundredths of φ that are tried on either side
-MOVE = 8  # pixels by which a resolution may be moved to meet a count
-PART = MOVE / 224  # and as a part of it: more would be another γ
-FAR = 0.25  # part of the nominal MAdds by which counted ones may differ without a word
-FINEST = 1000  # a φ that is solved for is a whole number of such parts
+EQUAL, AROUND = 0.03, 30  # relative difference of equal counts; hundredths of φ tried on either side
+MOVE = 8  # pixels that a resolution may be moved by to meet a count
+PART = MOVE / 224  # the same as a share: more would amount to another γ
+FAR = 0.25  # share of the nominal MAdds above which a difference is reported
+FINEST = 1000  # steps per unit in which φ is solved for
 WEIGHTS = {"depth": "d1_w0_r0", "width": "d0_w1_r0", "resolution": "d0_w0_r1", "fast": "d1_w8_r1"}
 
 
@@ -120,9 +120,10 @@ def _points(unit: Decimal, most: Decimal) -> Iterator[tuple[Coefficients, Decima
 
 @dataclass(frozen=True)
 class Candidate:
-    """A triple with its φ = 1 network, counted_ratio times as many MAdds as the baseline, its resolution moved or not.
+    """A triple α, β, γ and its φ = 1 network.
 
-    moved: pixels by which the resolution differs from γ times the baseline's.
+    counted_ratio: its MAdds relative to the baseline's. moved: pixels by which the resolution differs from γ times the
+    baseline's.
     """
 
     coefficients: Coefficients
@@ -140,7 +141,7 @@ def candidate(
     """The φ = 1 network of a triple; with a target, the resolution is moved so that the counted ratio comes near it."""
     scaled = baseline.scale(*coefficients.factors(1))
     base = deployment.cost(baseline).madds
-    arch = scaled if target is None else matched(scaled, target * base, few(scaled), deployment)
+    arch = scaled if target is None else match_madds(scaled, target * base, move_limit(scaled), deployment)
     return Candidate(coefficients, arch, deployment.cost(arch).madds / base, arch.resolution - scaled.resolution)
 
 
@@ -149,7 +150,7 @@ def counted_grid(
 ) -> list[Candidate]:
     """All α, β, γ ≥ 1 on the grid whose φ = 1 network has a counted MAdds ratio within tolerance of the target.
 
-    The resolution may be moved by up to PART of it for that. Tried are products from half the target to twice, since
+    For that the resolution may be moved by up to a share PART. Products from half to twice the target are tried, since
     rounding channels and layers changes the count by less. Raises UserError as `grid` does.
     """
     check_grid(target, step, tolerance)
@@ -162,22 +163,22 @@ def counted_grid(
     found = [one for one in tried if abs(one.counted_ratio - target) <= tolerance]
     if not found:
         closest = min(tried, key=lambda one: abs(one.counted_ratio - target), default=None)
-        said = f"; the nearest is {closest.coefficients} with {closest.counted_ratio:.4g}" if closest else ""
+        hint = f"; the nearest is {closest.coefficients} with {closest.counted_ratio:.4g}" if closest else ""
         raise UserError(
             f"no α, β, γ on a grid of step {step:g} has a counted ratio within {tolerance:g} of {target:g}, with up to "
-            f"{PART:.1%} of resolution more or less{said}: raise --tolerance or lower --step"
+            f"{PART:.1%} of resolution more or less{hint}: raise --tolerance or lower --step"
         )
     return found
 
 
-def few(arch: Architecture) -> int:
-    """The pixels that PART of a network's resolution is, one at least."""
+def move_limit(arch: Architecture) -> int:
+    """The pixels that a network's resolution may be moved by: PART of it, at least one."""
     return max(1, round(PART * arch.resolution))
 
 
 @cache
-def matched(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
-    """The network with its resolution moved by up to so many pixels, so that its MAdds come as near as they can."""
+def match_madds(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
+    """The network, its resolution moved by up to `most` pixels to bring its MAdds as near to `madds` as possible."""
     sizes = range(max(1, arch.resolution - most), arch.resolution + most + 1)
     best = min(sizes, key=lambda px: (abs(deployment.cost(arch, px).madds - madds), abs(px - arch.resolution)))
     return arch.at(best)
@@ -226,7 +227,7 @@ class Member:
 
 
 def notes(baseline: Architecture, members: Sequence[Member], coefficients: Coefficients) -> list[str]:
-    """What to say of a family: where small channels are rounded more finely, which counts are FAR off the nominal."""
+    """Remarks on a family: small channels that are rounded more finely, counts that are FAR off the nominal."""
     scaled = [channels * one.width for one in members if one.width != 1 for channels in baseline.widths]
     fine = f"channels below {SMALL} are rounded to multiples of 4, 2 or 1, all others to multiples of 8"
     found = [fine] if min(scaled, default=SMALL) < SMALL else []
@@ -255,8 +256,10 @@ def member(
         raise UserError(f"--phi {phi:g}: {error}") from None
     arch = scaled
     if target and phi:
-        most = few(scaled) if resolution >= 1 else min(few(scaled), baseline.resolution - scaled.resolution)
-        arch = matched(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
+        most = move_limit(scaled)
+        if resolution < 1:
+            most = min(most, baseline.resolution - scaled.resolution)
+        arch = match_madds(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
     return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution, deployment)
 
 
@@ -274,8 +277,8 @@ def family(
 def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], float], limit: float, what: str) -> float:
     """The largest φ, in steps of 1/FINEST, at which the network costs no more than the limit.
 
-    at: the network of a φ, rising with φ, which raises UserError beyond what an architecture can be. Raises UserError,
-    which says `what` has a limit that cannot be met, or met only by leaving all φ open.
+    at: the network of a φ, whose cost rises with φ; raises UserError outside the limits of an architecture. Raises
+    UserError, which begins with `what`, if no φ or every φ keeps the limit.
     """
 
     def fits(steps: int) -> bool:
@@ -314,10 +317,10 @@ def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], fl
 def equal_cost(
     baseline: Architecture, coefficients: Coefficients, madds: float, deployment: Deployment = PUBLISHED
 ) -> Member:
-    """The member whose counted MAdds are within EQUAL of a goal with the fewest pixels moved, or else come nearest.
+    """The member whose counted MAdds are within EQUAL of `madds` with the fewest pixels moved, or else come nearest.
 
-    Tried are the φ around that whose network is the largest below the goal, each with its resolution moved by up to
-    MOVE pixels. Raises UserError if no φ leads there.
+    Tried are φ around that of the largest network below `madds`, each with its resolution moved by up to MOVE pixels.
+    Raises UserError if no φ reaches it.
     """
 
     def at(phi: float) -> Member:
@@ -334,7 +337,7 @@ def equal_cost(
             plain.setdefault(one.architecture, one)
     found = []
     for one in plain.values():
-        arch = matched(one.architecture, madds, MOVE, deployment)
+        arch = match_madds(one.architecture, madds, MOVE, deployment)
         found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
     misses = {one: abs(one.cost.madds / madds - 1) for one in found}
     return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))
@@ -366,7 +369,7 @@ def phis_up_to(phi: float) -> list[float]:
 
 
 def dropout(phi: float) -> float:
-    """Dropout of a member, as the paper raises it linearly from 0.2 (B0, φ = 0) to 0.5 (B7, φ = 6), kept in 0 to 0.5.
+    """Dropout of a member, as the paper raises it linearly from 0.2 (B0, φ = 0) to 0.5 (B7, φ = 6), in 0 to 0.5.
 
     Tan & Le 2019, arXiv 1905.11946, section 5.2.
     """

@@ -27,7 +27,7 @@ from nas.networks.blocks import (
 ACTIVATIONS = {"relu": "re", "relu6": "r6", "silu": "sw", "hardswish": "hs"}  # with timm's suffixes
 EXPANDING = 1.000001  # an expansion convolution that adds no channels; e1 means that there is no such convolution
 USUAL_SE = (0.25, 0.5)
-SE_DECIMALS = 4  # at most, of an SE ratio that is preferred to shorter ones because it gives whole channels
+SE_DECIMALS = 4  # most decimals of an SE ratio that is preferred because it gives whole channels
 KEYS = {"r": "repeats", "k": "kernel", "s": "stride", "e": "expansion", "c": "channels", "se": "se"}
 LIMITS = {"repeats": 1000, "kernel": 31, "stride": 2, "expansion": 64, "channels": 65536, "se": 1}
 _SUFFIXES = {suffix: name for name, suffix in ACTIVATIONS.items()}
@@ -75,7 +75,7 @@ class Stage:
 
 @lru_cache(maxsize=16384)
 def blocks_of(stage: Stage, given: FeatureMap, number: int = 1) -> tuple[Block, ...]:
-    """The blocks of a stage behind a feature map, one after the other; number: the stage's in its network."""
+    """The blocks of a stage after a feature map, in order; number: the stage's in its network."""
 
     def placed(given: FeatureMap, stride: int) -> Block:
         residual = stage.skip and stride == 1 and given.channels == stage.channels
@@ -148,10 +148,10 @@ def _checked(values: dict[str, Any]) -> Stage:
 
 @lru_cache(maxsize=65536)
 def canonical(stage: Stage, in_channels: int, activation: str) -> Stage:
-    """The one way to write this stage behind so many channels: stages of equal layers become equal stages.
+    """The canonical form of a stage after `in_channels` channels: stages of equal layers become equal values.
 
-    Of all expansions that round to the same channels in each block it has the one of fewest decimals. Of all SE ratios
-    it has a usual one (USUAL_SE), else one that gives whole channels, else the one of fewest decimals.
+    Of all expansions that round to the same channels in each block it has the one with the fewest decimals. Of all such
+    SE ratios it has a usual one (USUAL_SE), else one that gives whole channels, else the one with the fewest decimals.
     """
     op = (OPS[stage.op].plain if stage.expansion == 1 else None) or stage.op
     can_skip = stage.repeats > 1 or (stage.stride == 1 and stage.channels == in_channels)

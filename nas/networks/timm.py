@@ -1,8 +1,8 @@
 """To and from timm's block-string lists (`arch_def`): a network found here is built by timm, and the other way round.
 
-timm itself is not needed. The two languages are one but for this: `ir` and `er` have their expansion convolution
-even at e1 in timm, while here e1 leaves it out, as the papers do (our canonical strings then say `ds` and `cn`).
-What timm writes e1 is therefore kept as e1.000001, which rounds to the same channels in both.
+timm itself is not needed. The two notations differ in one point: in timm, `ir` and `er` have an expansion convolution
+even at e1; here e1 leaves it out, as the papers do (our canonical strings then use `ds` and `cn`). timm's e1 is
+therefore read as e1.000001, which rounds to the same channels in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS, Block, FeatureMap, SqueezeExcitation
 from nas.networks.stages import EXPANDING, Stage, blocks_of, parse_stage
 
-THEIRS = ("cn", "ds", "ir", "er")
+TIMM_OPS = ("cn", "ds", "ir", "er")
 
 
 def to_arch_def(arch: Architecture) -> list[list[str]]:
@@ -32,8 +32,8 @@ def to_arch_def(arch: Architecture) -> list[list[str]]:
     ratio, and for a block that timm does not have.
     """
     for stage in arch.stages:
-        if stage.op not in THEIRS:
-            raise UserError(f"{stage}: timm's {', '.join(THEIRS)} are known here, {stage.op} is not")
+        if stage.op not in TIMM_OPS:
+            raise UserError(f"{stage}: timm's {', '.join(TIMM_OPS)} are known here, {stage.op} is not")
     stages: list[list[Block]] = [[] for _ in arch.stages]
     for block in arch.walk()[1:-1]:
         stages[block.stage - 1].append(block)
@@ -44,7 +44,7 @@ def from_arch_def(arch_def: Sequence[Sequence[str]], **settings: Any) -> Archite
     """The architecture of a timm arch_def of `cn`, `ds`, `ir` and `er` strings.
 
     settings: the architecture's other fields (stem, stem_stride, head, …) where they are not the defaults. As in timm,
-    a stage's strings after its first have stride 1. Raises UserError for what cannot be said here.
+    a stage's strings after its first have stride 1. Raises UserError for what block strings cannot express.
     """
     stages: list[Stage] = []
     given = FeatureMap(settings.get("stem", 32), 1)
@@ -67,7 +67,7 @@ def _expanding(text: str) -> str:
 
 def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
     """A stage as timm writes it: one string, or two where its first block needs another SE ratio than the others."""
-    if whole := _with_their_ratio(stage, blocks):
+    if whole := _with_timm_ratio(stage, blocks):
         return [str(whole)]
     if stage.repeats == 1:
         raise UserError(_other_squeeze(stage, blocks))
@@ -75,13 +75,13 @@ def _strings(stage: Stage, blocks: Sequence[Block]) -> list[str]:
     return [*_strings(first, blocks[:1]), *_strings(later, blocks[1:2])]
 
 
-def _with_their_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
-    """The stage with an SE ratio of which timm, which rounds to the nearest, makes the channels that there are."""
+def _with_timm_ratio(stage: Stage, blocks: Sequence[Block]) -> Stage | None:
+    """The stage with an SE ratio that gives timm, which rounds to the nearest, the same channels; None without one."""
     squeezes = _squeezes(blocks)
 
     def same(ratio: float) -> bool:
         return all(
-            _theirs(stage, layer, ratio) == layer.squeeze == max(1, int(channels * ratio))
+            _timm_channels(stage, layer, ratio) == layer.squeeze == max(1, int(channels * ratio))
             for channels, layer in squeezes
         )
 
@@ -102,15 +102,15 @@ def _squeezes(blocks: Sequence[Block]) -> list[tuple[int, SqueezeExcitation]]:
     return [(channels, layer) for channels, layer in layers if isinstance(layer, SqueezeExcitation)]
 
 
-def _theirs(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
+def _timm_channels(stage: Stage, layer: SqueezeExcitation, ratio: float) -> int:
     """The channels that timm squeezes to."""
     return round(layer.channels * (ratio / stage.expansion))
 
 
 def _other_squeeze(stage: Stage, blocks: Sequence[Block]) -> str:
-    """What is wrong with an SE ratio of which timm makes other channels than torchvision; "" if it does not."""
+    """An error message if timm makes other channels of the SE ratio than torchvision, else ""."""
     for _, layer in _squeezes(blocks):
-        if (theirs := _theirs(stage, layer, stage.se)) != layer.squeeze:
+        if (theirs := _timm_channels(stage, layer, stage.se)) != layer.squeeze:
             return (
                 f"{stage}: timm squeezes {layer.channels} channels to {theirs}, torchvision to "
                 f"{layer.squeeze}; choose channels of which se{stage.se:g} is a whole number"

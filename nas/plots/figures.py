@@ -67,7 +67,7 @@ def short_name(cost: str) -> str:
 
 
 def draw(path: Path, picture: Callable[Options, Figure], *args: Options.args, **kwargs: Options.kwargs) -> None:
-    """Draw a picture and write it; where that fails, warn in one line: no picture is worth a run."""
+    """Draw a picture and write it; where that fails, warn in one line: a missing picture must not end a run."""
     try:
         save(picture(*args, **kwargs), path)
     except Exception as error:
@@ -93,10 +93,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def literal(text: str, most: int | None = None) -> str:
-    r"""A text of a user's as matplotlib draws it letter by letter, cut to at most so many letters.
+    r"""A user's text for matplotlib to draw literally, cut to at most `most` characters.
 
-    Else $…$ would be mathematics, and a label that begins with _ would not be in the legend. Letters that no installed
-    font has are escaped, as \u0e01.
+    Otherwise $…$ would be mathematics, and a label that begins with _ would be missing in the legend. Characters that
+    no installed font has are escaped, as \u0e01.
     """
     seen = shown(text, most)
     _, lacking = _fonts(seen)
@@ -105,10 +105,10 @@ def literal(text: str, most: int | None = None) -> str:
 
 
 def _fonts(text: str) -> tuple[list[str], set[int]]:
-    """The default font family, with others that have the glyphs which it lacks; and the letters that none has."""
+    """The default font family, with others for glyphs that it lacks; and the characters that no font has."""
     families = list(rcParams["font.family"])
     lacking = set(map(ord, text)) - _glyphs(findfont(FontProperties())) - {ord("\n")}
-    own = get_data_path()  # matplotlib's fonts of symbols have other glyphs under the numbers of letters
+    own = get_data_path()  # matplotlib's symbol fonts have other glyphs at the code points of letters
     others = (entry for entry in fontManager.ttflist if not entry.fname.startswith(own))
     for entry in others if lacking else ():
         if had := lacking & _glyphs(entry.fname):
@@ -119,7 +119,7 @@ def _fonts(text: str) -> tuple[list[str], set[int]]:
 
 @cache
 def _glyphs(file: str) -> frozenset[int]:
-    """The letters that a font's file has glyphs for; none where it cannot be read."""
+    """The characters that a font file has glyphs for; none if it cannot be read."""
     try:
         return frozenset(FT2Font(file).get_charmap())
     except (OSError, RuntimeError):
@@ -225,7 +225,7 @@ def budget(space: ArrayLike, feasible: ArrayLike, share: float, bounds: Bounds, 
 
 
 def sensitivity(effects: pd.DataFrame, mean: float, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
-    """What each alternative of each choice does: a column per kind of choice, accuracy above, MAdds below, by stage.
+    """The effect of each alternative: a column per kind of choice, accuracy above, MAdds below, by stage.
 
     effects has the columns of sensitivity.csv; mean is the average network's MAdds, which effects are shares of. Bars
     are two standard deviations of the model's posterior.
@@ -318,7 +318,7 @@ def _staircase(errors: ArrayLike, shares: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with so many panels side by side, in the style of all."""
+    """A figure with `panels` panels side by side, in the common style."""
     figure = Figure(figsize=(8 if panels == 1 else 12, 5.4), layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.89)))
     _head(figure, title, subtitle, 0.925)
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
@@ -329,7 +329,7 @@ def figures(title: str, subtitle: str, panels: int) -> tuple[Figure, Sequence[Ax
 
 
 def _head(figure: Figure, title: str, subtitle: str, height: float) -> None:
-    """The title, and below it, from this height down, lines of subtitle; both literally, as far as there is room."""
+    """Draw the title and, from `height` down, the lines of the subtitle, literally and cut to the figure's width."""
     width = figure.get_figwidth()  # inches
     figure.suptitle(literal(title, round(9.5 * width)), fontsize=12, fontweight="bold")
     lines = "\n".join(literal(line, round(16 * width)) for line in subtitle.split("\n"))
@@ -337,7 +337,7 @@ def _head(figure: Figure, title: str, subtitle: str, height: float) -> None:
 
 
 def note(figure: Figure, text: str) -> None:
-    """Say something small at the foot of a figure."""
+    """Write a small note at the foot of a figure."""
     margin = 0.03 * (1 + text.count("\n"))
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, margin, 1, 0.92 - margin)))
     figure.text(0.5, 0.008, text, ha="center", va="bottom", fontsize=7, color="#555555")

@@ -20,7 +20,7 @@ from nas.base.statistics import half_intervals
 from nas.base.units import format_count, plural
 from nas.plots.figures import FRONT, INK, LABELS, PALE, PICK, figures, log_counts, note
 
-_MOST_ROWS = 24  # of the ranking; more are named by their number
+_MOST_ROWS = 24  # of the ranking: the best ones
 _STAR: Mapping[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": PICK, "linewidths": 1.8, "zorder": 6}
 _PAPER: Mapping[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 5}
 
@@ -38,7 +38,7 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
     colours |= {"vmin": first.min(), "vmax": first.max()}
     _triangle(left)
     spots = np.array([_barycentric(*row) for row in table[["alpha", "beta", "gamma"]].itertuples(index=False)])
-    order = np.argsort(first.to_numpy(), kind="stable")  # where triples are crowded the best is seen
+    order = np.argsort(first.to_numpy(), kind="stable")  # the best are drawn last, on top
     x, y = spots.T
     points = left.scatter(x[order], y[order], s=150, c=first.iloc[order], **colours)
     picked, paper = (np.flatnonzero(table[mark]) for mark in ("picked", "paper"))
@@ -63,9 +63,9 @@ def grid(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy
     for stage in np.unique(stages):
         top = np.flatnonzero(stages == stage)[-1]
         row = ranked.iloc[top]
-        said = plural(int(row["epochs"]), "epoch") + (f", {row['trainings']} seeds" if row["trainings"] > 1 else "")
+        label = plural(int(row["epochs"]), "epoch") + (f", {row['trainings']} seeds" if row["trainings"] > 1 else "")
         spot, where = (0.01, top + 0.38), ("axes fraction", "data")
-        right.annotate(said, spot, xycoords=where, fontsize=7, color="#555555", va="top")
+        right.annotate(label, spot, xycoords=where, fontsize=7, color="#555555", va="top")
     names = [_triple_label(row) for row in ranked.itertuples(index=False)]
     right.set_yticks(rows, names, fontsize=8)
     right.set(xlabel=LABELS[metric], ylabel="α / β / γ   and growth of MAdds: nominal → counted")
@@ -135,8 +135,8 @@ def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle:
     right.plot(members["phi"], members["nominal_ratio"], "--", color=PALE, label="nominal: (α·β²·γ²)^φ")
     right.plot(members["phi"], members["counted_ratio"], "s-", color=PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
-        said, spot = f"{counted:.3g}×", (phi, counted)
-        right.annotate(said, spot, (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK)
+        label, spot = f"{counted:.3g}×", (phi, counted)
+        right.annotate(label, spot, (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK)
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
     right.set_xticks(members["phi"].tolist(), [f"{phi:g}" for phi in members["phi"]])
@@ -155,8 +155,8 @@ def trained(members: pd.DataFrame, title: str, subtitle: str, metric: str = "acc
     style: dict[str, Any] = {"markersize": 6, "linewidth": 1.4, "capsize": 3, "elinewidth": 1, "zorder": 3}
     axes.errorbar(madds, accuracy, errors, fmt="s-", color=PICK, **style)
     for x, y, row in zip(madds, accuracy, done.itertuples(), strict=True):
-        said = f"φ={row.phi:g}, {row.image_size} px"
-        axes.annotate(said, (x, y), (8, -12), textcoords="offset points", fontsize=8, color=INK)
+        label = f"φ={row.phi:g}, {row.image_size} px"
+        axes.annotate(label, (x, y), (8, -12), textcoords="offset points", fontsize=8, color=INK)
     log_counts(axes, "x", madds.tolist())
     axes.margins(y=0.15)
     axes.set(xlabel="multiply-adds per image at the network's own resolution (log scale)", ylabel=LABELS[metric])

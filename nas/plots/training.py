@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from nas.plots.figures import FRONT, INK, PALE, PICK, figures, literal, note
 
-_WRITTEN = 20  # classes whose counts are written into their cells
-_NAMED = 40  # classes that all have their names at the axes
+_WRITTEN = 20  # with up to this many classes, counts are written into the cells
+_NAMED = 40  # with up to this many classes, all are named at the axes
 _PAIRS = 16  # of classes, in the list of what is mistaken most
 
 
@@ -71,7 +71,7 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str) -> Figure:
 
 
 def _names(axes: Axes, names: list[str]) -> None:
-    """Class names at both axes: all of them, or of many every so many."""
+    """Class names at both axes: all of them, or evenly spaced ones of many classes."""
     step = -(-len(names) // _NAMED)
     places = range(0, len(names), step)
     size = 8 if len(names) <= _WRITTEN else 6
@@ -96,7 +96,7 @@ def _mistakes(axes: Axes, counts: pd.DataFrame, shares: np.ndarray) -> None:
     names = list(counts.columns)
     axes.set_yticks(rows, [f"{literal(names[i], 18)} → {literal(names[j], 18)}" for i, j in pairs], fontsize=8)
     for row, (i, j) in enumerate(pairs):
-        said, spot = f"{shares[i, j]:.0f} %", (wrong[i, j], row)
-        axes.annotate(said, spot, (3, 0), textcoords="offset points", fontsize=7, va="center")
+        label, spot = f"{shares[i, j]:.0f} %", (wrong[i, j], row)
+        axes.annotate(label, spot, (3, 0), textcoords="offset points", fontsize=7, va="center")
     axes.set_xlabel("images (and share of their class)")
     axes.invert_yaxis()

@@ -33,7 +33,7 @@ _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *C
 
 def contents(run: Run) -> dict[str, Any]:
     """All that the page shows of a run, ready for JSON; raises UserError for block strings that cannot be read."""
-    places, objectives, trials = _places(run), sentences.objectives(run), run.trials
+    places, objectives, trials = _sources(run), sentences.objectives(run), run.trials
     costs = [name for name in COSTS if name in trials and (trials.empty or trials[name].notna().any())]
     main = {"madds", "params", "latency_measured", *objectives}
     network = {text: number for number, text in enumerate(places)}
@@ -44,7 +44,7 @@ def contents(run: Run) -> dict[str, Any]:
         "version": metadata.version("compound-nas"),
         "ops": {name: op.title for name, op in OPS.items()},
         "drawings": drawings(places),
-        "texts": sentences.all_of(run),
+        "texts": sentences.all_sentences(run),
         "commands": sentences.commands(run),
         "origin": sentences.origin(run),
         "costs": [
@@ -57,9 +57,9 @@ def contents(run: Run) -> dict[str, Any]:
         "history": _history(run),
         "effects": _rows(run.effects),
         "kinds": plots.KINDS,
-        "grid": _rows(_drawn(_barred(run.grid, run.metric), network)),
-        "rules": _rows(_barred(run.rules, run.metric)),
-        "family": _rows(_drawn(_barred(run.family, run.metric), network)),
+        "grid": _rows(_with_drawing_numbers(_with_bars(run.grid, run.metric), network)),
+        "rules": _rows(_with_bars(run.rules, run.metric)),
+        "family": _rows(_with_drawing_numbers(_with_bars(run.family, run.metric), network)),
         "published": _rows(published()) if len(run.family) else [],
     }
 
@@ -98,7 +98,7 @@ def _counted(text: str) -> tuple[Architecture, tuple[int, ...], list[int]]:
     return arch, tuple(part.size for part in counted), [round(100 * one / sum(madds)) for one in madds]
 
 
-def _places(run: Run) -> dict[str, str]:
+def _sources(run: Run) -> dict[str, str]:
     """All block strings that are drawn, and where each was read."""
     places: dict[str, str] = {}
     for trial in run.running:
@@ -114,11 +114,11 @@ def _places(run: Run) -> dict[str, str]:
 
 
 def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
-    """The finished trials as columns; bar is what is drawn as an interval, half of it, as the page says."""
+    """The finished trials as columns; bar: half of the interval that the page draws."""
     trials = run.trials
     noisy = trials["mean_error"].notna()
     front = run.front.drop_duplicates("trial").set_index("trial")
-    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.studied}
+    curves = {trial.number: trial.user_attrs.get(CURVES[run.metric]) for trial in run.study_trials}
     chosen = front.index[front["baseline"].astype(str) == "True"]
     return {
         **{name: _numbers(trials[name]) for name in (run.metric, f"mean_{run.metric}", *_COLUMNS) if name in trials},
@@ -138,8 +138,8 @@ def _trials(run: Run, network: Mapping[str, int]) -> dict[str, list[Any]]:
 def _history(run: Run) -> dict[str, list[Any]]:
     """After each trained network: the hypervolume of the front of the first trainings until then, as a share.
 
-    The whole is the box between the worst and the best value of each objective among all trained networks; costs are
-    taken by their logarithm. Empty where there is no such box.
+    The reference is the box between the worst and the best value of each objective among all trained networks; costs
+    are taken by their logarithm. Empty if there is no such box.
     """
     nothing: dict[str, list[Any]] = {"trial": [], "share": []}
     done = run.trials[run.trials["state"] == "COMPLETE"].sort_values("trial")
@@ -172,14 +172,14 @@ def shares(points: Floats) -> list[float]:
     return shares
 
 
-def _drawn(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
+def _with_drawing_numbers(table: pd.DataFrame, network: Mapping[str, int]) -> pd.DataFrame:
     """A table with the numbers of its networks' drawings in place of their block strings, if it has these."""
-    if "architecture" not in table:  # grid.csv had none before
+    if "architecture" not in table:  # older versions' grid.csv has none
         return table
     return table.assign(network=table["architecture"].map(network)).drop(columns="architecture")
 
 
-def _barred(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _with_bars(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A table of a scaling with half the 95 % intervals of a metric as a column `bar`, if it has trainings."""
     if "error_freedom" not in table:  # a family that was not trained
         return table
@@ -196,7 +196,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as JSON has it: numbers to six digits, whole ones whole, what is not finite as null; texts as texts."""
+    """A value for JSON: numbers to six digits, whole ones as integers, non-finite ones as null; texts unchanged."""
     if isinstance(value, str | bool | np.bool_):
         return value if isinstance(value, str) else bool(value)
     number = math.nan if value is None or value is pd.NA else float(value)

@@ -1,4 +1,4 @@
-"""The page of a run that goes on, served on this machine only: the page, its data, and nothing else."""
+"""The page of a run in progress, served on this machine only: the page, its data, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nas.report.page import embedded, page
 from nas.report.run import WATCHED, read
 
 ADDRESS = "127.0.0.1"
-REST = 10  # of the time since the run was read last, reading it takes one part in so many at most
+REST = 10  # pause between two readings of a run, in multiples of the time that reading takes
 
 
 class Source:
-    """A run's contents as they are now, read again when a file of it has changed; may be asked from several threads."""
+    """The current contents of a run, read again when one of its files has changed; thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +62,7 @@ def server(path: Path, port: int) -> ThreadingHTTPServer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET / and GET /data.json to who asks this machine by its own name, and refuses all else."""
+    """Answers GET / and GET /data.json if the Host header names this machine, and refuses all else."""
 
     server: ThreadingHTTPServer
     server_version, sys_version = "compound-nas", ""

@@ -49,7 +49,7 @@ def _file(name: str) -> str:
 
 
 def _policy(scripts: tuple[str, ...], live: bool) -> str:
-    """A content security policy: these scripts and no others run, and only a live page asks, its own server.
+    """A content security policy: only these scripts run, and only a live page makes requests, to its own server.
 
     unsafe-eval is for plotly, which compiles what it draws by WebGL; it lets no script in.
     """

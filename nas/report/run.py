@@ -1,4 +1,4 @@
-"""A run as its directory tells it: the tables and facts that are there, read without its lock."""
+"""A run as read from its directory without its lock: the tables and facts that exist."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ TABLES: dict[str, tuple[str, str]] = {
         "architecture",
     ),
 }
-MORE = ("latency", "latency_measured")  # numbers too, where a table has them
+MORE = ("latency", "latency_measured")  # further columns of numbers, if a table has them
 FACTS = ("run.toml", "scale/scale.toml")
 WATCHED = (*FACTS, *TABLES)  # what the page is made from, but for the study
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run; a table that it has not is empty, facts that it has not are an empty mapping.
+    """The tables and facts of a run; missing tables are empty, missing facts an empty mapping.
 
-    studied: the trials of its study, with what no table holds: curves, and trials in training. unread: why there are
-    none though there is a study, "" where nothing is wrong. trials: with the latency_measured of those on the front.
+    study_trials: the trials of its study, which also hold curves and trials in training. study_error: why the study
+    could not be read, "" if it could. trials: with the latency_measured of those on the front.
     """
 
     path: Path
@@ -65,13 +65,13 @@ class Run:
     grid: pd.DataFrame
     rules: pd.DataFrame
     family: pd.DataFrame
-    studied: Sequence[FrozenTrial]
-    unread: str
+    study_trials: Sequence[FrozenTrial]
+    study_error: str
 
     @property
     def running(self) -> list[FrozenTrial]:
         """The trials in training."""
-        begun = (trial for trial in self.studied if trial.state == TrialState.RUNNING)
+        begun = (trial for trial in self.study_trials if trial.state == TrialState.RUNNING)
         return [trial for trial in begun if "architecture" in trial.user_attrs]
 
     @property
@@ -81,12 +81,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What it is called: its directory's name."""
+        """The name of its directory."""
         return self.path.absolute().name
 
-    def fact(self, table: str, key: str, otherwise: Any = None) -> Any:
+    def fact(self, table: str, key: str, default: Any = None) -> Any:
         """One entry of run.toml."""
-        return table_of(self.facts, table).get(key, otherwise)
+        return table_of(self.facts, table).get(key, default)
 
 
 def table_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
@@ -114,18 +114,18 @@ def read(path: Path) -> Run:
     facts, scaling = (read_toml(path / file) if (path / file).is_file() else {} for file in FACTS)
     metric = metric_of(None, facts or scaling)
     trials, front, effects, grid, rules, family = (_table(path, file, metric) for file in TABLES)
-    studied: Sequence[FrozenTrial] = ()
-    unread = ""
+    study_trials: Sequence[FrozenTrial] = ()
+    study_error = ""
     try:
         found = read_study(path, path.absolute().name)
-        studied = found.get_trials(deepcopy=False) if found else ()
-    except UserError as error:  # the tables say nearly all of it
-        unread = str(error)
+        study_trials = found.get_trials(deepcopy=False) if found else ()
+    except UserError as error:  # the tables hold nearly everything
+        study_error = str(error)
     trials = trials[trials["state"] != "PRUNED"]  # older versions stopped some trainings early
     if "latency_measured" in front:
         whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
         trials = trials.assign(latency_measured=trials["trial"].map(whole))
-    return Run(path, facts, scaling, trials, front, effects, grid, rules, family, studied, unread)
+    return Run(path, facts, scaling, trials, front, effects, grid, rules, family, study_trials, study_error)
 
 
 def _table(path: Path, name: str, metric: str) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def _table(path: Path, name: str, metric: str) -> pd.DataFrame:
         return pd.DataFrame(columns=[*numbers, *texts])
     try:
         table = read_csv(file, (*numbers, *texts))
-        if "pixels" in table:  # resolution was a factor then
+        if "pixels" in table:  # older versions wrote resolution as a factor
             raise ValueError("its resolution is a factor: an older version wrote it")
         known = (*numbers, *(name for name in MORE if name in table))
         table = table.assign(**{name: pd.to_numeric(table[name]).astype(float) for name in known})
@@ -144,6 +144,6 @@ def _table(path: Path, name: str, metric: str) -> pd.DataFrame:
             raise ValueError(f"{numbers[0]} is missing in a row")
         return table
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
+        cause = " ".join(str(error).split())[:160]
         remedy = "restore it from a copy, or write it anew by the command that made it"
-        raise UserError(f"{file}: cannot be read as a table ({said}); {remedy}") from None
+        raise UserError(f"{file}: cannot be read as a table ({cause}); {remedy}") from None

@@ -20,21 +20,21 @@ from nas.selection.sensitivity import LEAST
 _OBJECTIVES = ("accuracy", "madds")
 
 
-def all_of(run: Run) -> dict[str, Any]:
+def all_sentences(run: Run) -> dict[str, Any]:
     """The page's sentences, by the place where they stand; "" where there is nothing to say."""
-    said = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
-    return {sentence.__name__: sentence(run) for sentence in said}
+    functions = (status, confirmed, basis, bars, counted, why, notes, history, effects, scaling, grid, rules)
+    return {sentence.__name__: sentence(run) for sentence in functions}
 
 
 def objectives(run: Run) -> list[str]:
     """The objectives' columns in trials.csv, the metric among them."""
-    named = run.fact("arguments", "objectives")
+    names = run.fact("arguments", "objectives")
     columns = {"accuracy": run.metric, **MEASURED}
-    return [columns.get(str(name), str(name)) for name in (named if isinstance(named, list) else _OBJECTIVES)]
+    return [columns.get(str(name), str(name)) for name in (names if isinstance(names, list) else _OBJECTIVES)]
 
 
 def status(run: Run) -> str:
-    """How far the run is."""
+    """The progress of the run."""
     if not run.facts:
         return "no search in this run, only a scaling"
     ended, states = len(run.trials), run.trials["state"].value_counts()
@@ -88,7 +88,7 @@ def basis(run: Run) -> str:
 
 
 def bars(run: Run) -> str:
-    """What the intervals are."""
+    """The meaning of the intervals."""
     if _noise(run):
         return "Bars: ± 2 standard errors of a mean, from the noise between seeds on the same validation images."
     return (
@@ -98,56 +98,58 @@ def bars(run: Run) -> str:
 
 
 def counted(run: Run) -> str:
-    """What costs were counted at."""
+    """The resolution, channels and classes that costs are counted at."""
     pixels, classes, channels = (run.fact("cost", key, "?") for key in ("resolution", "classes", "channels"))
-    said = f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
-    return f"Costs: counted exactly for one image {said}; MAdds are multiply-adds of convolutions and linear layers."
+    where = (
+        f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
+    )
+    return f"Costs: counted exactly for one image {where}; MAdds are multiply-adds of convolutions and linear layers."
 
 
 def why(run: Run) -> str:
     """By which reward the baseline was picked."""
-    named, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
-    if named == "hard" and isinstance(target, int):
+    reward, target = run.fact("arguments", "reward"), run.fact("arguments", "target_madds")
+    if reward == "hard" and isinstance(target, int):
         return (
             f"the cheapest that cannot be told from the most accurate within {format_count(target)} MAdds, by the "
             "model of all trainings (one standard error)"
         )
-    if named in ("soft", "v1") and isinstance(target, int):
+    if reward in ("soft", "v1") and isinstance(target, int):
         return f"largest reward of all trials: {spoken(run.metric)} · (MAdds / {format_count(target)})⁻⁰·⁰⁷"
-    if named == "v2":
+    if reward == "v2":
         return f"largest reward of all trials: {spoken(run.metric)} · (training step)⁻⁰·⁰⁷ · (parameters)⁻⁰·⁰⁵"
     return ""
 
 
 def notes(run: Run) -> list[str]:
-    """What a reader has to know beside, one line each."""
-    said = []
+    """Further remarks, one line each."""
+    lines = []
     states = run.trials["state"].value_counts()
     if len(objectives(run)) > 2:
-        said.append(
+        lines.append(
             f"The front is that of {spoken(run.metric)}, {_costs(run)}: against one cost alone some members lie below "
             "others."
         )
     if failed := int(states.get("FAIL", 0)):
         causes = run.trials.loc[run.trials["state"] == "FAIL"].get("note", pd.Series(dtype=str)).dropna().astype(str)
         why_not = f": {'; '.join(sorted(set(causes)))[:300]}" if len(causes) else ""
-        said.append(f"{plural(failed, 'trial')} failed{why_not}.")
+        lines.append(f"{plural(failed, 'trial')} failed{why_not}.")
     if "latency" in run.trials:
         where = ", ".join(f"{key} {value}" for key, value in table_of(run.facts, "latency").items())
-        said.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
+        lines.append(f"Latency: predicted, the sum over a network's blocks as measured ({where}); never from MAdds.")
     if {"latency", "latency_measured"} <= set(run.front):
         both = run.front[["latency", "latency_measured"]].dropna()
         if doubt := latency.doubt(both["latency"].tolist(), both["latency_measured"].tolist()):
-            said.append(f"{doubt[0].upper()}{doubt[1:]}.")
+            lines.append(f"{doubt[0].upper()}{doubt[1:]}.")
     if table_of(run.facts, "progressive"):
-        said.append("Training images grew while a network trained (its recipe is progressive).")
-    if run.unread:
-        said.append(f"The study was not read, so learning curves are missing: {run.unread}")
-    return said
+        lines.append("Training images grew while a network trained (its recipe is progressive).")
+    if run.study_error:
+        lines.append(f"The study was not read, so learning curves are missing: {run.study_error}")
+    return lines
 
 
 def history(run: Run) -> str:
-    """What the curve of the search is."""
+    """The meaning of the curve of the search."""
     return (
         f"Hypervolume: the share of the box between the worst and the best {spoken(run.metric)} and the logarithm of "
         f"{_costs(run)} that the front dominates, each network by its first training."
@@ -159,7 +161,7 @@ def _costs(run: Run) -> str:
 
 
 def effects(run: Run) -> str:
-    """What the sensitivity is, or why there is none."""
+    """The meaning of the sensitivity, or why there is none."""
     if len(run.effects):
         return (
             "What an alternative does, everything else being equal, compared with the average over its choice's "
@@ -186,7 +188,7 @@ def scaling(run: Run) -> str:
 
 
 def grid(run: Run) -> str:
-    """What the grid's figures are."""
+    """The meaning of the grid's figures."""
     if run.grid.empty:
         return ""
     data = table_of(run.scaling, "arguments").get("data") or run.fact("data", "name", "the run's data")
@@ -202,7 +204,7 @@ def grid(run: Run) -> str:
 
 
 def rules(run: Run) -> str:
-    """What the comparison of the rules is."""
+    """The meaning of the comparison of rules."""
     if run.rules.empty:
         return ""
     low, high = (format_count(bound) for bound in (run.rules["madds"].min(), run.rules["madds"].max()))
@@ -213,17 +215,17 @@ def rules(run: Run) -> str:
 
 
 def commands(run: Run) -> list[dict[str, str]]:
-    """The commands that make the run again, and the next one."""
-    said: list[tuple[str, list[str]]] = []
+    """The commands that repeat the run, and the one that comes next."""
+    found: list[tuple[str, list[str]]] = []
     if run.facts:
-        said.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))
+        found.append(("the search", ["search", "--from", f"{run.path}/run.toml"]))
     if arguments := table_of(run.facts, "arguments"):
-        said.append(("the same with all its options", ["search", "--run", f"{run.name}-again", *_options(arguments)]))
+        found.append(("the same with all its options", ["search", "--run", f"{run.name}-again", *_options(arguments)]))
     if arguments := table_of(run.scaling, "arguments"):
-        said.append(("the scaling", ["scale", *_options(arguments)]))
+        found.append(("the scaling", ["scale", *_options(arguments)]))
     elif len(run.front):
-        said.append(("next: the scaling", ["scale", "--phi", "3", "--baseline", run.name]))
-    return [{"what": what, "command": f"python -m nas.{shlex.join(words)}"} for what, words in said]
+        found.append(("next: the scaling", ["scale", "--phi", "3", "--baseline", run.name]))
+    return [{"what": what, "command": f"python -m nas.{shlex.join(words)}"} for what, words in found]
 
 
 def _options(arguments: Mapping[str, Any]) -> list[str]:

@@ -21,13 +21,13 @@ from nas.base.units import shown
 from nas.runs.facts import FINGERPRINTED, difference
 
 Direction = Literal["maximize", "minimize"]
-HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one after which a trial's worker is lost
+HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one until a worker is lost
 _RUN = "nas:run"  # a study's user attribute: what run.toml says of the run
-_BROKEN = (  # what a storage raises that is damaged or out of reach
+_BROKEN = (  # errors of a storage that is damaged or out of reach
     *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError),
     *(RuntimeError, ImportError, ValueError, LookupError, TypeError, AttributeError),
 )
-_TRIES = 20  # to open a database that others are making at the same time
+_TRIES = 20  # attempts to open a database that other processes are creating
 
 
 def open_study(
@@ -41,27 +41,27 @@ def open_study(
 ) -> optuna.Study:
     """Open or create a study in a run's study.db, or in another storage by its URL.
 
-    known: whether it must be there already. facts: what other processes that use it must agree with. Raises UserError
-    if they do not, and if the storage is damaged, missing or out of reach.
+    known: whether it must exist already. facts: of run.toml, on which all processes that use the study must agree.
+    Raises UserError if they do not, and if the storage is damaged, missing or out of reach.
     """
     file = path / "study.db"
     if storage is None and known and not file.exists():
         raise UserError(f"{file}: is missing, but {path / 'run.toml'} says that trials were made; restore it")
     where, remedy = (shown_url(storage), "check --storage") if storage else (str(file), "restore it from a copy")
     try:
-        database = _shared(storage) if storage else RDBStorage(_url(file), {"connect_args": {"timeout": 60}})
+        database = shared_storage(storage) if storage else RDBStorage(_url(file), {"connect_args": {"timeout": 60}})
         if known:
             study, created = optuna.load_study(study_name=shown(name), storage=database, sampler=sampler), False
         else:
-            study, created = _made(shown(name), database, directions, sampler)
-        study.get_trials(deepcopy=False)  # a damaged trial is better met here
+            study, created = _create_or_load(shown(name), database, directions, sampler)
+        study.get_trials(deepcopy=False)  # damaged trials raise here, not later
     except KeyError:
         raise UserError(f"{where}: holds no study {name!r}; {remedy}, or choose another --run") from None
     except _BROKEN as error:
         raise UserError(
             f"{where}: cannot be opened as a study ({reason(error)}); {remedy}, or choose another --run"
         ) from None
-    if storage and facts and (differs := _agree(study, created, facts)):
+    if storage and facts and (differs := _disagreement(study, created, facts)):
         raise UserError(f"{where}, study {name}: {differs}")
     return study
 
@@ -73,7 +73,7 @@ def reason(error: BaseException) -> str:
 
 
 def read_study(path: Path, name: str) -> optuna.Study | None:
-    """A study in a run's study.db to look at: nothing is written and no lock is taken, so its search may go on.
+    """A read-only study from a run's study.db: no lock is taken, so its search may go on.
 
     None where the run keeps it in another storage, or has none of this name. Raises UserError for a damaged file.
     """
@@ -99,7 +99,7 @@ def _url(file: Path) -> str:
 
 
 def shown_url(storage: str) -> str:
-    """A database URL without its password; raises UserError for what is none."""
+    """A database URL without its password; raises UserError if it is not one."""
     try:
         return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -109,17 +109,17 @@ def shown_url(storage: str) -> str:
         ) from None
 
 
-def _made(
+def _create_or_load(
     name: str, database: RDBStorage, directions: Sequence[Direction], sampler: BaseSampler | None
 ) -> tuple[optuna.Study, bool]:
-    """The study of this name, and whether it was made just now: of several processes by one."""
+    """The study of this name, and whether this process created it: of several, one does."""
     try:
         return optuna.create_study(study_name=name, storage=database, sampler=sampler, directions=directions), True
     except optuna.exceptions.DuplicatedStudyError:
         return optuna.load_study(study_name=name, storage=database, sampler=sampler), False
 
 
-def _shared(url: str) -> RDBStorage:
+def shared_storage(url: str) -> RDBStorage:
     """A storage that several processes use, with Optuna's heartbeats; they may all open it at the same instant."""
     sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
     engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
@@ -130,7 +130,7 @@ def _shared(url: str) -> RDBStorage:
                 engine,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
-                heartbeat_stale_trial_callback=_again,
+                heartbeat_stale_trial_callback=_retry_once,
             )
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another has just made the tables
             if not left:
@@ -139,16 +139,16 @@ def _shared(url: str) -> RDBStorage:
     raise AssertionError
 
 
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Let a lost trial wait for another worker, once, if it had come to a network."""
+def _retry_once(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a lost trial for another worker, once, if it already had a network."""
     if "hash" in trial.user_attrs:
         RetryHeartbeatStaleTrialCallback(max_retry=1)(study, trial)
 
 
-def _agree(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
-    """In what a run differs from that which other processes make in this study; "" if they agree.
+def _disagreement(study: optuna.Study, created: bool, facts: Mapping[str, Any]) -> str:
+    """How a run differs from that of the other processes that use this study; "" if they agree.
 
-    Who created the study says what it is of; the others wait for that, but not forever: that process may be gone.
+    The process that created the study stores its facts; the others wait for these, but not forever: it may have died.
     """
     compared = {"arguments", "proxy", "progressive", "latency", *FINGERPRINTED}
     mine = {key: value for key, value in facts.items() if key in compared}

@@ -1,4 +1,4 @@
-"""A run as it is shown while it goes on."""
+"""The display of a run in progress."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nas.training import monitor
 
 
 class Display:
-    """A plan while it is carried out: a live display on a terminal, one plain line a trial elsewhere.
+    """A plan in progress: a live display on a terminal, one plain line for each trial elsewhere.
 
-    state: how it stands at first. name: what a trial is called. limit: the seconds after which none is started. metric:
-    the column of what is shown.
+    state: at the start. name: gives the name of a trial. limit: the seconds after which no trial is started. metric:
+    the column that is shown.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Display:
         self.before, self.since = state.done, time.monotonic()
         self.end = self.since + limit()
         self.idle = False
-        self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: what it is, how far it has come
+        self.trials: dict[int, tuple[str, str]] = {}  # in training, by number: description, progress
         self.bar = Progress(
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} trials · {task.description}", markup=False),
@@ -89,13 +89,13 @@ class Display:
         )
 
     def waiting(self) -> None:
-        """Say so when there is nothing to train here for the first time."""
+        """Print, the first time only, that there is nothing to train here."""
         if not self.idle:
             self.console.print("waiting for the trials of other processes")
         self.idle = True
 
     def finished(self, trials: Sequence[FrozenTrial], state: State) -> None:
-        """Say one line about each of these finished trials."""
+        """Print one line for each of these finished trials."""
         ended = [trial for trial in trials if not lost(trial)]
         self.state = state
         self.end = time.monotonic() + self.limit()

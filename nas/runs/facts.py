@@ -1,10 +1,10 @@
-"""What run.toml says of a run: how two of them differ, and on what a result depends beside its arguments."""
+"""The facts in run.toml: how those of two runs differ, and the environment that results depend on."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from nas.spaces.space import SearchSpace
 # Arguments that say where a run computes, not what: they may differ when it is continued.
 ANYWHERE = {"device", "workers", "storage", "processes"}
 
-# What arguments are that older versions did not have.
+# The values of arguments that older versions did not have.
 FORMERLY = {"metric": "accuracy", "resize": "crop", "recipe": "proxy"}
 
-# Arguments that older versions called otherwise.
+# Arguments that were renamed: the old name, and the new one.
 RENAMED = {"pieces": "microbatches"}
 
 # Options of nas.search that older versions had.
@@ -31,6 +31,9 @@ REMOVED = ("early_stopping", "progressive")
 
 # Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
 EXTENT = ("trials", "time_budget", "confirm")
+
+# Arguments that follow from the space and the data where they are not given: these are compared first.
+DERIVED = {"resolution", "image_size", "target_madds"}
 
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.
 FINGERPRINTED = {
@@ -42,20 +45,14 @@ FINGERPRINTED = {
 
 
 def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """In what a run that is about to be continued differs from what was saved of it; "" if in nothing that matters."""
+    """How the facts of a run to be continued differ from the saved ones; "" if in nothing that matters."""
     old = {RENAMED.get(key, key): value for key, value in saved.get("arguments", {}).items()}
     new = facts["arguments"]
     if gone := removed_option(old):
         return f"this run was started with {gone}, which nas.search no longer has; choose another --run NAME"
-    for key in sorted((set(old) | set(new)) - ANYWHERE - {*EXTENT}):
-        before, now = (arguments.get(key, FORMERLY.get(key)) for arguments in (old, new))
-        if before != now:
-            option = f"--{key.replace('_', '-')}"
-            why = " (the learning rate's schedule is made for so many)" if key == "epochs" else ""
-            return (
-                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}{why}; "
-                "give the same arguments to continue it, or another --run NAME"
-            )
+    keys = (set(old) | set(new)) - ANYWHERE - {*EXTENT}
+    if differs := _changed(old, new, keys - DERIVED):
+        return differs
     for table, what in FINGERPRINTED.items():
         if saved.get(table, {}).get("fingerprint") != facts.get(table, {}).get("fingerprint"):
             return f"the {what} has changed since this run was started; choose another --run NAME"
@@ -65,16 +62,30 @@ def difference(saved: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
                 return f"its recipe had {key} {before}, now it is {now}; choose another --run NAME"
     if saved.get("progressive") != facts.get("progressive"):
         return "the schedule of its recipe (progressive) has changed since then; choose another --run NAME"
+    return _changed(old, new, keys & DERIVED)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], keys: Set[str]) -> str:
+    """The first of these arguments that differs, as the reason to refuse a run; "" if none does."""
+    for key in sorted(keys):
+        before, now = (arguments.get(key, FORMERLY.get(key)) for arguments in (old, new))
+        if before != now:
+            option = f"--{key.replace('_', '-')}"
+            why = " (the learning rate's schedule depends on it)" if key == "epochs" else ""
+            return (
+                f"this run was started with {option} {_shown(before)}, now it is {_shown(now)}{why}; "
+                "give the same arguments to continue it, or another --run NAME"
+            )
     return ""
 
 
 def command_of(facts: Mapping[str, Any]) -> str:
-    """The command whose run these facts are of."""
+    """The command that made the run with these facts."""
     return "train" if "network" in facts else "search"
 
 
 def deployment_of(facts: Mapping[str, Any]) -> Deployment:
-    """The classes and channels that a run's costs are counted for; those of published networks where it says none."""
+    """The classes and channels that a run's costs are counted for; those of published networks if it names none."""
     saved = facts.get("cost")
     known = saved if isinstance(saved, Mapping) else {}
     numbers = [known.get(key, default) for key, default in (("classes", 1000), ("channels", 3))]
@@ -82,7 +93,7 @@ def deployment_of(facts: Mapping[str, Any]) -> Deployment:
 
 
 def space_of(facts: Mapping[str, Any]) -> SearchSpace | None:
-    """The space of a search as it was fitted and deployed; None where it is gone or has changed since."""
+    """The space of a search, fitted and deployed; None if its file is gone or has changed since."""
     arguments, deployment = facts.get("arguments", {}), deployment_of(facts)
     try:
         space = SearchSpace.load(str(arguments.get("space", "")))
@@ -104,7 +115,7 @@ def _shown(value: Any) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What a run's result may depend on beside its arguments: versions, machine, commit."""
+    """What a run's result may depend on besides its arguments: versions, machine, commit."""
     packages = ("torch", "torchvision", "optuna", "numpy", "compound-nas")
     versions = {name: metadata.version(name) for name in packages}
     where = torch.device(device)

@@ -1,6 +1,6 @@
-"""What the names that a user gives stand for: runs, and networks.
+"""Finds the runs and networks that a user names.
 
-Torch is not needed here, so that a command can refuse a wrong name in a moment.
+Torch is not imported here, so that a command refuses a wrong name quickly.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nas.networks.blocks import OPS
 RUNS = Path("runs")  # relative to the working directory
 BASELINE, NETWORK = "baseline.toml", "network.toml"  # what a search picks, what a training trains
 LONGEST, TRAINED = 100, "-train"  # characters of a run's name; how the default name of a training ends
-FALLBACK = "efficientnet_b0"  # where no network is named, and no run is there
+FALLBACK = "efficientnet_b0"  # if no network is named and there is no run
 
 
 @dataclass(frozen=True)
-class Named:
-    """A network that was named.
+class FoundNetwork:
+    """A network that a user named.
 
-    origin: the name, for the reader. label: a short one that may be part of a file's name. run: the directory of the
-    run that it is from, if it is from one; facts: that run's run.toml, {} where there is none.
+    origin: its name for display. label: a short name that may be part of a file name. run: the directory of the run
+    that it comes from, if any; facts: that run's run.toml, {} without one.
     """
 
     architecture: Architecture
@@ -39,12 +39,12 @@ class Named:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_network(text: str | None, where: str = "network") -> Named:
-    """The network that a text stands for; raises UserError, which begins with `where` the text was given.
+def find_network(text: str | None, where: str = "network") -> FoundNetwork:
+    """The network that a text names; raises UserError, whose message begins with `where`.
 
-    The name of a bundled network; a .toml file; block strings; a run, which stands for its baseline or for the network
-    it trained, by its name or directory; RUN:TRIAL, one network of a search. None is the newest run's baseline, or
-    EfficientNet-B0 where no run has one.
+    The text is the name of a bundled network; a .toml file; block strings; the name or directory of a run, for its
+    baseline or the network it trained; or RUN:TRIAL, one network of a search. None means the newest run's baseline, or
+    EfficientNet-B0 if no run has one.
     """
     if text is None:
         newest = newest_run()
@@ -52,7 +52,7 @@ def find_network(text: str | None, where: str = "network") -> Named:
     text = text.strip()
     path = Path(text)
     if text in family_names():
-        return Named(Architecture.load(text), text, text)
+        return FoundNetwork(Architecture.load(text), text, text)
     if path.suffix == ".toml":
         return _of_file(path)
     if run := find_run(text):
@@ -66,7 +66,7 @@ def find_network(text: str | None, where: str = "network") -> Named:
         return _of_file(path)
     if re.search(r"[\s,]", text) or text.split("_")[0] in OPS or "_k" in text:
         arch = Architecture.parse(text)
-        return Named(arch, f"network {arch.hash}", arch.hash)
+        return FoundNetwork(arch, f"network {arch.hash}", arch.hash)
     raise UserError(_unknown(text, where))
 
 
@@ -81,7 +81,7 @@ def run_path(name: str) -> Path:
 
 
 def default_name(*words: str, trained: bool = False) -> str:
-    """The name of a run that was given none, made of words: a training's ends in -train, and no other does."""
+    """The default name of a run, made of `words`: a training's ends in -train, and no other does."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(words))
     end = TRAINED if trained else "-search" if name[:LONGEST].endswith(TRAINED) else ""
     return name[: LONGEST - len(end)] + end
@@ -103,7 +103,7 @@ def newest_run() -> Path | None:
 
 
 def facts_of(run: Path) -> dict[str, Any]:
-    """What a run's run.toml holds, {} where there is none; raises UserError."""
+    """The contents of a run's run.toml, {} without one; raises UserError."""
     file = run / "run.toml"
     return read_toml(file) if file.exists() else {}
 
@@ -117,7 +117,7 @@ def _runs_with(file: str) -> list[Path]:
 
 
 def _unknown(name: str, where: str, text: str | None = None) -> str:
-    """The message about a name that stands for nothing."""
+    """The error about a name that matches nothing."""
     known = {run.name for file in (BASELINE, NETWORK) for run in _runs_with(file)}
     known |= set() if text else set(family_names())
     hint = nearest(name[:60], known) if known else "python -m nas.search makes one"
@@ -125,23 +125,23 @@ def _unknown(name: str, where: str, text: str | None = None) -> str:
     return f"{where} {(text or name)[:60]!r}: no run of this name in {RUNS}/; {hint}{others}"
 
 
-def _of_run(run: Path, origin: str, where: str) -> Named:
+def _of_run(run: Path, origin: str, where: str) -> FoundNetwork:
     """A run's baseline, or the network that it trained; raises UserError."""
     for file, label in ((BASELINE, run.name), (NETWORK, f"{run.name}-again")):
         if (run / file).exists():
-            return Named(Architecture.load(run / file), f"run {run.name}", label, run, facts_of(run))
+            return FoundNetwork(Architecture.load(run / file), f"run {run.name}", label, run, facts_of(run))
     raise UserError(f"{where} {origin[:60]!r}: the run has no front yet, so no baseline; continue its search first")
 
 
-def _of_file(file: Path) -> Named:
+def _of_file(file: Path) -> FoundNetwork:
     """The network in a file, and the run that the file lies in."""
     arch = Architecture.load(file)
     run = next((folder for folder in file.absolute().parents[:2] if (folder / "run.toml").is_file()), None)
     label = f"{run.name}-{file.stem}" if run else file.stem
-    return Named(arch, str(file), label, run, facts_of(run) if run else {})
+    return FoundNetwork(arch, str(file), label, run, facts_of(run) if run else {})
 
 
-def _of_trial(run: Path, name: str, trial: int, where: str) -> Named:
+def _of_trial(run: Path, name: str, trial: int, where: str) -> FoundNetwork:
     """One network of a search, by its number in trials.csv; raises UserError."""
     file = run / "trials.csv"
     if not file.is_file():
@@ -151,7 +151,7 @@ def _of_trial(run: Path, name: str, trial: int, where: str) -> Named:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a table of trials: {error}") from None
     if trial not in known.index:
-        said = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
-        raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {said}")
+        hint = f"it has {', '.join(map(str, known.index[:3]))}, … {known.index.max()}" if len(known) else "it has none"
+        raise UserError(f"{where} {name}:{trial}: the run has no finished trial {trial}; {hint}")
     arch = Architecture.parse(str(known[trial]))
-    return Named(arch, f"trial {trial} of run {name}", f"{run.name}-{trial}", run, facts_of(run))
+    return FoundNetwork(arch, f"trial {trial} of run {name}", f"{run.name}-{trial}", run, facts_of(run))

@@ -1,4 +1,4 @@
-"""What a study records: the attributes of each trial, which trials count, and their table."""
+"""The records of a study: the attributes of each trial, which trials count, and their table."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ from nas.runs.lookup import BASELINE
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory. Its files are read at each look, so a run that goes on is seen as it is.
+    """A run directory. Its files are read at each access, so a run in progress is seen in its current state.
 
     storage: the URL of a database in place of study.db, which other processes may use as well. Every property raises
-    UserError where its file is not there yet, or damaged.
+    UserError if its file is missing or damaged.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What run.toml says: all that is needed to repeat the run."""
+        """The contents of run.toml: all that is needed to repeat the run."""
         return read_toml(self.file)
 
     @property
@@ -61,10 +61,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the directory and keep other processes out of it; raises UserError if that cannot be.
+        """Create the directory and lock it against other processes; raises UserError if that fails.
 
-        Where the file system has no locks, nobody is kept out, and that is said; with a storage, others may be at work
-        on the run from other machines. A database that fails meanwhile raises RunFailed.
+        If the file system has no locks, this only prints a warning; with a storage, other machines may work on the run
+        too. Raises RunFailed if the database fails meanwhile.
         """
         path = self.path
         with ExitStack() as stack:
@@ -105,7 +105,7 @@ class Run:
         return True
 
     def write(self, facts: Mapping[str, Any]) -> None:
-        """Write run.toml; that of a run which is continued says how far it goes now, and keeps the rest."""
+        """Write run.toml; for a run that is continued, only the arguments in EXTENT change."""
         if not self.file.exists():
             write_atomic(self.file, to_toml({"storage": self.shown_storage, **facts}))
             return

@@ -51,11 +51,11 @@ def fail_lost(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def earlier(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
+def earlier_trials(study: optuna.Study, trial: Trial, key: str) -> list[FrozenTrial]:
     """The trials of lower number that were not refused or lost; each of them has its user attribute `key`.
 
     This waits for other processes that are about to set it. A process that died before its first heartbeat would never
-    count as lost, so a heartbeat is recorded in its place.
+    count as lost, so a heartbeat is recorded for it.
     """
     seen: set[int] = set()
     storage = heartbeat_storage(study)
@@ -77,7 +77,7 @@ def claim(study: optuna.Study, trial: Trial, key: str, due: Iterable[Any], most:
 
     A trial that was interrupted keeps what it has. None if nothing is left for it, or if there are `most` such trials.
     """
-    taken = [other.user_attrs.get(key) for other in earlier(study, trial, key)]
+    taken = [other.user_attrs.get(key) for other in earlier_trials(study, trial, key)]
     if len(taken) >= most:
         return None
     mine = trial.user_attrs.get(key)

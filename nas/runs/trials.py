@@ -1,4 +1,4 @@
-"""The loop that trains: asks a plan for trials, trains them side by side, and tells the study each result.
+"""The training loop: asks a plan for trials, trains them side by side, and tells the study each result.
 
 A trial's parameters are in the database before its training starts. A trial that was interrupted is trained again, so a
 killed run ends like an uninterrupted one.
@@ -26,15 +26,15 @@ from nas.runs.records import CURVES, describe, describe_trial
 from nas.runs.sharing import Heartbeat, claim, fail_lost, heartbeat_storage, settled
 from nas.runs.workers import Submit, Workers, trained_again
 from nas.training.monitor import Progress
-from nas.training.proxy import Failed, Job, Proxy, Result, failed
+from nas.training.proxy import Failed, Job, Proxy, Result, failure
 
 POLL = 3.0  # seconds between looks at what other processes have done
-IN_A_ROW = 5  # failures that end a run: where one training in ten fails by itself, they come once in 100,000 trainings
+IN_A_ROW = 5  # failures that end a run: by chance once in 100,000 trainings if one in ten fails
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How a plan stands: its trainings done, of how many as far as is known, and a word on the results."""
+    """The state of a plan: trainings done, their total as far as it is known, and a short text on the results."""
 
     done: int
     total: int
@@ -43,12 +43,12 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to train in a study.
+    """The trials to train in a study.
 
     ask: the next trial, None if there is none. prepare: completes a trial's parameters and attributes and gives its
     job, or None to refuse the trial untrained; no network is trained twice (`claim`). values: the objectives from a
-    finished trial's attributes. written: writes the results so far and says how the plan stands. lag: trial n is asked
-    for when all trials before n - lag have ended; a sampler of the same lag then proposes the same whichever worker
+    finished trial's attributes. written: writes the results so far and returns the state. lag: trial n is asked for
+    when all trials before n - lag have ended; a sampler of the same lag then proposes the same whichever worker
     finishes first. patient: whether to wait for the trials of other processes that work on the study; they may be lost.
     """
 
@@ -70,11 +70,11 @@ def listed(
     value: str,
     written: Callable[[], State],
 ) -> Plan:
-    """The plan that trains what is due, which may change with each result.
+    """The plan that trains a list of jobs, which may change with each result.
 
-    key: the user attribute that says what a trial is of. due: what has no finished trial yet. job: that of one of
-    these, None for what an earlier plan left behind. cost: of a network as it is deployed. value: the attribute that is
-    the study's objective.
+    key: the user attribute that identifies a trial's job. due: the identifiers that have no finished trial yet. job:
+    the job of an identifier, None for one that an earlier plan left behind. cost: of a network as deployed. value: the
+    attribute that is the study's objective.
     """
 
     def ask() -> Trial | None:
@@ -83,8 +83,8 @@ def listed(
         return study.ask() if any(one not in begun for one in due()) else None
 
     def prepare(trial: Trial) -> Job | None:
-        named = claim(study, trial, key, due())
-        found = None if named is None else job(named)
+        claimed = claim(study, trial, key, due())
+        found = None if claimed is None else job(claimed)
         if found:
             arch = Architecture.parse(found.architecture)
             describe_trial(trial, arch, cost(arch), found)
@@ -94,7 +94,7 @@ def listed(
 
 
 class Observer(Protocol):
-    """What listens to a run."""
+    """Receives the events of a run."""
 
     def started(self, trial: Trial) -> None:
         """A trial's training starts; its user attributes hold the architecture and its costs."""
@@ -120,7 +120,7 @@ def train_trials(plan: Plan, proxy: Proxy, workers: Workers, observer: Observer)
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if alone else []
     left = [Trial(study, trial._trial_id) for trial in interrupted]
     running: dict[Future[Result], Trial] = {}
-    ended: list[FrozenTrial] = []  # not reported yet
+    ended: list[FrozenTrial] = []  # not yet reported
     outcomes: dict[int, FrozenTrial] = {}  # by number
     numbers: dict[Job, int] = {}
 
@@ -154,9 +154,9 @@ def train_trials(plan: Plan, proxy: Proxy, workers: Workers, observer: Observer)
                 else:
                     heartbeat.end(trial)
                 continue
-            report()  # what is written of a run can wait until everyone is at work
+            report()  # writing can wait until all workers are busy
             if not running:
-                # Nothing to do is the end only if it is not for trials that others began or ended meanwhile.
+                # Without a next trial, the plan is done only if no other process began or ended one meanwhile.
                 if alone or not plan.patient() or (before is not None and before == settled(study)):
                     return
                 observer.waiting()
@@ -180,7 +180,7 @@ def _submitted(submit: Submit, job: Job) -> Future[Result]:
         raise
     except Exception as error:
         future: Future[Result] = Future()
-        future.set_result(failed(error))
+        future.set_result(failure(error))
         return future
 
 
@@ -189,8 +189,8 @@ def _result(future: Future[Result]) -> Result:
         return future.result()
     except (UserError, RunFailed):
         raise
-    except Exception as error:  # what came of the job could not be sent, or the job itself
-        return failed(error)
+    except Exception as error:  # its result, or the job itself, could not be sent
+        return failure(error)
 
 
 def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
@@ -199,13 +199,13 @@ def _cause_in_common(outcomes: Mapping[int, FrozenTrial]) -> str:
     if len(last) < IN_A_ROW or any(trial.state != TrialState.FAIL for trial in last):
         return ""
     notes = [str(trial.user_attrs.get("note", "unknown cause")) for trial in last]
-    said = f"the last {IN_A_ROW} trainings failed"
+    text = f"the last {IN_A_ROW} trainings failed"
     if len({re.sub(r"[\d.]+", "0", note) for note in notes}) == 1:
-        return f"{said} in the same way: {notes[-1]}"
+        return f"{text} in the same way: {notes[-1]}"
     kinds = {note.partition(":")[0]: note for note in notes}
     if len(kinds) == 1:
-        return f"{said} with {next(iter(kinds))}, the last one: {notes[-1]}"
-    return f"{said}, for different causes: {' | '.join(kinds.values())}"
+        return f"{text} with {next(iter(kinds))}, the last one: {notes[-1]}"
+    return f"{text}, for different causes: {' | '.join(kinds.values())}"
 
 
 def _prepared(plan: Plan, trial: Trial) -> Job | None:
@@ -214,7 +214,7 @@ def _prepared(plan: Plan, trial: Trial) -> Job | None:
         job = plan.prepare(trial)
         if job is None:
             plan.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        elif _retried(trial):  # said beforehand: if it is lost again, nobody is there to say it
+        elif _retried(trial):  # noted beforehand: if it is lost again, no process is left to note it
             trial.set_user_attr("note", "its worker was lost twice: out of memory, a crash, or a machine that is gone")
         return job
     except UpdateFinishedTrialError:

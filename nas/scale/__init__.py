@@ -1,4 +1,4 @@
-"""A scaling: its config, the choice of α, β, γ by training, the family. `scale(run, phi=3)` is the command."""
+"""A scaling: its config, the choice of α, β, γ by training, the family. `scale(run, phi=3)` runs the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["scale"]
 
 
 def scale(baseline: Run | str | None = None, phi: float | str | None = None, **options: Any) -> list[Member]:
-    """Scale a run's baseline, or a network, into a family; gives its members, each with its `architecture`.
+    """Scale a run's baseline, or a network, into a family; returns its members, each with its `architecture`.
 
     options: those of `python -m nas.scale`, with _ for -. Raises UserError.
     """

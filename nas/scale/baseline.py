@@ -32,8 +32,7 @@ from nas.training.recipe import Recipe
 class Baseline:
     """What is scaled, the run directory that the results go to, and what its proxy trainings use.
 
-    name: what to type for the same baseline; origin: the same for the reader. metric: the column by which networks are
-    ranked.
+    name: the argument that selects it; origin: its name for display. metric: the column by which networks are ranked.
     """
 
     architecture: Architecture
@@ -60,7 +59,7 @@ def find_baseline(
     seed: int | None,
     metric: str | None = None,
 ) -> Baseline:
-    """The baseline that a name, or its absence, stands for; raises UserError.
+    """The baseline that `name` selects, or the default one if it is None; raises UserError.
 
     data: the source of the images, given the arguments that the baseline's run had. recipe, epochs, seed and metric are
     the run's where None.
@@ -101,7 +100,7 @@ def find_baseline(
 
 
 def _check_space(arch: Architecture, source: Path, saved: Mapping[str, Any]) -> None:
-    """Refuse a run's baseline that is not of its space; where the space is gone or has changed, nothing is known."""
+    """Raise UserError if a run's baseline is not in its space; skipped if the space is gone or has changed."""
     space = space_of(saved)
     if space is None:
         return

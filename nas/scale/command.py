@@ -21,7 +21,7 @@ from nas.runs.workers import make_workers
 from nas.scale.baseline import find_baseline
 from nas.scale.config import MATCHES, Budget, Scaling
 from nas.scale.family import Family, write_family
-from nas.scale.grid import Contest, best_of_grid
+from nas.scale.grid import GridSearch, best_of_grid
 from nas.scale.rules import Comparison, best_rule
 from nas.scale.trainings import Trainings
 from nas.training.proxy import Proxy
@@ -33,8 +33,8 @@ def scale(
     phi: Annotated[
         str | None, typer.Option(help="Write the family from φ = 0 to this φ, or a range like 0..7.  [default: 3]")
     ] = None,
-    madds: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to so many MAdds, like 1.2G.")] = None,
-    params: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to so many parameters.")] = None,
+    madds: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to this many MAdds, like 1.2G.")] = None,
+    params: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to this many parameters.")] = None,
     latency: Annotated[
         str | None, typer.Option(help="Instead of --phi: scale up to this latency as measured here, like 5ms.")
     ] = None,
@@ -45,9 +45,11 @@ def scale(
         str, typer.Option(help="compound, depth, width, resolution, fast, weights like d1_w8_r1, or auto: the best.")
     ] = "compound",
     coefficients: Annotated[str | None, typer.Option(help="α,β,γ such as 1.2,1.1,1.15: skips the grid.")] = None,
-    target: Annotated[float, typer.Option(help="What α·β²·γ² should be.")] = 2.0,
+    target: Annotated[float, typer.Option(help="Target for α·β²·γ².")] = 2.0,
     step: Annotated[float, typer.Option(help="The grid's step.")] = 0.1,
-    tolerance: Annotated[float, typer.Option(help="How far α·β²·γ² may be from it; the paper's is 0.08 off.")] = 0.08,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest distance of α·β²·γ² from the target; the paper's is 0.08 off.")
+    ] = 0.08,
     match: Annotated[
         str, typer.Option(help="Whether nominal or counted MAdds meet the target; counted moves a few pixels for it.")
     ] = "nominal",
@@ -126,7 +128,7 @@ def scale(
 
 
 def carry_out(config: Scaling, run: Run) -> list[Member]:
-    """Find the coefficients if need be, write the family, and say how it went; what was trained before is kept."""
+    """Find the coefficients if need be, write the family, and print the results; earlier trainings are reused."""
     found, folder = config.found, run.path / "scale"
     cli.say(f"baseline: {found.origin}, {format_count(found.cost(found.architecture).madds)} MAdds")
     cli.say(f"  {found.architecture}")
@@ -137,7 +139,7 @@ def carry_out(config: Scaling, run: Run) -> list[Member]:
             cli.say(line)
     chosen, rule = config.given or best_of_grid(config, trainings, folder), config.rule
     if rule == "auto":
-        epochs = found.recipe.epochs if config.given else Contest(config).ladder.final_epochs
+        epochs = found.recipe.epochs if config.given else GridSearch(config).halving.final_epochs
         comparison = Comparison(config, chosen, epochs)
         rule = best_rule(comparison, trainings, folder)
         chosen = comparison.coefficients[rule]

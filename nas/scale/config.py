@@ -1,8 +1,8 @@
-"""The scaling as it was asked for: how α, β, γ come about, which φ, and what its trainings use."""
+"""The config of a scaling: how α, β, γ are found, which φ, and what its trainings use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,10 @@ from nas.networks.scaling import Candidate, Coefficients, Member
 from nas.runs.facts import environment
 from nas.runs.workers import Workers
 from nas.scale.baseline import Baseline
+from nas.scale.halving import Network
 from nas.training.proxy import Proxy
 
-SMALLEST = 8  # pixels of a proxy's images
+SMALLEST = 8  # pixels of a side of a proxy's images
 MATCHES = ("nominal", "counted")
 
 
@@ -49,7 +50,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """A scaling: its baseline, how the coefficients come about, how far the family goes, what its trainings use.
+    """A scaling: its baseline, how the coefficients are found, how far the family goes, what its trainings use.
 
     options: as scale.toml keeps them, by name. given: the coefficients, None if a grid finds them. match: whether
     `tolerance` holds for nominal or for counted MAdds. phis or else a budget says how far the family goes. seeds:
@@ -73,7 +74,7 @@ class Scaling:
     workers: Workers
 
     def facts(self, rule: str, coefficients: Coefficients) -> dict[str, Any]:
-        """What scale.toml says: all that is needed to repeat the scaling, and what was chosen."""
+        """The contents of scale.toml: all that is needed to repeat the scaling, and what was chosen."""
         return {
             **{"arguments": self.options, "baseline": self.found.origin, "rule": rule},
             **{"coefficients": asdict(coefficients), "ray": self.workers.table()},
@@ -86,8 +87,8 @@ class Scaling:
         return self.found.metric
 
     @property
-    def aim(self) -> float | None:
-        """The target that resolutions are moved to meet, if they are."""
+    def matched_target(self) -> float | None:
+        """The target that resolutions are moved to meet; None if they are not moved."""
         return self.target if self.match == "counted" else None
 
     @cached_property
@@ -99,19 +100,19 @@ class Scaling:
         else:
             triples = scaling.grid(self.target, self.step, self.tolerance)
             found = [scaling.candidate(base, triple, None, deployment) for triple in triples]
-        paper = scaling.candidate(base, scaling.paper(self.target), self.aim, deployment)
+        paper = scaling.candidate(base, scaling.paper(self.target), self.matched_target, deployment)
         return found if paper in found else [*found, paper]
 
     def members(self, coefficients: Coefficients) -> list[Member]:
         """The family by these coefficients; raises UserError for a φ or a budget out of reach."""
         phis = list(self.phis) if self.budget is None else scaling.phis_up_to(self.solved(coefficients))
-        return scaling.family(self.found.architecture, coefficients, phis, self.aim, self.found.deployment)
+        return scaling.family(self.found.architecture, coefficients, phis, self.matched_target, self.found.deployment)
 
     def solved(self, coefficients: Coefficients) -> float:
         """The largest φ within the budget; raises UserError if there is none."""
         assert self.budget is not None
         return scaling.solve(
-            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.aim).architecture,
+            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.matched_target).architecture,
             self.budget.of(self.found.cost, self.proxy.device),
             self.budget.limit,
             f"--{self.budget.name} {self.budget.text}",
@@ -119,7 +120,7 @@ class Scaling:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Rules of which auto could not make the family, and why; a latency is not known before it is measured."""
+        """Rules whose family auto could not make, and why; not checked for a latency, which would be measured first."""
         found: dict[str, str] = {}
         base = self.found.architecture
         if self.budget is None or self.budget.name != "latency":
@@ -133,15 +134,20 @@ class Scaling:
                     found[rule] = str(error)
         return found
 
+    def proxy_networks(self, archs: Sequence[Architecture]) -> list[Network]:
+        """Each architecture with the image size that proxy training gives it."""
+        sizes = image_sizes(self.proxy.data, self.found.architecture, archs)
+        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+
     def check(self) -> None:
-        """Refuse what cannot end well, before anything is written or trained; raises UserError."""
+        """Raise UserError for what cannot work, before anything is written or trained."""
         for triple in [self.given] if self.given else [one.coefficients for one in self.candidates]:
             if self.budget is None or self.budget.name != "latency":  # that takes measurements
                 check_memory(self.members(triple), self.proxy.device)
 
 
 def check_memory(members: list[Member], device: str) -> None:
-    """Refuse networks that this machine could not train with a single image; raises UserError."""
+    """Raise UserError for networks that this machine could not train on a single image."""
     free = memory.available(device)
     for member in members:
         need = memory.least_memory(member.architecture)
@@ -153,10 +159,10 @@ def check_memory(members: list[Member], device: str) -> None:
             )
 
 
-def image_sizes(data: Source, baseline: Architecture, networks: list[Architecture]) -> list[int]:
-    """The size in pixels that each network's images have in training, in proportion to its resolution.
+def image_sizes(data: Source, baseline: Architecture, networks: Sequence[Architecture]) -> list[int]:
+    """The image size in pixels for training each network, in proportion to its resolution.
 
-    The largest gets the data's own, so that none enlarges an image: a larger γ shows the network more of it.
+    The largest network gets the data's own size, so that no image is enlarged: a larger γ shows more detail.
     """
     native, largest = load_data(data).image_size, max(arch.resolution for arch in [baseline, *networks])
     return [max(SMALLEST, round(native * arch.resolution / largest)) for arch in networks]

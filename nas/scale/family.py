@@ -21,7 +21,7 @@ from nas.networks.published import published
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
-from nas.scale.config import Scaling, image_sizes
+from nas.scale.config import Scaling
 from nas.scale.grid import MEANS, Stage, means
 from nas.scale.halving import Network
 from nas.scale.trainings import Trainings
@@ -35,7 +35,7 @@ LATENCY_LIMIT = 50e9  # MAdds above which a latency is not measured: each pass w
 
 @dataclass(frozen=True)
 class Family:
-    """The members by some coefficients, and what their rule is called."""
+    """The members for some coefficients, and the name of their rule."""
 
     config: Scaling
     coefficients: Coefficients
@@ -45,9 +45,7 @@ class Family:
     @property
     def networks(self) -> list[Network]:
         """The members as they are trained by proxy."""
-        archs = [member.architecture for member in self.members]
-        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
-        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+        return self.config.proxy_networks([member.architecture for member in self.members])
 
     def table(self) -> pd.DataFrame:
         """The rows of family.csv that need no measurement."""
@@ -142,7 +140,7 @@ def _file(member: Member) -> str:
 
 
 def write_family(found: Family, trainings: Trainings | None, measure: bool, folder: Path) -> None:
-    """Write the family as it is counted, then with what is measured and, given trainings, trained."""
+    """Write the family with its counted costs, then with what is measured and, given trainings, trained."""
     table = found.table()
     found.write(table, folder)
     if measure:
@@ -181,9 +179,9 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
     after()
     for phi, row in zip(table["phi"], found.accuracies(trainings).to_dict("records"), strict=True):
         half = float(half_intervals(row[f"{metric}_error"], row["error_freedom"])) if row["trainings"] else 0.0
-        said = f"{100 * row[metric]:.2f} ± {100 * half:.2f} % (95 % interval)" if row["trainings"] else "failed"
+        result = f"{100 * row[metric]:.2f} ± {100 * half:.2f} % (95 % interval)" if row["trainings"] else "failed"
         times = plural(row["trainings"], "training")
-        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {said}, {times} at {row['image_size']} px")
+        cli.say(f"φ {phi:g}: proxy {spoken(metric)} {result}, {times} at {row['image_size']} px")
     cli.say(f"{spoken(metric)}: {folder / 'accuracy.png'}")
 
 

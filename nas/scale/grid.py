@@ -22,8 +22,8 @@ from nas.networks import scaling
 from nas.networks.scaling import Candidate, Coefficients
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
-from nas.scale.config import Scaling, image_sizes
-from nas.scale.halving import FINALISTS, Gap, Ladder, Network, error, gap, noise
+from nas.scale.config import Scaling
+from nas.scale.halving import FINALISTS, Gap, Network, SuccessiveHalving, error, gap, noise
 from nas.scale.trainings import Trainings
 from nas.training.proxy import Job
 
@@ -33,17 +33,15 @@ MEANS = [name for metric in METRICS.values() for name in (metric, f"{metric}_err
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The candidates of a scaling on their ladder: what is trained, how it stands, who wins."""
+class GridSearch:
+    """The candidates of a scaling in successive halving: what is trained, the results so far, the winner."""
 
     config: Scaling
 
     @cached_property
     def networks(self) -> list[Network]:
         """The network of each candidate: those that round to the same one share it."""
-        archs = [one.architecture for one in self.config.candidates]
-        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
-        return [Network(str(arch), size) for arch, size in zip(archs, sizes, strict=True)]
+        return self.config.proxy_networks([one.architecture for one in self.config.candidates])
 
     @cached_property
     def paper(self) -> Candidate:
@@ -52,18 +50,18 @@ class Contest:
         return next(one for one in self.config.candidates if one.coefficients == triple)
 
     @cached_property
-    def ladder(self) -> Ladder:
-        """The ladder, on which the paper's network stays to the end."""
-        guest = self.networks[self.config.candidates.index(self.paper)]
+    def halving(self) -> SuccessiveHalving:
+        """The successive halving, in which the paper's network is kept to the end."""
+        always_kept = self.networks[self.config.candidates.index(self.paper)]
         recipe = self.config.proxy.recipe
         distinct = tuple(dict.fromkeys(self.networks))
-        return Ladder(distinct, guest, recipe.epochs, self.config.found.seed, self.config.seeds)
+        return SuccessiveHalving(distinct, always_kept, recipe.epochs, self.config.found.seed, self.config.seeds)
 
     def stages(self, known: Known) -> list[Stage]:
         """The complete trainings of each stage so far, of the networks that have one."""
         scores = {job: trial.user_attrs.get(self.config.metric) for job, trial in known.items()}
         stages = []
-        for stage in self.ladder.stages(scores):
+        for stage in self.halving.stages(scores):
             done = {n: [known[job] for job in jobs if scores.get(job) is not None] for n, jobs in stage.items()}
             stages.append({network: trials for network, trials in done.items() if trials})
         return stages
@@ -73,20 +71,21 @@ class Contest:
         scores = scores_of(next((stage for stage in reversed(self.stages(known)) if stage), {}), self.config.metric)
         return max(scores, key=lambda network: mean(scores[network]), default=None)
 
-    def sharing(self, network: Network) -> list[Candidate]:
+    def candidates_of(self, network: Network) -> list[Candidate]:
         """The candidates that round to a network: the paper's first, then the nearer to the target by their product."""
         shared = [one for one, its in zip(self.config.candidates, self.networks, strict=True) if its == network]
         return sorted(shared, key=lambda one: (one != self.paper, abs(one.coefficients.product - self.config.target)))
 
     def candidate(self, network: Network) -> Candidate:
         """The candidate that a network stands for."""
-        return self.sharing(network)[0]
+        return self.candidates_of(network)[0]
 
     def table(self, known: Known) -> pd.DataFrame:
-        """The rows of grid.csv: accuracy and balanced_accuracy are means of the last stage that a network came to.
+        """The rows of grid.csv.
 
-        Theirs of the first stage, in which all are trained alike, begin with first_; errors are those of `means`.
-        epochs are those of a training in the last stage, total_seconds those of all its trainings.
+        accuracy and balanced_accuracy are means in the last stage that a network reached; those of the first stage, in
+        which all are trained alike, are in columns that begin with first_. Errors are those of `means`. epochs are
+        those of a training in the last stage, total_seconds those of all its trainings.
         """
         stages, leader = self.stages(known), self.leader(known)
         rows: list[dict[str, Any]] = []
@@ -149,14 +148,14 @@ def means(stage: Stage, network: Network) -> dict[str, Any]:
 
 def best_of_grid(config: Scaling, trainings: Trainings, folder: Path) -> Coefficients:
     """Find the coefficients of the best φ = 1 network, or continue to; raises RunFailed if none can be trained."""
-    contest, images = Contest(config), load_data(config.proxy.data)
-    ladder = contest.ladder
-    finalists = min(FINALISTS, len(ladder.networks))
-    stages = [f"{size} for {plural(epochs, 'epoch')}" for size, epochs in ladder.rungs]
-    stages += [f"{finalists} for {plural(ladder.final_epochs, 'epoch')} from {plural(config.seeds, 'fresh seed')}"]
-    sizes = sorted({network.image_size for network in ladder.networks})
+    search, images = GridSearch(config), load_data(config.proxy.data)
+    halving = search.halving
+    finalists = min(FINALISTS, len(halving.networks))
+    stages = [f"{size} for {plural(epochs, 'epoch')}" for size, epochs in halving.rungs]
+    stages += [f"{finalists} for {plural(halving.final_epochs, 'epoch')} from {plural(config.seeds, 'fresh seed')}"]
+    sizes = sorted({network.image_size for network in halving.networks})
     cli.say(
-        f"grid: {len(config.candidates)} triples, {len(ladder.networks)} networks at φ = 1; trained are "
+        f"grid: {len(config.candidates)} triples, {len(halving.networks)} networks at φ = 1; trained are "
         f"{', '.join(stages)}"
     )
     cli.say(
@@ -165,47 +164,47 @@ def best_of_grid(config: Scaling, trainings: Trainings, folder: Path) -> Coeffic
     )
 
     def after() -> str:
-        return write_grid(contest, trainings.known(), folder)
+        return write_grid(search, trainings.known(), folder)
 
-    trainings.run(ladder.plan, ladder.total, after)
+    trainings.run(halving.plan, halving.total, after)
     after()
-    leader = contest.leader(trainings.known())
+    leader = search.leader(trainings.known())
     if leader is None:
         raise RunFailed(f"{folder}: none of the grid's networks could be trained")
-    picked = contest.candidate(leader)
-    final = scores_of(contest.stages(trainings.known())[-1], config.metric)
+    picked = search.candidate(leader)
+    final = scores_of(search.stages(trainings.known())[-1], config.metric)
     cli.say(
         f"picked: {picked.coefficients}, nominal {picked.coefficients.product:.4g}×, "
         f"counted {picked.counted_ratio:.4g}×"
         + (f", {spoken(config.metric)} {100 * mean(final[leader]):.2f} %" if leader in final else "")
     )
-    if others := [str(one.coefficients) for one in contest.sharing(leader)[1:]]:
+    if others := [str(one.coefficients) for one in search.candidates_of(leader)[1:]]:
         cli.say(f"  the same network at φ = 1 is that of {'; '.join(others[:5])}{'; …' if others[5:] else ''}")
-    for sentence in verdict(contest, final):
+    for sentence in comparison_sentences(search, final):
         cli.say(f"  {sentence}")
     cli.say(f"grid: {folder / 'grid.csv'}, {folder / 'grid.png'}")
     return picked.coefficients
 
 
-def verdict(contest: Contest, final: Mapping[Network, list[float]]) -> list[str]:
+def comparison_sentences(search: GridSearch, final: Mapping[Network, list[float]]) -> list[str]:
     """Sentences: does the winner differ from the runner-up and from the paper's coefficients by more than noise?"""
     ranked = sorted(final, key=lambda network: -mean(final[network]))
     if not ranked:
         return ["no finalist could be trained: this is the best of the rung before, by one training"]
-    said = []
+    lines = []
     if len(ranked) > 1:
-        runner = contest.candidate(ranked[1]).coefficients
-        said.append(comparison_text(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
-    paper = contest.paper
-    guest = contest.ladder.guest
+        runner = search.candidate(ranked[1]).coefficients
+        lines.append(comparison_text(gap(final, ranked[0], ranked[1]), f"the runner-up, {runner}"))
+    paper = search.paper
+    always_kept = search.halving.always_kept
     name = f"the paper's {paper.coefficients} (counted {paper.counted_ratio:.3g}×)"
-    if ranked[0] == guest:
-        said.append(f"it is the network of {name}")
-    elif guest is not None and guest in final:
-        said.append(comparison_text(gap(final, ranked[0], guest), name))
+    if ranked[0] == always_kept:
+        lines.append(f"it is the network of {name}")
+    elif always_kept is not None and always_kept in final:
+        lines.append(comparison_text(gap(final, ranked[0], always_kept), name))
     else:
-        said.append(f"not compared with {name}: its trainings failed")
-    return said
+        lines.append(f"not compared with {name}: its trainings failed")
+    return lines
 
 
 def comparison_text(found: Gap[Network], other: str) -> str:
@@ -219,18 +218,18 @@ def comparison_text(found: Gap[Network], other: str) -> str:
     )
 
 
-def write_grid(contest: Contest, known: Known, folder: Path) -> str:
-    """Write grid.csv and grid.png as they are now, and say who leads."""
-    table = contest.table(known)
-    metric = contest.config.metric
+def write_grid(search: GridSearch, known: Known, folder: Path) -> str:
+    """Write grid.csv and grid.png as they are now; returns a text on the best network."""
+    table = search.table(known)
+    metric = search.config.metric
     write_atomic(folder / "grid.csv", to_csv(table))
     done = table[table[metric].notna()]
     if done.empty:
         return ""
-    found = contest.config.found
+    found = search.config.found
     title = f"{shown(found.path.name, 40)}: α, β, γ of φ = 1 networks by proxy {spoken(metric)}"
     subtitle = (
-        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(contest.config.proxy.data).name, 40)}; "
+        f"baseline {shown(found.origin, 40)}, trained on {shown(load_data(search.config.proxy.data).name, 40)}; "
         f"{len(done)} of {len(table)} triples, {table['hash'].nunique()} networks"
     )
     plots.draw(folder / "grid.png", pictures.grid, done, title, subtitle, metric)

@@ -28,21 +28,21 @@ class Network:
     image_size: int
 
     def job(self, epochs: int, seed: int) -> Job:
-        """Its training for so many epochs from a seed."""
+        """Its training for a number of epochs from a seed."""
         return Job(self.architecture, seed, self.image_size, epochs)
 
 
 @dataclass(frozen=True)
-class Ladder:
+class SuccessiveHalving:
     """Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) with a final of several seeds.
 
-    All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice
-    FINALISTS are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck by which they came so
-    far does not count. guest: a network that is kept to the end, whatever its accuracy. Networks are distinct.
+    All networks are trained for `epochs`, the better half for twice as long, and so on while more than twice FINALISTS
+    are left; the best FINALISTS then train from `seeds` fresh seeds, so that the luck of earlier trainings does not
+    count. always_kept: a network that is kept to the end, whatever its accuracy. Networks are distinct.
     """
 
     networks: tuple[Network, ...]
-    guest: Network | None
+    always_kept: Network | None
     epochs: int
     seed: int
     seeds: int
@@ -87,16 +87,16 @@ class Ladder:
         return [job for stage in self.stages(known) for jobs in zip(*stage.values(), strict=True) for job in jobs]
 
     def _best(self, ranked: list[Network], size: int) -> list[Network]:
-        """The first so many, the guest in place of the last of them if need be."""
+        """The first `size` networks; `always_kept` replaces the last of them if it is not among them."""
         kept = ranked[:size]
-        if self.guest in ranked and self.guest not in kept:
-            kept[-1] = self.guest
+        if self.always_kept in ranked and self.always_kept not in kept:
+            kept[-1] = self.always_kept
         return kept
 
 
 @dataclass(frozen=True)
 class Gap(Generic[Name]):
-    """The mean score of one less that of another, with a 95 % interval of the trainings' own noise."""
+    """The mean score of one minus that of another, with a 95 % interval of the noise between trainings."""
 
     one: Name
     other: Name

@@ -19,7 +19,7 @@ from nas.networks import scaling
 from nas.networks.scaling import Coefficients, Member
 from nas.plots import figures as plots
 from nas.plots import scaling as pictures
-from nas.scale.config import Scaling, image_sizes
+from nas.scale.config import Scaling
 from nas.scale.grid import MEANS, Known, Stage, comparison_text, means, scores_of
 from nas.scale.halving import Network, gap
 from nas.scale.trainings import Trainings
@@ -55,10 +55,9 @@ class Comparison:
 
     @cached_property
     def networks(self) -> dict[str, Network]:
-        """The same as they are trained by proxy."""
-        archs = [member.architecture for member in self.members.values()]
-        sizes = image_sizes(self.config.proxy.data, self.config.found.architecture, archs)
-        return {rule: Network(str(a), size) for rule, a, size in zip(self.members, archs, sizes, strict=True)}
+        """The network of each rule with its image size in proxy training."""
+        networks = self.config.proxy_networks([member.architecture for member in self.members.values()])
+        return dict(zip(self.members, networks, strict=True))
 
     @property
     def jobs(self) -> list[Job]:

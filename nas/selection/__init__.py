@@ -1,1 +1,1 @@
-"""What to believe and what to try next: fronts, noise, the sampler, sensitivity."""
+"""Evaluating trials and proposing the next: fronts, noise, the sampler, sensitivity."""

@@ -29,7 +29,9 @@ def gap_of(one: Floats, other: Floats, axis: int = -1) -> Any:
     both = np.concatenate([one, other], axis)
     order = np.argsort(both, axis)
     rise = np.where(order < one.shape[axis], 1 / one.shape[axis], -1 / other.shape[axis])
-    last = np.diff(np.take_along_axis(both, order, axis), axis=axis, append=np.inf) > 0  # compared behind ties only
+    last = (
+        np.diff(np.take_along_axis(both, order, axis), axis=axis, append=np.inf) > 0
+    )  # compared after the last of ties only
     return np.where(last, np.abs(np.cumsum(rise, axis)), 0.0).max(axis)
 
 

@@ -19,7 +19,7 @@ Repeat = tuple[int, int]  # the number of a trial, and of its repeat, from 1
 Repeats = Mapping[int, Sequence[float]]  # accuracies of repeats by trial; a failed one is NaN
 
 NEAR = 0.25  # a near miss of the front is non-dominated with at least this probability
-DRAWS = 4000  # of up to MANY networks; of more, as many fewer
+DRAWS = 4000  # for up to MANY networks; for more, proportionally fewer
 MANY = 1000
 _ROUNDS = 40  # values of the noise's variance that the draws are made with
 _SPREADS = np.linspace(0.0, 3.0, 61)  # of true accuracies around the trend, in units of the observed deviation
@@ -28,13 +28,13 @@ _FREE = 100.0  # prior variance of the trend's coefficients in the same units: n
 
 @dataclass(frozen=True)
 class Noise:
-    """The variance of one training's accuracy between seeds, from so many degrees of freedom."""
+    """The variance of one training's accuracy between seeds, and its degrees of freedom."""
 
     variance: float
     freedom: int
 
     def error(self, runs: ArrayLike) -> Floats:
-        """The standard error of means over so many trainings."""
+        """The standard error of means over `runs` trainings."""
         return np.asarray(np.sqrt(self.variance / np.asarray(runs, dtype=float)))
 
 
@@ -43,7 +43,7 @@ def pooled_noise(accuracies: Iterable[Sequence[float]], images: float | None = N
 
     accuracies: of each network, one per training. The sum of squared deviations from each network's own mean over the
     number of trainings less that of networks; given the number of images, never less than the rounding of a share of
-    so many, 1 / (12 images²) (Sheppard 1898).
+    that many, 1 / (12 images²) (Sheppard 1898).
     """
     repeated = [np.asarray(runs, dtype=float) for runs in accuracies if len(runs) > 1]
     freedom = sum(len(runs) - 1 for runs in repeated)
@@ -59,8 +59,8 @@ def draws(means: ArrayLike, runs: ArrayLike, cost: ArrayLike, noise: Noise, seed
     means: of `runs` trainings each; cost: positive, as MAdds; all [n]. The model is the hierarchical one of Rubin 1981
     (Gelman et al., Bayesian Data Analysis, section 5.4): a mean is normal around the true accuracy with the noise's
     variance over its runs, and true accuracies are normal around a parabola in log cost. Its coefficients, the spread
-    around it (uniform prior) and the noise's variance (scaled inverse chi-squared) are drawn too. So a network that is
-    the best of many after one training is not taken at its word.
+    around it (uniform prior) and the noise's variance (scaled inverse chi-squared) are drawn too. This corrects for the
+    luck of the best among many networks trained once.
     """
     rng = np.random.default_rng(seed)
     observed, log_cost = np.asarray(means, dtype=float), np.log(np.asarray(cost, dtype=float))
@@ -119,14 +119,14 @@ class _World:
 
 
 def probabilities(accuracies: Floats, costs: ArrayLike) -> Floats:
-    """How probably each of n networks is non-dominated: the share of draws [count, n] in which it is; [n].
+    """The probability that each of n networks is non-dominated: the share of draws [count, n] in which it is; [n].
 
     costs: [n, k], exact, minimized, k >= 0. A network is dominated where another that costs no more in anything is
     at least as accurate. The probabilities sum to the expected size of the front.
     """
     figures = np.asarray(costs, dtype=float).reshape(accuracies.shape[1], -1)
     drawn = np.ascontiguousarray(accuracies.T)
-    # The front of means dominates most networks in most draws, or in all: then whom they dominate, it dominates too.
+    # What the front of means dominates in a draw is left out of it: whatever that dominates, the front dominates too.
     left = np.ones(drawn.shape, dtype=bool)
     for leader in np.flatnonzero(non_dominated(np.column_stack([-drawn.mean(axis=1), figures]))):
         behind = (figures[leader] <= figures).all(axis=1)
@@ -145,11 +145,11 @@ def probabilities(accuracies: Floats, costs: ArrayLike) -> Floats:
 def next_repeats(
     contenders: Callable[[Repeats], Iterable[int]], recorded: Mapping[Repeat, float], repeats: int
 ) -> list[Repeat]:
-    """The repeats to make next, all of one round; none when each contender has so many.
+    """The repeats to make next, all of one round; none once each contender has `repeats`.
 
-    contenders: the trials to repeat, given the repeats so far; recorded: accuracies of the repeats made so far.
-    Each round repeats all contenders that lack repeats once, then contenders are named anew. Rounds are gone through
-    again from the first, so that what is next does not depend on where a run was interrupted or who was first.
+    contenders: the trials to repeat, given the repeats so far; recorded: accuracies of the repeats made so far. Each
+    round repeats all contenders that lack repeats once, then the contenders are determined anew. Rounds are gone
+    through again from the first, so that what is next does not depend on where a run was interrupted or who was first.
     """
     known: dict[int, list[float]] = {}
     while True:

@@ -85,7 +85,7 @@ def undominated_boxes(points: ArrayLike, reference: ArrayLike) -> tuple[Floats, 
 
 
 def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = SOFT) -> Floats:
-    """The scalar that one number of a network is judged by: accuracy * (cost / target) ** w.
+    """The reward of a network: accuracy * (cost / target) ** w.
 
     `accuracy` and `cost` are arrays of one shape (any units; `cost` and `target` share theirs and are positive), and
     so is the result; larger is better. Equation 2 of MnasNet (Tan et al. 2019, arXiv 1807.11626) with w = alpha =
@@ -99,7 +99,7 @@ def reward(accuracy: ArrayLike, cost: ArrayLike, target: float, w: float = SOFT)
 
 
 def hard_reward(accuracy: ArrayLike, cost: ArrayLike, target: float) -> Floats:
-    """The reward that takes the target for a limit: accuracy, and beyond the target accuracy * target / cost.
+    """The reward with a hard target: accuracy, and above the target accuracy * target / cost.
 
     Equation 2 of MnasNet (arXiv 1807.11626) with alpha = 0 and beta = -1; arguments and errors as of `reward`.
     """
@@ -109,7 +109,7 @@ def hard_reward(accuracy: ArrayLike, cost: ArrayLike, target: float) -> Floats:
 def training_reward(
     accuracy: ArrayLike, step: ArrayLike, params: ArrayLike, reference: int = 0, w: float = -0.07, v: float = -0.05
 ) -> Floats:
-    """The training-aware scalar of EfficientNetV2: A · S^w · P^v, larger is better.
+    """The training-aware reward of EfficientNetV2: A · S^w · P^v, larger is better.
 
     `accuracy`, `step` (a training step's time) and `params` are [n], the last two positive, and so is the result. S
     and P are relative to network number `reference`: another one scales all rewards alike. Section 3.1 of Tan and Le
@@ -132,7 +132,7 @@ def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
 
 
 def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> int:
-    """The index of the cheapest network that cannot be told from the most accurate within the target.
+    """The index of the cheapest network that is indistinguishable from the most accurate within the target.
 
     Arguments as of `indistinguishable`. Where none is within the target, the largest `hard_reward`; of equally cheap
     ones the more accurate, then the first. Raises ValueError for no network.
@@ -145,10 +145,10 @@ def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, targe
 
 
 def indistinguishable(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> Bools:
-    """Which networks within the target cannot be told from the most accurate of them, itself included.
+    """Which networks within the target are indistinguishable from the most accurate of them, itself included.
 
-    mean [n] and covariance [n, n] of what is believed of their accuracies; cost [n]. These are the networks whose mean
-    is at most one standard error of the difference below the largest.
+    mean [n] and covariance [n, n]: the posterior of their accuracies; cost [n]. These are the networks whose mean is at
+    most one standard error of the difference below the largest.
     """
     means, costs, known = (np.asarray(values, dtype=float) for values in (mean, cost, covariance))
     within = costs <= target

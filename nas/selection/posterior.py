@@ -1,4 +1,4 @@
-"""What to believe of networks after their trainings: the sampler's model, without a study."""
+"""The posterior of networks' accuracies after their trainings, by the sampler's model without a study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas.base.arrays import Floats
 from nas.selection.noise import Noise
 from nas.selection.sampler.model import Features, fit
 
-FENCE = 2.0  # accuracies below the median by more than so many times what the best is above it count as if there
+FENCE = 2.0  # limit below the median, in distances of the best above it: lower accuracies are raised to it
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def posterior(
     codes: int [n, choices], below sizes [choices] (a network from outside the space may have alternatives of its own:
     count them in sizes); costs [n, k], positive, such as MAdds, params and activations, k >= 0: their logarithms are
     trends of the model; accuracy [n]: means over the trainings of each network, NaN of one not trained; runs [n]: how
-    many trainings, 1 by default; noise: of one training, as repeats have it or as is thought beforehand, heeded as
-    much as its degrees of freedom; None leaves it to the model. Raises ValueError unless a network was trained.
+    many trainings, by default 1; noise: of one training, from repeats or assumed beforehand, weighted by its degrees of
+    freedom; None lets the model estimate it. Raises ValueError unless a network was trained.
     """
     known, measured = np.asarray(codes, dtype=np.int64), np.asarray(accuracy, dtype=float)
     trained = np.isfinite(measured)

@@ -1,4 +1,4 @@
-"""What each choice of a space does to accuracy, according to the sampler's model, and to multiply-adds.
+"""The effects of each choice of a space on accuracy, by the sampler's model, and on multiply-adds.
 
 A main effect is what an alternative does compared with the average over all alternatives of its choice, everything
 else being equal, averaged over the networks of the space (Friedman 2001's partial dependence).
@@ -16,8 +16,8 @@ from nas.spaces.budgets import Bounds
 from nas.spaces.slots import Codes
 from nas.spaces.space import SearchSpace
 
-LEAST = 8  # networks that a model of a space is made from, at least
-MOST = 500  # and at most, drawn at random
+LEAST = 8  # networks that a model needs at least
+MOST = 500  # networks that a model uses at most, drawn at random
 _POINTS = 600  # networks that the effects of one choice are averaged over, all its alternatives together
 _COUNTED = 4096  # networks that MAdds are averaged over where there is a budget
 
@@ -61,7 +61,7 @@ def main_effects(
 
 
 def mean_madds(space: SearchSpace, bounds: Bounds, seed: int) -> float:
-    """Of all networks of the space, or of networks drawn uniformly within the bounds."""
+    """The mean MAdds of all networks of the space, or of networks drawn uniformly within the bounds."""
     if not bounds:
         return space.mean_costs()["madds"]
     return float(space.costs(_drawn(space, bounds, _COUNTED, np.random.default_rng(seed)))["madds"].mean())
@@ -74,7 +74,7 @@ def _drawn(space: SearchSpace, bounds: Bounds, n: int, rng: np.random.Generator)
 
 
 def _changed(codes: Codes, column: int, size: int) -> Codes:
-    """The codes [n, choices] with each alternative of one choice by turns, [size * n, choices]."""
+    """The codes [n, choices] with each alternative of one choice in turn, [size * n, choices]."""
     changed = np.tile(codes, (size, 1))
     changed[:, column] = np.repeat(np.arange(size), len(codes))
     return changed
@@ -100,7 +100,7 @@ def _madds_effects(space: SearchSpace, bounds: Bounds, others: Codes, column: in
 
 
 def _features(space: SearchSpace, codes: Codes, centre: float, width: float) -> Features:
-    """What the model sees of networks: their choices, and their MAdds as the sampler has them."""
+    """The model's features of networks: their choices, and their log MAdds, standardised as in the sampler."""
     sizes = [len(choice.texts) for choice in space.choices]
     cost = (np.log(space.costs(codes)["madds"].astype(float)) - centre) / width
     return Features.of(codes.astype(np.int64), sizes, [cost])

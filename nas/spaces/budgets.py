@@ -282,7 +282,7 @@ def _width(step: Step) -> int:
 
 
 def _extended(step: Step, column: int, lists: Mapping[int, Sums], backward: bool = False) -> dict[int, Sums]:
-    """What lists of sums by state become behind a step; backward: what those from behind it become before it."""
+    """Lists of sums by state, extended by one step; backward: from the states after it to those before it."""
     parts: dict[int, list[Sums]] = {}
     for state, option in np.argwhere(step.distinct).tolist():
         ends = state, int(step.next[state, option])

@@ -49,7 +49,7 @@ class Slot:
         return np.indices(self.shape, np.int16).reshape(len(self.shape), len(self.options)).T.copy()
 
     def option(self, stage: Stage, in_channels: int, activation: str) -> int | None:
-        """The first option that gives this stage, in its canonical form, behind so many channels."""
+        """The first option that gives this stage, in canonical form, after `in_channels` channels."""
         forms = (canonical(option, in_channels, activation) for option in self.options)
         return next((i for i, form in enumerate(forms) if form == stage), None)
 

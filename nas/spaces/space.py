@@ -1,4 +1,4 @@
-"""The search space: stages with choices, read from TOML; sized, sampled, enumerated, encoded, mutated, counted.
+"""The search space: stages with choices, read from TOML; sized, sampled, enumerated, encoded, counted.
 
 A choice is a brace group in a block string, `ir_r{1|2}_k{3|5}_s2_e6_c24`. A code is one index per choice. No torch.
 """
@@ -39,7 +39,7 @@ class SearchSpace:
     """Stages with choices, and the stem, head, resolution (pixels) and activation that all networks share.
 
     templates: block strings with choices. target_madds: the default T of the baseline's reward. num_classes and
-    in_channels: what the networks are deployed for; all costs and budgets of a space count so, at its resolution.
+    in_channels: of the deployed networks; all costs and budgets are counted for these, at the space's resolution.
     """
 
     name: str
@@ -89,23 +89,23 @@ class SearchSpace:
             raise UserError(f"{where}: {error}") from None
 
     def _frame(self) -> dict[str, Any]:
-        """What all networks of the space share."""
+        """The settings that all networks of the space share."""
         return {key: getattr(self, key) for key in ("stem", "head", "resolution", "activation", "stem_stride")}
 
     def at(self, resolution: int) -> SearchSpace:
-        """The same networks for images of another size in pixels."""
+        """The same networks at another resolution in pixels."""
         return replace(self, resolution=resolution)
 
     def deployed(self, num_classes: int, in_channels: int) -> SearchSpace:
-        """The same networks for so many classes and input channels: their costs and budgets then count so."""
+        """The same networks, with costs and budgets counted for these numbers of classes and input channels."""
         return replace(self, num_classes=num_classes, in_channels=in_channels)
 
     def fitted(self, pixels: int, width: float | None = None) -> SearchSpace:
-        """The space of the networks that `Architecture.fitted` makes of this one's; itself where it makes none.
+        """The space with its networks fitted to smaller images (`Architecture.fitted`); itself if they are not smaller.
 
-        Which strides become 1 is decided by the networks that have most. Alternatives that become equal are one, so a
-        choice may have fewer. target_madds changes as the MAdds, classifiers aside, of the published networks in the
-        space do, or of 100 drawn ones where there are none. Raises UserError for stages in which a channel number or
+        The networks with the largest strides decide which strides become 1. Alternatives that become equal are one, so
+        a choice may have fewer. target_madds changes as the MAdds, classifiers aside, of the published networks in the
+        space do, or of 100 random ones if there are none. Raises UserError for stages in which a channel number or
         stride is only partly a choice.
         """
         resized = self.at(pixels)
@@ -146,10 +146,10 @@ class SearchSpace:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name what the space holds, whatever its name and target."""
+        """Twelve hexadecimal digits that identify the networks of the space, whatever its name and target."""
         shared = {key: value for key, value in self._frame().items() if (key, value) != ("stem_stride", 2)}
-        said = repr((self.templates, sorted(shared.items())))
-        return hashlib.sha256(said.encode()).hexdigest()[:12]
+        text = repr((self.templates, sorted(shared.items())))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def options_of(self, codes: ArrayLike) -> Ints:
         """Codes [n, choices] as one option per stage, [n, stages]; raises UserError for a code outside."""
@@ -168,7 +168,7 @@ class SearchSpace:
 
     @cached_property
     def _places(self) -> NDArray[np.float32]:
-        """What one step of each choice adds to each stage's option, [choices, stages]: place values of mixed radix."""
+        """One step of each choice adds this to each stage's option, [choices, stages]: place values of mixed radix."""
         rows = [
             (i, math.prod(slot.shape[j:])) for i, slot in enumerate(self.slots) for j in range(1, len(slot.shape) + 1)
         ]
@@ -245,7 +245,7 @@ class SearchSpace:
         return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params))
 
     def draw_codes(self, n: int, seed: int | np.random.Generator, bounds: Bounds) -> Codes:
-        """The same for bounds on any column of a cost."""
+        """As `sample_codes`, for bounds on any column of a cost."""
         return self.codes_of(budgets.sample(counting.build(self), n, np.random.default_rng(seed), bounds))
 
     def count_within(self, bounds: Bounds) -> tuple[float, float | None]:
@@ -282,25 +282,6 @@ class SearchSpace:
 
         return walk((), 0)
 
-    def neighbours(self, code: ArrayLike) -> Codes:
-        """All codes [m, choices] that differ from one code in one choice."""
-        origin = np.asarray(code, np.int16)
-        rows = []
-        for column, choice in enumerate(self.choices):
-            for value in range(len(choice.texts)):
-                if value != origin[column]:
-                    rows.append(origin.copy())
-                    rows[-1][column] = value
-        return np.array(rows, np.int16).reshape(-1, len(self.choices))
-
-    def mutate(self, arch: Architecture, seed: int | np.random.Generator = 0) -> Architecture:
-        """Another network of the space that one choice makes of this one; raises UserError if there is none."""
-        others = [a for a in map(self.decode, self.neighbours(self.encode(arch))) if a.stages != arch.stages]
-        if not others:
-            raise UserError(f"the space {self.name} has no other network one choice away")
-        found = others[np.random.default_rng(seed).integers(len(others))]
-        return found.at(arch.resolution)
-
     def cost(self, arch: Architecture) -> Cost:
         """Count one network as it is deployed."""
         return arch.cost(None, self.num_classes, self.in_channels)
@@ -313,7 +294,7 @@ class SearchSpace:
     def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
         """Each cost expected, exactly, of a network whose choices are drawn independently and uniformly.
 
-        choice, value: a choice, and its alternative that all these networks have.
+        choice, value: a choice, and the alternative that it is fixed to.
         """
         first = 0
         weights = []

@@ -1,4 +1,4 @@
-"""Training one network in full, and what it is worth. `train("efficientnet_b0", data="images")` is the command."""
+"""Training one network in full and evaluating it. `train("efficientnet_b0", data="images")` runs the command."""
 
 from nas.train.command import train
 

@@ -1,4 +1,4 @@
-"""`python -m nas.train`: train one network in full, and say what it is worth."""
+"""`python -m nas.train`: train one network in full and evaluate it."""
 
 from nas.base import cli
 from nas.train.command import train

@@ -1,4 +1,4 @@
-"""`python -m nas.train`: train one network in full, and say what it is worth."""
+"""`python -m nas.train`: train one network in full and evaluate it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from nas.train.display import Display
 from nas.train.events import Events, write_events
 from nas.train.results import RESULT, draw_pictures, sentences, write_curve, write_network, write_results, write_test
 from nas.training import trained
-from nas.training.distributed import Ranks, joined
+from nas.training.distributed import Ranks, process_group
 from nas.training.evaluate import Diverged, evaluate
-from nas.training.pretrained import TORCHVISION, begin_with, read_pretrained
+from nas.training.pretrained import TORCHVISION, load_pretrained, read_pretrained
 from nas.training.recipe import DEFAULT, FINETUNE, Recipe
 from nas.training.trainer import CHECKPOINT, Row, Task, Trainer
 from nas.training.trainer import train as run_trainer
@@ -61,7 +61,7 @@ def train(
     ] = None,
     microbatches: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Compute each batch in so many parts, to save memory.  [default: 1]"),
+        typer.Option(min=1, max=100_000, help="Compute each batch in this many parts, to save memory.  [default: 1]"),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Pixels.  [default: the data's; of a folder, the network's resolution at most]")
@@ -71,11 +71,11 @@ def train(
         typer.Option(help="Start from weights: torchvision, a training's directory, a .safetensors or a .pth file."),
     ] = None,
     freeze: Annotated[
-        str, typer.Option(help="Keep as they are: features, or so many of their parts from the stem on, or none.")
+        str, typer.Option(help="Parts to freeze: features, or the number of their parts from the stem on, or none.")
     ] = "none",
     unfreeze: Annotated[
         float | None,
-        typer.Option(help="Free them again, the last first, within this share of the epochs.  [default: the recipe's]"),
+        typer.Option(help="Unfreeze them, the last first, within this share of the epochs.  [default: the recipe's]"),
     ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Measure on the data's own test images too, once, at the end.")
@@ -97,7 +97,7 @@ def train(
     """
     if tensorboard:
         check_installed("--tensorboard", "tensorboard", "tensorboard")
-    with joined(device) as ranks:
+    with process_group(device) as ranks:
         found = find_network(network)
         source = Source.of(found.facts.get("arguments", {}), datasets.DEFAULT, data, resize, skip_broken, recheck)
         measured = metric_of(metric, found.facts)
@@ -109,7 +109,7 @@ def train(
         path = run_path(run) if run else None
         known, largest = weights.value_range if weights else None, found.architecture.resolution
         source = replace(source, image_size=image_size, largest=largest, value_range=known)
-        images = shared(ranks, source)
+        images = load_images(ranks, source)
         path = path or run_path(default_name(found.label, images.name, trained=True))
         held = datasets.load_test(source, images) if test else None  # refused before anything is written
         statistics = weights.statistics(images.channels) if weights else None
@@ -139,17 +139,17 @@ def train(
             metric=measured,
         )
         config.check(ranks)
-        model, said = started(config)
+        model, note = initial_network(config)
         opened = Run(path)
         with opened.locked() if ranks.first else nullcontext():
             if ranks.first:
-                begin(config, opened, ranks)
-                introduce(config, ranks, said)
+                write_config(config, opened, ranks)
+                print_plan(config, ranks, note)
                 if held:
                     cli.say(f"test: {held.note}")
-            perform(config, task, model, ranks, tensorboard)
+            run_training(config, task, model, ranks, tensorboard)
             if ranks.first:
-                conclude(config, held, task.training, ranks)
+                print_results(config, held, task.training, ranks)
         return opened
 
 
@@ -158,24 +158,24 @@ def pretrained_source(text: str) -> str:
     return text if text == TORCHVISION else str(find_run(text) or text)
 
 
-def shared(ranks: Ranks, source: Source) -> Dataset:
-    """The images, found by the first process; the others read them from where it has stored them.
+def load_images(ranks: Ranks, source: Source) -> Dataset:
+    """The images, loaded by the first process; the others read them from its cache.
 
-    Raises UserError: where the first one fails, so do the others.
+    Raises UserError; if the first process fails, so do the others.
     """
     if not ranks.first:
-        stored = Stored.from_json(ranks.handed("data", ""))
+        stored = Stored.from_json(ranks.broadcast_by_store("data", ""))
         return datasets.load(replace(source, stored=stored, recheck=False))
     found = None
     try:
         found = datasets.load(source)
         return found
     finally:
-        ranks.handed("data", found.stored.to_json() if found and found.stored else "")
+        ranks.broadcast_by_store("data", found.stored.to_json() if found and found.stored else "")
 
 
-def introduce(config: Training, ranks: Ranks, said: str) -> None:
-    """Say what is going to be trained."""
+def print_plan(config: Training, ranks: Ranks, note: str) -> None:
+    """Print what is going to be trained."""
     arch, images, recipe = config.architecture, config.data, config.recipe
     cost = arch.cost(images.image_size, images.num_classes, images.channels)
     begun = "continued" if (config.path / CHECKPOINT).exists() else "new"
@@ -196,23 +196,23 @@ def introduce(config: Training, ranks: Ranks, said: str) -> None:
     )
     if recipe.progressive:
         cli.say(recipe.progressive.sentence(images.image_size))
-    if said:
-        cli.say(said)
+    if note:
+        cli.say(note)
     if config.freeze:
         until = f", part by part free within {recipe.unfreeze:.0%} of the epochs" if recipe.unfreeze else ""
         cli.say(f"frozen: the first {config.freeze} of {len(arch.stages) + 2} parts of the features{until}")
 
 
-def begin(config: Training, run: Run, ranks: Ranks) -> None:
-    """Write what is known before the first step; raises UserError where the training was begun in another way."""
+def write_config(config: Training, run: Run, ranks: Ranks) -> None:
+    """Write run.toml and network.toml; raises UserError if the training was begun with other arguments."""
     facts = config.facts(ranks)
     if not run.is_begun(facts):
         run.write(facts)
         write_network(config, {})
 
 
-def perform(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
-    """Train, or continue, and write the results; all processes come here, the first one alone speaks and writes."""
+def run_training(config: Training, task: Task, model: Network, ranks: Ranks, tensorboard: bool) -> None:
+    """Train, or continue, and write the results; called in all processes, of which the first prints and writes."""
     if ranks.broadcast(bytes([(config.path / RESULT).exists()]))[0]:
         if tensorboard and ranks.first:
             write_events(config.path)
@@ -225,15 +225,15 @@ def perform(config: Training, task: Task, model: Network, ranks: Ranks, tensorbo
             if tensorboard:
                 events.published(rows)
 
-        with torch_threads(default_threads()), reported(config, ranks):
+        with torch_threads(default_threads()), training_errors(config, ranks):
             trainer = Trainer(model, config.recipe, ranks, config.microbatches, config.compiled)
             result = run_trainer(trainer, task, config.path / CHECKPOINT, published, display.progressed)
     if ranks.first:
         write_results(config, trainer, result)
 
 
-def conclude(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
-    """Say what the network is worth; on the test images that were held back, too, which are looked at once."""
+def print_results(config: Training, held: Dataset | None, training: Images, ranks: Ranks) -> None:
+    """Print the metrics; evaluates the network on the test images, if given, once."""
     images = config.data
     draw_pictures(config, missing_only=True)  # of a training that was interrupted before they were drawn
     if held and "test" not in read_toml(config.path / RESULT):
@@ -245,22 +245,22 @@ def conclude(config: Training, held: Dataset | None, training: Images, ranks: Ra
         cli.say(sentence)
 
 
-def started(config: Training) -> tuple[Network, str]:
-    """The network as it is before the first step, and what is to be said of that; raises UserError.
+def initial_network(config: Training) -> tuple[Network, str]:
+    """The network before the first step, and a note on its weights; raises UserError.
 
-    All that is random follows from the seed.
+    All random numbers follow from the seed.
     """
     images, recipe = config.data, config.recipe
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
         model = config.architecture.build(images.num_classes, images.channels, recipe.dropout, recipe.drop_path)
     zero_init(model)
-    return model, begin_with(model, config.pretrained, images.classes) if config.pretrained else ""
+    return model, load_pretrained(model, config.pretrained, images.classes) if config.pretrained else ""
 
 
 @contextmanager
-def reported(config: Training, ranks: Ranks) -> Iterator[None]:
-    """Raises RunFailed where a training raises anything, but UserError where the device's memory does not suffice."""
+def training_errors(config: Training, ranks: Ranks) -> Iterator[None]:
+    """Turn errors of a training into RunFailed, and a lack of device memory into UserError."""
     try:
         yield
     except (UserError, RunFailed):

@@ -1,4 +1,4 @@
-"""The config of a training, and what of it cannot be."""
+"""The config of a training, and its checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas.training.pretrained import Pretrained
 from nas.training.recipe import Recipe
 from nas.training.trained import Inputs
 
-LEAST = 2  # images in a microbatch: batch norm takes no single one
+LEAST = 2  # images in a microbatch: batch norm needs several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +49,12 @@ class Training:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What the trained network takes."""
+        """The inputs and classes of the trained network."""
         data = self.data
         return Inputs(data.classes, data.channels, data.image_size, self.mean, self.std, data.resize, data.value_range)
 
     def facts(self, ranks: Ranks) -> dict[str, Any]:
-        """What run.toml says: all that is needed to repeat the training."""
+        """The contents of run.toml: all that is needed to repeat the training."""
         recipe, given = self.recipe, self.pretrained
         return {
             "arguments": {**self.options, "processes": ranks.world},
@@ -71,7 +71,7 @@ class Training:
         }
 
     def check(self, ranks: Ranks) -> None:
-        """Refuse what cannot end well, before anything is written or trained; raises UserError."""
+        """Raise UserError for what cannot work, before anything is written or trained."""
         if self.microbatches % ranks.world:
             raise UserError(
                 f"--microbatches {self.microbatches}: {ranks.world} processes share them evenly; give {ranks.world} or "
@@ -94,7 +94,9 @@ class Training:
     def _check_memory(self, size: int, ranks: Ranks) -> None:
         where = str(ranks.device)
         free, arch = memory.available(where), self.architecture.at(self.data.image_size)
-        half = 2 if mixed_dtype(ranks.device) else 1  # of what is saved for the backward pass, most is half as wide
+        half = (
+            2 if mixed_dtype(ranks.device) else 1
+        )  # mixed precision halves most of what is saved for the backward pass
         need = memory.training_memory(arch, size) // half
         if need > free:
             enough = self.microbatches * -(-need // max(free, 1))

@@ -1,4 +1,4 @@
-"""A training as it is shown while it goes on."""
+"""The display of a training in progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.training.trainer import Row
 
 
 class Display:
-    """One line an epoch, and on a terminal a bar below."""
+    """One line for each epoch, and on a terminal a bar below."""
 
     def __init__(self, epochs: int, shown: bool, metric: str = "accuracy") -> None:
         self.console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown)
@@ -39,7 +39,7 @@ class Display:
         self.bar.update(self.task, total=progress.steps, completed=progress.step, epoch=progress.epoch, loss=loss)
 
     def published(self, row: Row) -> None:
-        """Say one line about an epoch."""
+        """Print one line for an epoch."""
         balanced = f"balanced accuracy {100 * row.balanced_accuracy:5.2f} %  " * (self.metric == "balanced_accuracy")
         self.console.print(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.train_loss:.4f}  validation: loss {row.val_loss:.4f}  "

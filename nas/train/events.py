@@ -36,8 +36,8 @@ class Events:
     def published(self, rows: Sequence[Row]) -> None:
         """Write the last row of a curve; first all that went before, in place of what earlier processes wrote.
 
-        A process that was killed may have written epochs that its checkpoint had not: these are taken back, and those
-        that it had not written are there.
+        A process that was killed may have written epochs that are not in its checkpoint, or the reverse: TensorBoard
+        drops the former, and the latter are written now.
         """
         new = rows[-1:]
         if self._writer is None:

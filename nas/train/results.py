@@ -1,4 +1,4 @@
-"""What a training leaves in its run directory."""
+"""The files that a training writes into its run directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas.training import trained
 from nas.training.evaluate import Metrics
 from nas.training.trainer import CHECKPOINT, Row, Trainer, TrainResult
 
-REDRAWN = 10.0  # seconds between two pictures of a curve that grows, at least
+REDRAWN = 10.0  # seconds between two drawings of a growing curve, at least
 _NAMES = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}  # figures of result.toml that have an error
 CURVE, CONFUSION = "curve.csv", "confusion.csv"
 RESULT = "result.toml"  # written last: a training that has it is done
@@ -43,16 +43,16 @@ def draw_curve(config: Training) -> None:
 
 
 def write_network(config: Training, about: dict[str, str | float]) -> trained.Trained:
-    """Write network.toml: the network, what it takes, and what is known of it."""
+    """Write network.toml: the network, its inputs, and what is known of it."""
     known = trained.Trained(config.architecture, config.inputs, {"title": config.origin, **about})
     write_atomic(config.path / NETWORK, known.to_toml())
     return known
 
 
 def write_results(config: Training, trainer: Trainer, result: TrainResult) -> None:
-    """Write the weights and all that is to be said of them; only then the checkpoint is not needed any more.
+    """Write the weights and the results; only then delete the checkpoint.
 
-    Pictures come last: a training whose results are saved is done, whatever becomes of its pictures.
+    Pictures come last: a training whose results are saved is done, even if drawing fails.
     """
     recipe, metrics = config.recipe, result.metrics
     kind = f"running average (decay {recipe.ema:g})" if recipe.ema else "weights"
@@ -71,7 +71,7 @@ def write_results(config: Training, trainer: Trainer, result: TrainResult) -> No
 
 
 def write_test(config: Training, metrics: Metrics) -> None:
-    """Add to result.toml what the network is worth on test images."""
+    """Add the metrics on the test images to result.toml."""
     figures = _figures(metrics, f"the {metrics.images:,} test images of {shown(config.data.name)}", config.metric)
     file = config.path / RESULT
     write_atomic(file, to_toml({**read_toml(file), "test": figures}))
@@ -104,7 +104,7 @@ def _confusion(config: Training) -> Figure:
 
 
 def sentences(path: Path) -> list[str]:
-    """What is said of a training that is done, from its files."""
+    """Sentences on a finished training, from its files."""
     result = read_toml(path / RESULT)
     lines = [
         ", ".join(_with_error(part, name) for name in part if name in _NAMES)

@@ -1,4 +1,4 @@
-"""How training images are varied, from their numbers to a batch that a network takes."""
+"""Augmentation: from the numbers of training images to a batch that a network takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def augment(
     num_classes: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The images with these numbers as a network in training takes them, and their labels.
+    """The augmented images with these numbers, and their labels.
 
     Returns float [n, c, size, size], normalised, of the phase's size, and int64 [n], or float [n, classes] where images
     are mixed. Shift and mirroring draw from the generator, everything else from torch's own.

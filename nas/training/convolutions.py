@@ -1,4 +1,4 @@
-"""Convolutions as the CPU does them quickly: the same results and gradients by other ways through torch's kernels.
+"""Faster convolutions on the CPU: the same results and gradients by other torch kernels.
 
 What is slow was measured with oneDNN on x86 (`experiments/convolutions`).
 """
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 
 def use_fast_cpu_convolutions(model: nn.Module) -> None:
-    """Let every convolution of a model go the quick way; on CUDA it stays as it is, but for kernels wider than maps."""
+    """Let every convolution of a model use `convolve`; on CUDA this only changes kernels wider than their maps."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.forward = partial(convolve, module)  # type: ignore[method-assign]
 
 
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution of a map [n, c, h, w] by torch's quickest way for its size and type.
+    """The convolution of a map [n, c, h, w] by torch's fastest kernel for its size and type.
 
     The outer part of a kernel that meets only padding is left out: a 5x5 kernel on a 1x1 map is one multiplication.
     On the CPU a 1x1 kernel on a small map is a matrix product, and maps of up to 2x2 are padded before a depthwise

@@ -18,7 +18,7 @@ from nas.devices.device import pick_device
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of `world`, and the device that is its own."""
+    """This process, number `rank` of `world`, and its device."""
 
     device: torch.device
     rank: int = 0
@@ -26,7 +26,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that speaks and writes."""
+        """Whether this is the process that prints and writes."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -36,17 +36,17 @@ class Ranks:
         return tensor
 
     def broadcast(self, message: bytes) -> bytes:
-        """What the first process has, in all of them."""
+        """The message of the first process, in all of them."""
         if self.world == 1:
             return message
         messages = [message]
         dist.broadcast_object_list(messages, 0, device=self.device)
         return messages[0]
 
-    def handed(self, name: str, message: str) -> str:
-        """What the first process has under a name, in all of them, however long the others wait for it.
+    def broadcast_by_store(self, name: str, message: str) -> str:
+        """The message of the first process under a name, in all of them; the others may wait for days.
 
-        It goes by the store by which processes find each other: what they compute together has a time limit.
+        It uses the store by which the processes found each other, because collective operations time out.
         """
         if self.world == 1:
             return message
@@ -61,10 +61,10 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def process_group(device: str) -> Iterator[Ranks]:
     """Join the other processes if torchrun started several: NCCL on GPUs, one each, gloo on CPUs.
 
-    Raises UserError where the device is not there.
+    Raises UserError if the device does not exist.
     """
     world, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
     where = pick_device(device)

@@ -1,4 +1,4 @@
-"""What a network is worth on images that it was not trained on."""
+"""The evaluation of a network on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nas.base.metrics import Score
 from nas.datasets.batches import Images
 from nas.training.distributed import Ranks
 
-PIXELS = 2**22  # of the images in a batch that needs no gradients
-MOST = 500  # images of such a batch
+PIXELS = 2**22  # in a batch without gradients, at most
+MOST = 500  # images in such a batch, at most
 NORM_BATCHES = 8  # batches that batch norm's statistics are computed from
 
 
@@ -24,13 +24,13 @@ class Diverged(Exception):
 
 
 def batch_of(size: int) -> int:
-    """Images of this side in pixels in a batch that needs no gradients."""
+    """The number of images of this side in pixels in a batch without gradients."""
     return max(4, min(MOST, PIXELS // size**2))
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     loss: mean cross-entropy. top5: share of images whose class is among the five likeliest. confusion: int64 [c, c],
     images of each class (rows) by the likeliest class (columns).
@@ -91,8 +91,8 @@ def recompute_batchnorm_stats(
 ) -> None:
     """Recompute the statistics of batch norms as means over a few batches of training images, without augmentation.
 
-    The running ones lag behind: after some dozens of steps a network that has learnt still answers with one class.
-    Wu & Johnson 2021, arXiv 2105.07576, section 3. The model is in eval mode afterwards, but for these norms.
+    The running ones lag behind: after a few dozen steps a network that has learnt may still predict only one class. Wu
+    & Johnson 2021, arXiv 2105.07576, section 3. The model is in eval mode afterwards, but for these norms.
     """
     model.eval()
     momentum = [norm.momentum for norm in norms]

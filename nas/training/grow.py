@@ -1,8 +1,8 @@
-"""From the weights of one member of a family to a start for another: what both have is copied.
+"""Initialise one member of a family from the weights of another: what both have is copied.
 
-A member that is wider and deeper starts as the same function: new channels feed only new ones, and new blocks begin as
-the identity, as `zero_init` makes all that end without an activation. Cf. Net2Net (Chen et al. 2015, arXiv 1511.05641),
-which splits channels instead.
+A wider and deeper member starts as the same function: new channels feed only new ones, and new blocks start as the
+identity, as all blocks without a final activation do after `zero_init`. Cf. Net2Net (Chen et al. 2015, arXiv
+1511.05641), which splits channels instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nas.networks.module import Network
 
 
 def check_family(small: Architecture, large: Architecture, origin: str) -> None:
-    """Refuse two networks that differ in more than layers, channels, resolution and norms; raises UserError."""
+    """Raise UserError if two networks differ in more than layers, channels, resolution and norms."""
 
     def kind(arch: Architecture) -> Architecture:
         stages = tuple(replace(stage, repeats=2, channels=8, skip=True) for stage in arch.stages)
@@ -33,11 +33,11 @@ def check_family(small: Architecture, large: Architecture, origin: str) -> None:
 
 
 @torch.no_grad()
-def grown(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+def grow_weights(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
     """The state of a freshly built network with a smaller (or larger) member's weights in it.
 
-    Of each tensor the overlap is copied. Where the network has more input channels than they know, the outputs that
-    they know get nothing from the others.
+    Of each tensor the overlap is copied. Where the network has more input channels, their weights to the copied outputs
+    are 0.
     """
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, given in weights.items():

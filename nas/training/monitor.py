@@ -1,4 +1,4 @@
-"""The loss of a training while it goes on, and how far it has come."""
+"""The loss and the progress of a training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from nas.base.metrics import Score
 from nas.training.evaluate import Diverged
 
-WINDOW = 10  # steps between two looks at the loss: each look waits for the device
+WINDOW = 10  # steps between two readings of the loss: each waits for the device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training is: counts from 1; mean training loss of the last steps; the score after the last epoch."""
+    """The progress of a training: counts from 1; mean loss of the last steps; the score after the last epoch."""
 
     epoch: int
     epochs: int
@@ -29,7 +29,7 @@ class Progress:
 
 
 class LossMonitor:
-    """Looks at the loss and the clock every WINDOW steps.
+    """Reads the loss and the clock every WINDOW steps.
 
     Raises Diverged if the mean loss of a window is not finite or ten times that of guessing. `step_seconds`: mean per
     window.

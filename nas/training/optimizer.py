@@ -48,7 +48,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 def apply_gradients(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float) -> None:
     """Take an optimizer step at this learning rate, of which each group gets its share.
 
-    clip: the largest norm of all gradients together, 0 for any.
+    clip: the largest norm of all gradients together, 0 for no limit.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]

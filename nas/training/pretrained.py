@@ -17,7 +17,7 @@ from nas.base.errors import UserError
 from nas.networks.architecture import Architecture, family_names
 from nas.networks.module import Network
 from nas.training import trained
-from nas.training.grow import check_family, grown
+from nas.training.grow import check_family, grow_weights
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean, std of pixels, as torchvision's
 TORCHVISION = "torchvision"
@@ -27,7 +27,7 @@ _STEM = "features.0.0.weight"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights by name, and the images that they know.
+    """Weights by name, and the images that they were trained on.
 
     architecture: whose weights they are, None where the file does not say. classes: None where it does not say either.
     mean, std: by which pixel values were normalised, one number per channel. value_range: as of `trained.Inputs`.
@@ -43,7 +43,7 @@ class Pretrained:
 
     @property
     def fingerprint(self) -> str:
-        """Of all names and numbers."""
+        """A hash of all names and values."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights.items()):
             digest.update(f"{name} {tuple(tensor.shape)} ".encode())
@@ -51,7 +51,7 @@ class Pretrained:
         return digest.hexdigest()[:16]
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """mean and std for images of so many channels; those of grey ones are the averages."""
+        """mean and std for images of `channels` channels; for grey ones the averages."""
         if channels == len(self.mean):
             return self.mean, self.std
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
@@ -111,11 +111,11 @@ def _state_dict(path: Path) -> Pretrained:
     return Pretrained(str(path), weights, None, None, *IMAGENET)
 
 
-def begin_with(model: Network, found: Pretrained, classes: tuple[str, ...]) -> str:
-    """Give a freshly built network the pretrained weights; returns what was done, for the reader. Raises UserError.
+def load_pretrained(model: Network, found: Pretrained, classes: tuple[str, ...]) -> str:
+    """Load pretrained weights into a freshly built network; returns a note on what was done. Raises UserError.
 
-    The classifier is kept where it tells the same classes apart. A grey image's stem is the sum of a coloured one's.
-    Weights of another member of the network's family are copied as far as they reach (`nas.training.grow`).
+    The classifier is kept if the classes are the same. For grey images the stem's weights are summed over colours.
+    Weights of another member of the network's family are copied as far as they overlap (`nas.training.grow`).
     """
     weights = dict(found.weights)
     keep = found.classes == classes
@@ -125,18 +125,18 @@ def begin_with(model: Network, found: Pretrained, classes: tuple[str, ...]) -> s
     stem = weights.get(_STEM)
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 3 and own[_STEM].shape[1] == 1:
         weights[_STEM] = stem.sum(1, keepdim=True)
-    said = "its classifier too, for the classes are the same" if keep else "a new classifier"
+    classifier = "its classifier too, for the classes are the same" if keep else "a new classifier"
     if found.architecture and found.architecture.at(model.architecture.resolution) != model.architecture:
         check_family(found.architecture, model.architecture, found.origin)
-        model.load_state_dict(grown(weights, model))
-        return f"weights grown from {found.origin} ({found.architecture}); {said}"
+        model.load_state_dict(grow_weights(weights, model))
+        return f"weights grown from {found.origin} ({found.architecture}); {classifier}"
     _check_shapes(weights, {name: t for name, t in own.items() if keep or not name.startswith(_CLASSIFIER)}, found)
     model.load_state_dict({**own, **weights})
-    return f"weights of {found.origin}; {said}"
+    return f"weights of {found.origin}; {classifier}"
 
 
 def _check_shapes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], found: Pretrained) -> None:
-    """Refuse weights that are not the network's; raises UserError, which names the first that differs."""
+    """Raise UserError for weights that do not fit the network; it names the first that differs."""
     for name, tensor in own.items():
         if name not in weights:
             raise UserError(f"{found.origin}: is not of this network: {name} is missing")

@@ -25,7 +25,7 @@ from nas.training.trainer import Task, Trainer, train
 
 @dataclass(frozen=True)
 class Proxy:
-    """What all networks of a run are trained with: images, a recipe, a device."""
+    """The images, recipe and device that all networks of a run are trained with."""
 
     data: Source
     recipe: Recipe
@@ -44,10 +44,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training gave.
+    """The result of a training.
 
     scores: on the validation images after each epoch. seconds: all of it; step_seconds: the median training step.
-    batch_size: images per optimizer step. note: what went otherwise than the recipe says, or "".
+    batch_size: images per optimizer step. note: what differed from the recipe, or "".
     """
 
     scores: tuple[Score, ...]
@@ -60,7 +60,7 @@ class Outcome:
 
     @property
     def score(self) -> Score:
-        """After the last step."""
+        """The score after the last step."""
         return self.scores[-1]
 
     @property
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failed:
-    """A training that came to nothing, and why."""
+    """A training that failed, and why."""
 
     cause: str
 
@@ -97,9 +97,9 @@ def train_proxy(
 ) -> Outcome:
     """Train one network briefly and evaluate it on the validation images; raises Diverged.
 
-    image_size: in pixels, the data's if None. All that is random follows from the seed: on the CPU, with the same
-    number of threads, the outcome is the same to the last bit. The caller's random generators stay as they were. One
-    training at a time in a process.
+    image_size: in pixels, the data's if None. All random numbers follow from the seed: on the CPU, with the same number
+    of threads, the outcome is the same to the last bit. The caller's random generators are left unchanged. One training
+    at a time in a process.
     """
     started, where = time.perf_counter(), pick_device(device)
     task = Task.of(data, recipe, seed, where, image_size=image_size, proxy=True)
@@ -134,10 +134,10 @@ def run_job(proxy: Proxy, job: Job, report: Report) -> Result:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # libraries raise errors of every class
-        return failed(error)
+        return failure(error)
 
 
-def failed(error: BaseException) -> Failed:
+def failure(error: BaseException) -> Failed:
     """The result of a training that raised an error."""
     if isinstance(error, Diverged):
         return Failed(str(error))

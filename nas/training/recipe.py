@@ -22,16 +22,15 @@ OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 class Recipe:
     """How to train. Raises UserError.
 
-    name: for the reader. epochs: passes over the training images. batch_size: images per optimizer step.
-    learning_rate: its peak, at this batch size; body_rate: the share of it that all layers but the classifier get, in
-    (0, 1]. weight_decay: not applied to norms and biases. warmup: share of the steps with a rising learning rate; a
-    cosine to 0 follows. clip: largest gradient norm, 0 for any. ema: decay of the running average of the weights, 0 for
-    none. label_smoothing, dropout, drop_path: shares in [0, 1). Images: crop, the least share of the area that a random
-    crop keeps, 1 for none; shift, the largest random translation as a share of the side; flip, whether half are
-    mirrored where the data set allows it; randaugment, the magnitude on torchvision's scale (0 to 30, 0 for none);
-    erase, the share of images with a rectangle blanked; mixup and cutmix, their α, 0 for none, and with both one of
-    them at random.
-    unfreeze: share of the training after which nothing is frozen any more, 0 to keep frozen what is.
+    name: for the reader. epochs: passes over the training images. batch_size: images per optimizer step. learning_rate:
+    its peak, at this batch size; body_rate: the share of it that all layers but the classifier get, in (0, 1].
+    weight_decay: not applied to norms and biases. warmup: share of the steps with a rising learning rate; a cosine to 0
+    follows. clip: largest gradient norm, 0 for no limit. ema: decay of the running average of the weights, 0 for none.
+    label_smoothing, dropout, drop_path: shares in [0, 1). Images: crop, the least share of the area that a random crop
+    keeps, 1 for none; shift, the largest random translation as a share of the side; flip, whether half are mirrored
+    where the data set allows it; randaugment, the magnitude on torchvision's scale (0 to 30, 0 for none); erase, the
+    share of images with a rectangle blanked; mixup and cutmix, their α, 0 for none, and with both one of them at
+    random. unfreeze: share of the training after which nothing is frozen any more, 0 to keep frozen parts frozen.
     progressive: a schedule by which the image size, RandAugment, mixup and dropout grow, in place of those here.
     """
 
@@ -67,7 +66,7 @@ class Recipe:
 
     @classmethod
     def load(cls, name: str) -> Recipe:
-        """A bundled recipe by name, or a .toml file by path; what it leaves out is off or as in `Recipe`."""
+        """A bundled recipe by name, or a .toml file by path; missing settings are as in `Recipe`."""
         path = bundled_path(name, BUNDLED, "recipe")
         table = read_toml(path)
         plain = {field.name: field for field in fields(cls)}
@@ -88,7 +87,7 @@ class Recipe:
     def of_run(cls, facts: Mapping[str, Any], where: str) -> Recipe:
         """The recipe of a search by the facts of its run.toml, or the default of searches; raises UserError.
 
-        Older versions did not write all that a recipe has: what is not there was off.
+        Settings that older versions did not write were off.
         """
         saved = facts.get("proxy")
         if not isinstance(saved, Mapping):
@@ -102,11 +101,11 @@ class Recipe:
             raise UserError(f"{where}, proxy: {error}") from None
 
     def table(self) -> dict[str, Any]:
-        """As it stands in run.toml; the schedule has a table of its own there."""
+        """Its table in run.toml; the schedule has a table of its own there."""
         return asdict(replace(self, progressive=None))
 
     def for_batch(self, batch_size: int) -> Recipe:
-        """The same for another batch size: the learning rate in proportion, for AdamW to the root of it.
+        """The same for another batch size: the learning rate in proportion, for AdamW to its square root.
 
         Goyal et al. 2017, arXiv 1706.02677; Malladi et al. 2022, arXiv 2205.10287.
         """
@@ -115,17 +114,17 @@ class Recipe:
         return replace(self, batch_size=batch_size, learning_rate=rate)
 
     def batches(self, images: int) -> int:
-        """Steps of an epoch of so many images: batches differ in size by one image at most."""
+        """Steps of an epoch with this number of images: batch sizes differ by one at most."""
         return math.ceil(images / self.batch_size)
 
     def phase(self, progress: float, image_size: int) -> Phase:
-        """What holds after a share of the steps, in [0, 1), of a training for images of so many pixels."""
+        """The phase after a share of the steps, in [0, 1), of a training for images of this size in pixels."""
         if self.progressive:
             return self.progressive.at(progress, image_size)
         return Phase(image_size, self.randaugment, self.mixup, self.dropout)
 
     def frozen(self, progress: float, parts: int) -> int:
-        """How many of the `parts` that are frozen at first still are after a share of the epochs: the last go first."""
+        """How many of the initially frozen `parts` still are after a share of the epochs: the last are freed first."""
         if not self.unfreeze:
             return parts
         return max(0, round(parts * (1 - progress / self.unfreeze)))

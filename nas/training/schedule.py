@@ -93,12 +93,12 @@ class Schedule:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def sentence(self, image_size: int) -> str:
-        """What it does, for the reader, in a training for images of so many pixels."""
+        """The schedule as a sentence, for a training on images of this size in pixels."""
         sizes = [self.at(until - 1e-9, image_size).size for until in self.until]
-        return f"progressive {self.name}: training images of {', '.join(map(str, sizes))} px by turns"
+        return f"progressive {self.name}: training images of {', '.join(map(str, sizes))} px in turn"
 
     def at(self, progress: float, image_size: int) -> Phase:
-        """The phase after a share of the steps, in [0, 1), of a training for images of so many pixels."""
+        """The phase after a share of the steps, in [0, 1), of a training for images of this size in pixels."""
         i = next(i for i, end in enumerate(self.until) if progress < end)
         pixels = max(min(SMALLEST, image_size), round(image_size * self.size[i] / self.size[-1]))
         return Phase(pixels, self.randaugment[i], self.mixup[i], self.dropout[i])

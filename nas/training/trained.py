@@ -1,6 +1,6 @@
 """A trained network in one file: its weights, and with them all that is needed to use it.
 
-The file is safetensors; its metadata holds the network as TOML, so weights and description cannot part.
+The file is safetensors; its metadata holds the network as TOML, so weights and description cannot be separated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = "weights.safetensors"  # in a training's run directory
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a network was trained to take and to tell apart.
+    """The images that a network was trained on, and its classes.
 
     Images [n, channels, image_size, image_size] of pixel values 0 to 255, less mean, by std (one number per channel).
     resize: how images became square: crop, pad (with black) or stretch. value_range: the values of images with more
@@ -59,17 +59,17 @@ class Inputs:
 
     @property
     def sentence(self) -> str:
-        """How image files become what it takes, for the reader."""
+        """How image files become the network's inputs, as a sentence."""
         how = {
             "crop": "cropped to their centre square",
             "pad": "padded with black to squares",
             "stretch": "stretched to squares",
         }
-        said = f"images are {how[self.resize]}, resized to {self.image_size} px"
+        text = f"images are {how[self.resize]}, resized to {self.image_size} px"
         if self.value_range is None:
-            return said
+            return text
         low, high = self.value_range
-        return f"{said}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
+        return f"{text}; of those with more than 8 bits the values {low:g} to {high:g} become 0 to 255"
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixel values [n, c, h, w], 0 to 255, as the network takes them."""
@@ -86,19 +86,19 @@ class Trained:
     measured: Mapping[str, str | float]
 
     def to_toml(self) -> str:
-        """As a file that `Architecture.load` reads too."""
+        """The description as a TOML file, which `Architecture.load` reads too."""
         inputs = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.inputs).items()}
         return self.architecture.to_toml(self.measured, inputs)
 
 
 def save(path: Path, trained: Trained, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write a network's state dict, and what it is the state of, to one file, at once or not at all."""
+    """Write a network's state dict and its description to one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_atomic(path, to_bytes(tensors, {"network": trained.to_toml()}))
 
 
 def read(path: str | Path) -> Trained:
-    """What the file, or the training in this run directory, says of its network; raises UserError."""
+    """The description of the network in a file or in a training's run directory; raises UserError."""
     file = find(path)
     try:
         with safe_open(file, "pt") as opened:

@@ -39,7 +39,7 @@ from nas.training.optimizer import apply_gradients, make_optimizer, schedule
 from nas.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
-PART = 2000  # validation images of a proxy between epochs
+PART = 2000  # validation images of a proxy's evaluations before the last
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at most
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] and labels [n], or [n, classes] where images are mixed
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training ended.
+    """The result of a training.
 
     metrics: on the validation images after the last epoch. scores: after each epoch of this process. step_seconds: mean
     of each window of steps.
@@ -213,7 +213,7 @@ class Trainer:
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
 
     def step(self, cut: Callable[[int], Iterator[Batch]], images: int, rate: float) -> Tensor:
-        """One optimizer step on a batch of so many images in all processes; returns its mean loss, on the device.
+        """One optimizer step on a batch of `images` images over all processes; returns its mean loss, on the device.
 
         cut: gives this process's part of the batch, cut into the given number of microbatches. rate: the learning rate
         of the classifier.
@@ -290,7 +290,7 @@ class Trainer:
 
 
 def averaged_model(model: Network, decay: float) -> AveragedModel:
-    """The running average of a network's weights; in the first steps it moves faster, for the start is worth little."""
+    """The running average of a network's weights; in the first steps it moves faster, since early weights are poor."""
 
     @torch.no_grad()
     def average(kept: Any, new: Any, steps: Any) -> None:
@@ -310,9 +310,9 @@ def train(
 ) -> TrainResult:
     """Train to the end, from the checkpoint if there is one, evaluating after each epoch; raises Diverged.
 
-    after_epoch: is given the curve, in the first process only. On the CPU, with the same number of threads, weights
-    are the same to the last bit, however often a training with a checkpoint was killed. The caller's random generators
-    stay as they were.
+    after_epoch: is given the curve, in the first process only. On the CPU, with the same number of threads, weights are
+    the same to the last bit, however often a training with a checkpoint was killed. The caller's random generators are
+    left unchanged.
     """
     ranks, rows, scores, before, metrics = trainer.ranks, list[Row](), list[Score](), 0.0, None
     total = torch.zeros((), device=ranks.device)
@@ -367,7 +367,7 @@ def _microbatches(task: Task, trainer: Trainer, chosen: Tensor, count: int) -> I
     phase.set_dropout(trainer.model)
     cut = chosen.tensor_split(count)
     for i in range(ranks.rank, count, ranks.world):
-        task.seed_torch("piece", step, i)  # the words are part of the seeds: others would draw other numbers
+        task.seed_torch("piece", step, i)  # the words are part of the seed, so they must not change
         generator = task.generator("images", step, i)
         yield augment(task.training, cut[i], task.recipe, phase, task.flip, task.num_classes, generator)
 

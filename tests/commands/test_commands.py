@@ -72,8 +72,7 @@ def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, i
     picked = front[front["baseline"]].iloc[0]
     baseline = Architecture.load(run / "baseline.toml")
     assert str(baseline) == picked["architecture"]
-    told_apart = front["expected"] < picked["expected"] - 3 * picked["expected_error"]
-    assert (front["madds"] >= picked["madds"])[~told_apart | front["baseline"]].all()
+    assert picked["expected"] >= front["expected"].max() - 3 * front["expected_error"].max()
     assert imread(run / "pareto.png").std() > 0.05
 
     facts = tomllib.loads((run / "run.toml").read_text())
@@ -186,7 +185,7 @@ def test_a_recipe_stays_with_a_run_and_its_scaling(
     ended = command("search", *arguments)
     assert ended.code == 0, ended.err
     assert "recipe fast, epochs: 2" in ended.out
-    assert "progressive grow: training images of 14, 28 px by turns" in ended.out
+    assert "progressive grow: training images of 14, 28 px in turn" in ended.out
     facts = tomllib.loads((here / "runs/r/run.toml").read_text())
     assert facts["progressive"] == {"name": "grow", **tomllib.loads(schedule)}
     kept = {key: facts["proxy"][key] for key in ("name", "epochs", "learning_rate", "ema")}
@@ -578,7 +577,7 @@ def test_a_run_that_cannot_be_continued(command: Command, here: Path, images: Pa
     refused("run.toml: not valid TOML")
     with FileLock(run / ".lock"):
         refused("another process has this run open")
-    (here / "small.toml").write_text(SPACE.replace("{3|5}", "{5|3}"))
+    (here / "small.toml").write_text(SPACE.replace("{3|5}", "{3|7}"))
     refused("the search space has changed")
 
 

@@ -100,7 +100,7 @@ def test_other_arguments_are_still_refused(command: Command, images: Path) -> No
     assert command("search", *search_arguments(images, "--trials", "1", "--epochs", "1")).code == 0
     ended = command("search", *search_arguments(images, "--trials", "2", "--epochs", "2"))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "--epochs 1, now it is 2 (the learning rate's schedule is made for so many)" in ended.err
+    assert "--epochs 1, now it is 2 (the learning rate's schedule depends on it)" in ended.err
 
 
 def test_a_family_grows(command: Command, here: Path, images: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from nas import datasets
-from nas.datasets.batches import Images, channel_statistics, home_of, resized
+from nas.datasets.batches import Images, channel_statistics, resized, storage_device
 
 CPU = torch.device("cpu")
 
@@ -14,9 +14,9 @@ def test_images_that_would_fill_a_gpu_stay_outside(monkeypatch: pytest.MonkeyPat
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2000, 9000) if where == gpu else (0, 0))
     for mapped in (False, True):
-        assert [home_of(size, mapped, gpu) for size in (1000, 1001)] == [gpu, CPU]
-        assert home_of(10**18, mapped, CPU) == CPU
-    assert [home_of(10, mapped, torch.device("mps")).type for mapped in (False, True)] == ["mps", "cpu"]
+        assert [storage_device(size, mapped, gpu) for size in (1000, 1001)] == [gpu, CPU]
+        assert storage_device(10**18, mapped, CPU) == CPU
+    assert [storage_device(10, mapped, torch.device("mps")).type for mapped in (False, True)] == ["mps", "cpu"]
 
 
 def test_resizing_keeps_the_picture() -> None:

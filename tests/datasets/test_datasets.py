@@ -581,7 +581,7 @@ def test_second_load_does_not_decode(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("many", [False, True], ids=["in memory", "in a file"])
 def test_several_at_once_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, many: bool) -> None:
     root, decoded = str(fill(tmp_path / "pets")), folders._decoded
-    monkeypatch.setattr(folders, "are_few", lambda *_: not many)
+    monkeypatch.setattr(folders, "fit_in_memory", lambda *_: not many)
     together, built = Barrier(3), []
 
     def slowly(*given: Any, **more: Any) -> Any:

@@ -21,7 +21,7 @@ from nas.datasets import folders, load_data, manifest
 from nas.datasets.decode import DECODING
 from nas.datasets.manifest import Content, contents_of
 from nas.datasets.value import PARTS
-from nas.runs.workers import handed_over
+from nas.runs.workers import for_other_processes
 from nas.training.proxy import Proxy
 from nas.training.recipe import Recipe
 
@@ -412,7 +412,7 @@ def test_others_read_the_cache_without_a_look_at_the_files(
 ) -> None:
     monkeypatch.setattr(folders, "are_few", lambda *_: not many)
     proxy = Proxy(datasets.Source(name=str(pets), recheck=True), Recipe(), "cpu")
-    spread = handed_over(proxy)
+    spread = for_other_processes(proxy)
     assert not spread.data.recheck
     shutil.rmtree(pets)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -420,7 +420,7 @@ def test_others_read_the_cache_without_a_look_at_the_files(
 
 
 def test_others_load_the_images_where_the_cache_is_not(pets: Path, cache: Path) -> None:
-    spread = handed_over(Proxy(datasets.Source(name=str(pets)), Recipe(), "cpu"))
+    spread = for_other_processes(Proxy(datasets.Source(name=str(pets)), Recipe(), "cpu"))
     known = load_data(spread.data).fingerprint
     shutil.rmtree(cache)
     load_data.cache_clear()
@@ -428,7 +428,7 @@ def test_others_load_the_images_where_the_cache_is_not(pets: Path, cache: Path) 
 
 
 def test_others_refuse_images_that_are_not_those_of_the_command(pets: Path, cache: Path) -> None:
-    spread = handed_over(Proxy(datasets.Source(name=str(pets)), Recipe(), "cpu"))
+    spread = for_other_processes(Proxy(datasets.Source(name=str(pets)), Recipe(), "cpu"))
     replaced(pets / "cat" / "cat3.ppm")
     datasets.load(str(pets))  # another command: the cache is of the new images
     load_data.cache_clear()

@@ -81,7 +81,7 @@ def moves(arch: Architecture) -> range:
 def test_matching_moves_to_the_nearest_count(arch: Architecture, factor: float, most: int) -> None:
     assume(arch.resolution > 20)
     goal = factor * arch.cost().madds
-    found = scaling.matched(arch, goal, most)
+    found = scaling.match_madds(arch, goal, most)
     moved = found.resolution - arch.resolution
     assert replace(found, resolution=arch.resolution) == arch
     misses = {m: abs(arch.cost(arch.resolution + m).madds - goal) for m in range(-most, most + 1)}

@@ -67,7 +67,7 @@ def search(home: Path, folder: Path, arguments: list[str], kills: Path) -> None:
 
 def claim(url: str, trial: int, answer: Any) -> None:
     """Claim a name for a trial, and tell so, and then what it got."""
-    mine = optuna.load_study(study_name="claims", storage=database._shared(url))
+    mine = optuna.load_study(study_name="claims", storage=database.shared_storage(url))
     answer.put("claims")
     answer.put(sharing.claim(mine, optuna.trial.Trial(mine, trial), "name", ["a", "b"]))
 
@@ -132,7 +132,7 @@ def test_machines_share_a_search(server: str, here: Path, command: Command) -> N
 
 def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C: what it had in training waits at once, under the same number."""
-    given = optuna.create_study(study_name="back", storage=database._shared(server))
+    given = optuna.create_study(study_name="back", storage=database.shared_storage(server))
 
     def interrupted(proxy: Any, job: Job, report: Any) -> Result:
         raise KeyboardInterrupt
@@ -146,7 +146,7 @@ def test_an_interrupted_machine_gives_its_trial_back(server: str, here: Path, mo
 
 
 def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) -> None:
-    given = optuna.create_study(study_name="taken", storage=database._shared(server))
+    given = optuna.create_study(study_name="taken", storage=database.shared_storage(server))
     taken, kept = given.ask(), given.ask()
     with suppress(KeyboardInterrupt), Heartbeat(given) as heartbeat:
         heartbeat.begin(taken)
@@ -159,7 +159,7 @@ def test_an_interrupted_machine_whose_trial_was_taken_says_nothing(server: str) 
 @needs.fork
 def test_the_lower_number_has_the_network(server: str) -> None:
     """Also where it says so later than the other, which waits; a trial whose worker is gone before is given up."""
-    given = optuna.create_study(study_name="claims", storage=database._shared(server))
+    given = optuna.create_study(study_name="claims", storage=database.shared_storage(server))
     first, second, gone, last = (given.ask() for _ in range(4))
     answer = multiprocessing.get_context("forkserver").Queue()
     other = start(claim, server, second._trial_id, answer)

@@ -21,7 +21,7 @@ from nas.base.statistics import half_intervals
 from nas.devices import memory
 from nas.networks import scaling
 from nas.scale import config, trainings
-from nas.scale.halving import FINALISTS, Ladder, Network, error, gap, margin
+from nas.scale.halving import FINALISTS, Network, SuccessiveHalving, error, gap, margin
 from nas.scale.trainings import recipe_key
 from nas.training.proxy import Job
 from nas.training.recipe import Recipe
@@ -42,30 +42,32 @@ def tiny(here: Path) -> Architecture:
     return arch
 
 
-def ladders() -> st.SearchStrategy[Ladder]:
-    def made(count: int, guest: int | None, epochs: int, seeds: int) -> Ladder:
+def ladders() -> st.SearchStrategy[SuccessiveHalving]:
+    def made(count: int, always_kept: int | None, epochs: int, seeds: int) -> SuccessiveHalving:
         networks = tuple(Network(f"n{i}", 8) for i in range(count))
-        return Ladder(networks, networks[guest % count] if guest is not None else None, epochs, 0, seeds)
+        return SuccessiveHalving(
+            networks, networks[always_kept % count] if always_kept is not None else None, epochs, 0, seeds
+        )
 
     return st.builds(made, st.integers(1, 40), st.none() | st.integers(0, 39), st.integers(1, 3), st.integers(1, 4))
 
 
 @given(ladders(), st.randoms(use_true_random=False), st.sampled_from([0.0, 0.3]))
-def test_halving_keeps_the_best_whatever_the_order(ladder: Ladder, random, failing: float) -> None:
+def test_halving_keeps_the_best_whatever_the_order(halving: SuccessiveHalving, random, failing: float) -> None:
     known: dict[Job, float | None] = {}
-    while left := [job for job in ladder.plan(known) if job not in known]:
+    while left := [job for job in halving.plan(known) if job not in known]:
         known[random.choice(left)] = None if random.random() < failing else random.random()
-    plan = ladder.plan(known)
+    plan = halving.plan(known)
     assert len(set(plan)) == len(plan) == len(known)
-    *rungs, final = ladder.stages(known)
-    assert len(plan) == ladder.total or None in known.values()
-    alive = set(ladder.networks)
+    *rungs, final = halving.stages(known)
+    assert len(plan) == halving.total or None in known.values()
+    alive = set(halving.networks)
     scores: dict[Network, float | None] = {}
-    for stage, (size, epochs) in zip([*rungs, final], [*ladder.rungs, (FINALISTS, ladder.final_epochs)], strict=True):
+    for stage, (size, epochs) in zip([*rungs, final], [*halving.rungs, (FINALISTS, halving.final_epochs)], strict=True):
         assert set(stage) <= alive
         assert len(stage) == min(size, len(alive))
-        assert (ladder.guest in alive) == (ladder.guest in stage)
-        others = [scores[network] for network in stage if network != ladder.guest and scores]
+        assert (halving.always_kept in alive) == (halving.always_kept in stage)
+        others = [scores[network] for network in stage if network != halving.always_kept and scores]
         assert all(scores[out] <= min(others) for out in alive - set(stage) if others)
         assert {job.epochs for jobs in stage.values() for job in jobs} <= {epochs}
         scores = {network: known[jobs[0]] for network, jobs in stage.items()}
@@ -75,8 +77,8 @@ def test_halving_keeps_the_best_whatever_the_order(ladder: Ladder, random, faili
 
 
 def test_rungs_cost_alike() -> None:
-    ladder = Ladder(tuple(Network(f"n{i}", 8) for i in range(28)), None, 1, 0, 3)
-    assert ladder.rungs == [(28, 1), (14, 2), (7, 4)]
+    halving = SuccessiveHalving(tuple(Network(f"n{i}", 8) for i in range(28)), None, 1, 0, 3)
+    assert halving.rungs == [(28, 1), (14, 2), (7, 4)]
 
 
 @given(*[st.lists(st.integers(0, 1000), min_size=2, max_size=5)] * 2)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from nas import Architecture, UserError, datasets
 from nas.networks.module import zero_init
 from nas.training import trained
-from nas.training.grow import check_family, grown
-from nas.training.pretrained import IMAGENET, begin_with, published, read_pretrained
+from nas.training.grow import check_family, grow_weights
+from nas.training.pretrained import IMAGENET, load_pretrained, published, read_pretrained
 from nas.training.trained import Inputs, Trained
 from tests.helpers.commands import Command
 
@@ -65,14 +65,14 @@ def test_a_file_of_torchvisions_is_taken_as_it_is(b0: tuple[Path, nn.Module]) ->
     path, theirs = b0
     arch = Architecture.load("efficientnet_b0")
     model = arch.build(3)
-    said = begin_with(model, read_pretrained(str(path), arch), CLASSES)
+    said = load_pretrained(model, read_pretrained(str(path), arch), CLASSES)
     assert "a new classifier" in said
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model.eval().features(x), theirs.features(x))  # type: ignore[operator]
     assert model(x).shape == (2, 3)
 
     grey = arch.build(3, in_channels=1).eval()
-    begin_with(grey, read_pretrained(str(path), arch), CLASSES)
+    load_pretrained(grey, read_pretrained(str(path), arch), CLASSES)
     one = torch.randn(2, 1, 64, 64)
     torch.testing.assert_close(grey.features(one), theirs.features(one.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4)  # type: ignore[operator]
 
@@ -143,9 +143,9 @@ def test_a_trained_network_goes_on_with_its_classifier(tmp_path: Path) -> None:
     path, before = small_weights(tmp_path)
     model = SMALL.at(64).build(3)
     found = read_pretrained(str(path), SMALL)
-    assert "its classifier too" in begin_with(model, found, CLASSES)
+    assert "its classifier too" in load_pretrained(model, found, CLASSES)
     assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in model.state_dict().items())
-    assert "a new classifier" in begin_with(SMALL.build(3), found, ("other", *CLASSES[1:]))
+    assert "a new classifier" in load_pretrained(SMALL.build(3), found, ("other", *CLASSES[1:]))
     assert found.statistics(3) == (INPUTS.mean, INPUTS.std)
     assert found.statistics(1) == ((101.0,), (51.0,))
     nudged = replace(found, weights={**found.weights, "classifier.1.bias": found.weights["classifier.1.bias"] + 1e-6})
@@ -162,7 +162,7 @@ def test_what_has_grown_does_what_the_small_one_did(
     torch.manual_seed(seed)
     model = large.build(3)
     zero_init(model)
-    said = begin_with(model, read_pretrained(str(path), large), CLASSES)
+    said = load_pretrained(model, read_pretrained(str(path), large), CLASSES)
     assert "weights" in said
     x = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(model.eval()(x), small(x), rtol=1e-3, atol=1e-4)
@@ -178,7 +178,7 @@ def test_what_has_grown_does_what_the_small_one_did(
 def test_a_network_shrinks_too(tmp_path: Path) -> None:
     large = SMALL.scale(depth=2, width=2)
     _, model = small_weights(tmp_path, large)
-    state = grown(model.state_dict(), SMALL.build(3))
+    state = grow_weights(model.state_dict(), SMALL.build(3))
     fresh = SMALL.build(3)
     fresh.load_state_dict(state)
     assert torch.equal(fresh.features[0][0].weight, model.features[0][0].weight[:8])  # type: ignore[index]

@@ -27,9 +27,9 @@ __all__ = ["Submit", "Workers", "make_workers", "trained_again"]
 
 @dataclass(frozen=True)
 class Workers:
-    """Who trains: `count` trials side by side, on a kind of device, each with its share of a Ray cluster if it is one.
+    """Where trials are trained: `count` side by side on a kind of device, in processes here or on a Ray cluster.
 
-    device: cpu, mps, or cuda, which means every GPU there is; or one of them by its number.
+    device: cpu, mps, cuda (all GPUs) or cuda:N (one of them). share: of the cluster, for each trial; None without one.
     """
 
     count: int
@@ -37,16 +37,16 @@ class Workers:
     share: Share | None = None
 
     def pool(self, proxy: Proxy, report: Report) -> AbstractContextManager[Submit]:
-        """Give a function that takes a job, up to `count` at a time, and returns the future of its result.
+        """Yield a function that takes a job, up to `count` at a time, and returns the future of its result.
 
         A job whose worker dies is given to another once; then it is Failed. `report` is called while jobs are done,
         from other threads.
         """
         if self.share is None:
-            return processes.pool(handed_over(proxy) if self.count > 1 else proxy, self.count, report)
+            return processes.pool(for_other_processes(proxy) if self.count > 1 else proxy, self.count, report)
         from nas.runs.workers import cluster
 
-        return cluster.pool(handed_over(proxy), self.count, report, self.share)
+        return cluster.pool(for_other_processes(proxy), self.count, report, self.share)
 
     def __str__(self) -> str:
         where = f", {self.share}" if self.share else ""
@@ -54,15 +54,15 @@ class Workers:
 
     @property
     def place(self) -> str:
-        """Where they are."""
+        """The place of training, for display."""
         return "the nodes of the Ray cluster" if self.share else "this machine"
 
     def table(self) -> dict[str, Any] | None:
-        """What run.toml says of the Ray cluster; None without."""
+        """The entry on the Ray cluster in run.toml; None without one."""
         return asdict(self.share) if self.share else None
 
     def check_here(self, option: str) -> None:
-        """Refuse what is measured on this machine where it has no GPU and the cluster has; raises UserError."""
+        """Raise UserError for an option that measures on this machine if only the cluster has GPUs."""
         if self.share and self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(
                 f"{option}: latency is measured on this machine, which has no GPU, while the Ray cluster trains on "
@@ -70,7 +70,7 @@ class Workers:
             )
 
 
-def handed_over(proxy: Proxy) -> Proxy:
+def for_other_processes(proxy: Proxy) -> Proxy:
     """The proxy for other processes: they read the decoded images from the cache, and do not look at image files.
 
     Where they do not find these they load the data themselves, and compare its fingerprint.

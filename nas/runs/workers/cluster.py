@@ -1,7 +1,7 @@
 """Workers on the nodes of a Ray cluster: each training is a task of Ray's.
 
-Data goes by its name or path: a node decodes or downloads it once, and a process keeps it in memory. A process that
-trains on a GPU ends with its training, as Ray has it; others take one job after the other.
+Data goes by its name or path: a node decodes or downloads it once, and a process keeps it in memory. Ray ends a process
+that trained on a GPU after its job; others take one job after another.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from nas.runs.workers.pool import Lost, Submit, worker_pool
 from nas.training.monitor import Progress
 from nas.training.proxy import Job, Proxy, Report, Result, run_job
 
-PATIENCE = 10.0  # seconds to reach the cluster, and between looks whether a node has room for a job that waits
+PATIENCE = 10.0  # seconds to reach the cluster, and between checks for room for a waiting job
 DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a trial has of a cluster: CPUs, which are its threads, and GPUs, from 0 to 1."""
+    """A trial's share of a cluster: CPUs, which are its threads, and GPUs, from 0 to 1."""
 
     address: str
     cpus_per_trial: int
@@ -118,7 +118,7 @@ def pool(proxy: Proxy, workers: int, report: Report, share: Share) -> AbstractCo
 
 
 def _everywhere(data: Source) -> Source:
-    """A data set by a name that does not depend on the folder a process was started in."""
+    """A data set by a name that does not depend on the working directory."""
     known = data.name in datasets.LOADERS
     return data if known else replace(data, name=os.path.abspath(os.path.expanduser(data.name)))
 
@@ -169,9 +169,9 @@ class RayWorker:
 
 
 def train_on_node(proxy: Proxy, job: Job, threads: int) -> Iterator[str | Progress | Result]:
-    """Train a job in this process: gives a word when it begins, its progress as it goes on, and at last its result.
+    """Train a job in this process: yields a message at the start, then its progress, and finally its result.
 
-    Raises UserError where the data is not there, or is not what it is where the command was started.
+    Raises UserError if the data is missing, or differs from that of the machine that started the command.
     """
     try:
         load_data(proxy.data)

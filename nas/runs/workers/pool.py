@@ -19,7 +19,7 @@ Submit = Callable[[Job], "Future[Result]"]
 
 
 class Lost(Exception):
-    """A worker is gone while it trained; the text says what may have ended it."""
+    """A worker died while it trained; the message names likely causes."""
 
 
 class Worker(Protocol):
@@ -29,12 +29,12 @@ class Worker(Protocol):
         """Train a job; raises Lost, and what the training raises."""
 
     def kill(self) -> None:
-        """End it whatever it does; called from another thread."""
+        """End the worker at once; called from another thread."""
 
 
 @contextmanager
 def worker_pool(workers: Sequence[Worker]) -> Iterator[Submit]:
-    """Give a function that takes a job, trains it when a worker is free, and returns the future of its result.
+    """Yield a function that takes a job, trains it when a worker is free, and returns the future of its result.
 
     A job whose worker is lost is trained once more; then it is Failed. After an error or Ctrl-C nothing is waited for.
     """

@@ -22,11 +22,11 @@ from nas.runs.workers.pool import Lost, Submit, worker_pool
 from nas.training.monitor import Progress
 from nas.training.proxy import Job, Proxy, Report, Result, run_job
 
-MOST_WORKERS = 4  # by default: each more lets the sampler know less of what it proposes next
+MOST_WORKERS = 4  # by default: with more, the sampler knows fewer results when it proposes
 
 
 def default_workers(device: str) -> int:
-    """Trials side by side: one on each GPU; on the CPU one per core, but no more than the sampler can do with.
+    """The default number of trials side by side: one per GPU; on the CPU one per core, up to MOST_WORKERS.
 
     Small networks leave a second core partly idle: two trials on a core each are done sooner than one after the other
     on both (`experiments/proxy_throughput`).
@@ -44,7 +44,7 @@ def shared_device(name: str) -> str:
 
 @contextmanager
 def pool(proxy: Proxy, workers: int, report: Report) -> Iterator[Submit]:
-    """Give a function that takes a job, trains up to `workers` at a time, and returns the future of its result.
+    """Yield a function that takes a job, trains up to `workers` at a time, and returns the future of its result.
 
     One worker is this process, and a job is done when the function returns. More are spawned processes, each with an
     equal share of the cores, and with one GPU after the other where the device is cuda. A job whose process dies is
@@ -76,7 +76,7 @@ class ProcessWorker:
 
     def train(self, job: Job) -> Result:
         """Train a job; raises Lost, and what the training or the report raises."""
-        if not self.process or not self.process.is_alive():  # one that died while it was idle is no loss of the job's
+        if not self.process or not self.process.is_alive():  # a process that died idle has lost no job
             self._start()
         with suppress(OSError):  # it has died: nothing will be received
             self.pipe.send(job)
@@ -113,7 +113,7 @@ class ProcessWorker:
 
 
 def _serve(proxy: Proxy, threads: int, pipe: Connection) -> None:
-    """A worker process: Ctrl-C is the parent's to answer, and the worker ends when the parent does."""
+    """The loop of a worker process: the parent handles Ctrl-C, and the worker ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
