@@ -431,7 +431,7 @@ def test_others_refuse_images_that_are_not_those_of_the_command(pets: Path, cach
     replaced(pets / "cat" / "cat3.ppm")
     datasets.load(str(pets))  # another command: the cache is of the new images
     load_data.cache_clear()
-    with pytest.raises(UserError, match="is not what it is where the command was started"):
+    with pytest.raises(UserError, match="differs from that of the machine that started the command"):
         load_data(spread.data)
 
 
