@@ -66,7 +66,9 @@ def load(source: Source | str = DEFAULT, **reading: Any) -> Dataset:
                 return kept
     found = _load(request)
     if request.stored and found.fingerprint != request.stored.fingerprint:
-        raise UserError(f"data {request.name} is not what it is where the command was started; make them the same")
+        raise UserError(
+            f"data {request.name} differs from that of the machine that started the command; make them equal"
+        )
     return found
 
 

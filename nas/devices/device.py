@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0)), *(["mps"] if mps else [])]
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in here:
-        raise UserError(f"device {name[:40]!r} is not here; this machine has {', '.join(here)}, or say auto")
+        raise UserError(f"device {name[:40]!r} is not here; this machine has {', '.join(here)}, or use auto")
     return torch.device(wanted)
 
 

@@ -38,7 +38,7 @@ class Calibration:
 def check(source: Source) -> None:
     """Raise a UserError if there are no images to calibrate with."""
     if source.real is None:
-        raise UserError("--to int8: needs images to calibrate with; say --data NAME or --data FOLDER, or leave it out")
+        raise UserError("--to int8: needs images to calibrate with; give --data NAME or --data FOLDER, or leave it out")
 
 
 def write(source: Source, file: Path) -> None:

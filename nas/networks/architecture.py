@@ -109,7 +109,7 @@ class Architecture:
             raise UserError(f"{where}: {error}") from None
 
     def to_toml(self, about: Mapping[str, str | float] | None = None, inputs: Mapping[str, Any] | None = None) -> str:
-        """This architecture as a TOML file; loading ignores the tables about (for the reader) and inputs."""
+        """This architecture as a TOML file; loading ignores the tables about (for readers) and inputs."""
         settings = {f.name: getattr(self, f.name) for f in self._settings()}
         return to_toml({**settings, "stages": list(map(str, self.stages)), "inputs": inputs, "about": about})
 

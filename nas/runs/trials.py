@@ -231,7 +231,7 @@ def _tell(plan: Plan, trial: Trial, future: Future[Result]) -> FrozenTrial:
     try:
         result = _result(future)
         if _retried(trial):
-            result = trained_again(result, "its worker was lost")
+            result = trained_again(result)
         if isinstance(result, Failed):
             trial.set_user_attr("note", result.cause)
             return study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

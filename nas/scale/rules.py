@@ -115,7 +115,7 @@ class Comparison:
 
 
 def best_rule(comparison: Comparison, trainings: Trainings, folder: Path) -> str:
-    """Train the rules' networks, say how they compare, and give the best rule; continues what was begun."""
+    """Train the rules' networks, print how they compare, and return the best rule; continues what was begun."""
     config = comparison.config
     images = load_data(config.proxy.data)
     cli.say(f"rules at {config.target:g}× counted MAdds, {plural(config.seeds, 'training')} each:")

@@ -164,14 +164,14 @@ def load_images(ranks: Ranks, source: Source) -> Dataset:
     Raises UserError; if the first process fails, so do the others.
     """
     if not ranks.first:
-        stored = Stored.from_json(ranks.broadcast_by_store("data", ""))
+        stored = Stored.from_json(ranks.broadcast_by_store(""))
         return datasets.load(replace(source, stored=stored, recheck=False))
     found = None
     try:
         found = datasets.load(source)
         return found
     finally:
-        ranks.broadcast_by_store("data", found.stored.to_json() if found and found.stored else "")
+        ranks.broadcast_by_store(found.stored.to_json() if found and found.stored else "")
 
 
 def print_plan(config: Training, ranks: Ranks, note: str) -> None:

@@ -113,5 +113,5 @@ def parse_freeze(text: str, arch: Architecture) -> int:
     if text in known:
         return known[text]
     if not text.isdecimal():
-        raise UserError(f"--freeze {text[:40]!r}: say none, features, or how many of their parts from the stem on")
+        raise UserError(f"--freeze {text[:40]!r}: give none, features, or the number of their parts from the stem on")
     return int(text[:9])

@@ -27,7 +27,7 @@ RESULT = "result.toml"  # written last: a training that has it is done
 
 
 def write_curve(config: Training, rows: Sequence[Row]) -> None:
-    """Write curve.csv, and before the last epoch curve.png, unless it was drawn just now: epochs may be brief."""
+    """Write curve.csv, and before the last epoch curve.png, unless it was drawn just now: epochs may be short."""
     write_atomic(config.path / CURVE, to_csv(pd.DataFrame(rows, columns=Row._fields)))
     picture = config.path / "curve.png"
     if len(rows) < config.recipe.epochs and not (picture.exists() and time.time() - picture.stat().st_mtime < REDRAWN):

@@ -43,8 +43,8 @@ class Ranks:
         dist.broadcast_object_list(messages, 0, device=self.device)
         return messages[0]
 
-    def broadcast_by_store(self, name: str, message: str) -> str:
-        """The message of the first process under a name, in all of them; the others may wait for days.
+    def broadcast_by_store(self, message: str) -> str:
+        """The message of the first process, in all of them, once in a training; the others may wait for days.
 
         It uses the store by which the processes found each other, because collective operations time out.
         """
@@ -54,7 +54,7 @@ class Ranks:
         store = dist.TCPStore(  # type: ignore[attr-defined]
             address, port, is_master=False, timeout=timedelta(days=7)
         )
-        key = f"{name}, start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        key = f"message, start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         if self.first:
             store.set(key, message)
         return store.get(key).decode()
@@ -74,12 +74,12 @@ def process_group(device: str) -> Iterator[Ranks]:
     if where.type == "cuda":
         if device not in ("auto", "cuda"):
             raise UserError(
-                f"--device {device}: with torchrun each process has a GPU of its own; say cuda, cpu or auto"
+                f"--device {device}: with torchrun each process has a GPU of its own; use cuda, cpu or auto"
             )
         where = pick_device(f"cuda:{local}")
         torch.cuda.set_device(where)
     if where.type == "mps":
-        raise UserError("--device mps: torchrun trains on GPUs of NVIDIA or on CPUs; say --device cpu")
+        raise UserError("--device mps: torchrun trains on GPUs of NVIDIA or on CPUs; use --device cpu")
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
         yield Ranks(where, rank, world)

@@ -95,7 +95,7 @@ def train_proxy(
     image_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Train one network briefly and evaluate it on the validation images; raises Diverged.
+    """Train one network for a short time and evaluate it on the validation images; raises Diverged.
 
     image_size: in pixels, the data's if None. All random numbers follow from the seed: on the CPU, with the same number
     of threads, the outcome is the same to the last bit. The caller's random generators are left unchanged. One training

@@ -22,7 +22,7 @@ OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 class Recipe:
     """How to train. Raises UserError.
 
-    name: for the reader. epochs: passes over the training images. batch_size: images per optimizer step. learning_rate:
+    name: for display. epochs: passes over the training images. batch_size: images per optimizer step. learning_rate:
     its peak, at this batch size; body_rate: the share of it that all layers but the classifier get, in (0, 1].
     weight_decay: not applied to norms and biases. warmup: share of the steps with a rising learning rate; a cosine to 0
     follows. clip: largest gradient norm, 0 for no limit. ema: decay of the running average of the weights, 0 for none.

@@ -79,7 +79,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that was trained. measured: its accuracy and on what, for the reader."""
+    """A network that was trained. measured: its accuracy and on which images, for display."""
 
     architecture: Architecture
     inputs: Inputs

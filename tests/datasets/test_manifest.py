@@ -124,7 +124,7 @@ def test_recheck_reads_all_files(pets: Path, read: list[str], tmp_path: Path) ->
 
 
 def test_recheck_finds_a_cache_that_is_damaged(pets: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "are_few", lambda *_: False)
+    monkeypatch.setattr(folders, "fit_in_memory", lambda *_: False)
     whole = datasets.load(str(pets)).train_images.clone()
     (pixels,) = cache.glob("*.pixels")
     damaged = bytearray(pixels.read_bytes())
@@ -218,7 +218,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(params=[False, True], ids=["in memory", "in a file"])
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether images are too many to be held in memory."""
-    monkeypatch.setattr(folders, "are_few", lambda *_: not request.param)
+    monkeypatch.setattr(folders, "fit_in_memory", lambda *_: not request.param)
     return bool(request.param)
 
 
@@ -372,7 +372,7 @@ def test_a_damaged_cache_costs_only_time(
     damage: Callable[[Path], None],
     suffix: str,
 ) -> None:
-    monkeypatch.setattr(folders, "are_few", lambda *_: suffix == "npz")
+    monkeypatch.setattr(folders, "fit_in_memory", lambda *_: suffix == "npz")
     datasets.load(str(pets))
     (path,) = cache.glob(f"[!.]*.{suffix}")
     damage(path)
@@ -410,7 +410,7 @@ def fingerprint(proxy: Proxy) -> str:
 def test_others_read_the_cache_without_a_look_at_the_files(
     pets: Path, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    monkeypatch.setattr(folders, "are_few", lambda *_: not many)
+    monkeypatch.setattr(folders, "fit_in_memory", lambda *_: not many)
     proxy = Proxy(datasets.Source(name=str(pets), recheck=True), Recipe(), "cpu")
     spread = for_other_processes(proxy)
     assert not spread.data.recheck
@@ -432,7 +432,7 @@ def test_others_refuse_images_that_are_not_those_of_the_command(pets: Path, cach
     replaced(pets / "cat" / "cat3.ppm")
     datasets.load(str(pets))  # another command: the cache is of the new images
     load_data.cache_clear()
-    with pytest.raises(UserError, match="is not what it is where the command was started"):
+    with pytest.raises(UserError, match="differs from that of the machine that started the command"):
         load_data(spread.data)
 
 

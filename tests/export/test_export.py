@@ -282,7 +282,7 @@ def test_what_a_file_says_decides_on_no_path(tmp_path: Path) -> None:
         ("x.safetensors --to", "--to"),
         ("x.safetensors --to onxx", "--to: unknown format 'onxx'; nearest is 'onnx'"),
         ("x.safetensors --to onnx,", "--to: unknown format ''"),
-        ("x.safetensors --to int8", "--to int8: needs images to calibrate with; say --data NAME"),
+        ("x.safetensors --to int8", "--to int8: needs images to calibrate with; give --data NAME"),
         (
             "x.safetensors --to timm --data fashion-mnist-20k",
             "the network was trained on 3 channels and 2 classes (cat",

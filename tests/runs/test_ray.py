@@ -157,7 +157,9 @@ def test_what_a_cluster_cannot_do_ends_the_run(nodes: Nodes, proxy: Proxy, monke
     shutil.rmtree(datasets.cache_directory())  # and cannot read those of this process
     with (
         workers.pool(proxy, lambda job, progress: None) as submit,
-        pytest.raises(UserError, match=r"^on the Ray node .*: data .* is not what it is where the command was started"),
+        pytest.raises(
+            UserError, match=r"^on the Ray node .*: data .* differs from that of the machine that started the command"
+        ),
     ):
         submit(Job(TINY, 0)).result(60)
     nodes.be(0)

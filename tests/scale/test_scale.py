@@ -42,7 +42,7 @@ def tiny(here: Path) -> Architecture:
     return arch
 
 
-def ladders() -> st.SearchStrategy[SuccessiveHalving]:
+def halvings() -> st.SearchStrategy[SuccessiveHalving]:
     def made(count: int, always_kept: int | None, epochs: int, seeds: int) -> SuccessiveHalving:
         networks = tuple(Network(f"n{i}", 8) for i in range(count))
         return SuccessiveHalving(
@@ -52,7 +52,7 @@ def ladders() -> st.SearchStrategy[SuccessiveHalving]:
     return st.builds(made, st.integers(1, 40), st.none() | st.integers(0, 39), st.integers(1, 3), st.integers(1, 4))
 
 
-@given(ladders(), st.randoms(use_true_random=False), st.sampled_from([0.0, 0.3]))
+@given(halvings(), st.randoms(use_true_random=False), st.sampled_from([0.0, 0.3]))
 def test_halving_keeps_the_best_whatever_the_order(halving: SuccessiveHalving, random, failing: float) -> None:
     known: dict[Job, float | None] = {}
     while left := [job for job in halving.plan(known) if job not in known]:

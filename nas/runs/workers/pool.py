@@ -55,7 +55,7 @@ def worker_pool(workers: Sequence[Worker]) -> Iterator[Submit]:
                 except Lost as error:
                     cause = str(error)
                     continue
-                return trained_again(result, "its worker was lost") if attempt else result
+                return trained_again(result) if attempt else result
             return Failed(f"its worker was lost {ATTEMPTS} times ({cause})")
         finally:
             free.put(worker)
@@ -75,8 +75,8 @@ def worker_pool(workers: Sequence[Worker]) -> Iterator[Submit]:
             worker.kill()
 
 
-def trained_again(result: Result, cause: str) -> Result:
-    """The result of a job that was trained again, with a note that says so."""
+def trained_again(result: Result) -> Result:
+    """The result of a job whose worker was lost and that was trained again, with a note that says so."""
     if isinstance(result, Failed):
         return result
-    return replace(result, note="; ".join(filter(None, (result.note, f"trained again, for {cause}"))))
+    return replace(result, note="; ".join(filter(None, (result.note, "trained again, for its worker was lost"))))
