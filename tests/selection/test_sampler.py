@@ -694,3 +694,25 @@ def test_a_lagging_sampler_proposes_the_same_whichever_worker_is_first() -> None
 
     space = {f"x{i}": CategoricalDistribution((0, 1, 2, 3)) for i in range(4)}
     assert proposals(0) == proposals(1) == proposals(2)
+
+
+def test_every_other_proposal_is_for_the_objective_that_decides() -> None:
+    """Accuracy rises with cost: with `decisive` more trials go to the expensive end, and some still to the cheap one."""
+    values = {f"c{i}": CategoricalDistribution(tuple(range(8))) for i in range(4)}
+
+    def spent(decisive: int | None) -> list[float]:
+        sampler = Sampler(
+            0, search_space=values, known={1: lambda params: 1.0 + sum(params.values())}, decisive=decisive
+        )
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+        def objective(trial: optuna.Trial) -> tuple[float, float]:
+            total = sum(trial.suggest_categorical(name, dist.choices) for name, dist in values.items())
+            return total**0.5, 1.0 + total
+
+        study.optimize(objective, 40)
+        return [trial.values[1] for trial in study.trials[20:]]
+
+    front, focused = spent(None), spent(0)
+    assert sum(cost > 24 for cost in focused) > sum(cost > 24 for cost in front)
+    assert min(focused) < 12
