@@ -697,7 +697,7 @@ def test_a_lagging_sampler_proposes_the_same_whichever_worker_is_first() -> None
 
 
 def test_every_other_proposal_is_for_the_objective_that_decides() -> None:
-    """Accuracy rises with cost: with `decisive` more trials go to the expensive end, and some still to the cheap one."""
+    """Accuracy rises with cost: with `decisive` more trials go to the expensive end, some still to the cheap one."""
     values = {f"c{i}": CategoricalDistribution(tuple(range(8))) for i in range(4)}
 
     def spent(decisive: int | None) -> list[float]:
