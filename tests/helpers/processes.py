@@ -1,4 +1,7 @@
-"""Commands in processes of their own, for tests that kill them: forked, so that nothing is imported anew."""
+"""Commands in processes of their own, for tests that kill them: forked from a fresh one that has imported all.
+
+Threads of other tests would not survive a fork of this process, and leave locks that are held for ever.
+"""
 
 import multiprocessing
 import os
@@ -7,32 +10,54 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-import nas.search.command  # noqa: F401 - here, so that a forked process need not import it
+import torch
 
 OUT, ERR = "stdout.txt", "stderr.txt"
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["nas.search.command", "nas.scale.command", "nas.train.command"])
 
 
-def run_command(folder: Path, name: str, arguments: list[str], **environment: str) -> None:
-    """`python -m nas.NAME ARGUMENTS` in this process, in a folder that gets its cache and its output."""
+def no_picture(path: Path, *_: Any, **__: Any) -> None:
+    """Takes the place of `nas.plots.figures.draw`: these tests do not look at pictures."""
+    path.write_bytes(b"")
+
+
+BLANK = {"nas.plots.figures.draw": no_picture}
+
+
+def run_command(
+    folder: Path, name: str, arguments: list[str], changed: Mapping[str, Any] = BLANK, **environment: str
+) -> None:
+    """`python -m nas.NAME ARGUMENTS` in this process, in a folder that gets its cache and its output.
+
+    changed: values of modules, such as {"nas.training.trainer.CHECKPOINT_SECONDS": 0}.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a fork server ignores it
+    torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update({"XDG_CACHE_HOME": str(folder / "cache")} | environment)
     for number, file in ((1, OUT), (2, ERR)):
         with open(folder / file, "a") as opened:
             os.dup2(opened.fileno(), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    for place, value in changed.items():
+        module, _, attribute = place.rpartition(".")
+        setattr(import_module(module), attribute, value)
     sys.argv = [f"nas.{name}", *arguments]
     runpy.run_module(f"nas.{name}", run_name="__main__", alter_sys=True)
 
 
-def start(folder: Path, name: str, arguments: list[str], **environment: str) -> BaseProcess:
-    """`run_command` in a forked process."""
-    process = multiprocessing.get_context("fork").Process(
-        target=run_command, args=(folder, name, arguments), kwargs=environment
-    )
+def start(
+    folder: Path, name: str, arguments: list[str], changed: Mapping[str, Any] = BLANK, **environment: str
+) -> BaseProcess:
+    """`run_command` in a process of its own."""
+    process = CONTEXT.Process(target=run_command, args=(folder, name, arguments, changed), kwargs=environment)
     process.start()
     return process
 

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 import nas
 from nas import Architecture, datasets
 from nas.plots import training as pictures
-from nas.training import trained, trainer
+from nas.training import trained
 from nas.training.distributed import Ranks
 from nas.training.trainer import Trainer
 from tests.helpers import needs
 from tests.helpers.commands import NET, RECIPE, Command, train_arguments
-from tests.helpers.processes import ERR, start
+from tests.helpers.processes import BLANK, ERR, start
 
 ALONE = Ranks(torch.device("cpu"))
 
@@ -179,6 +179,9 @@ def test_a_training_that_diverges_fails(command: Command, here: Path, images: Pa
 # Killed, continued, and shared by processes.
 
 
+ALWAYS = {**BLANK, "nas.training.trainer.CHECKPOINT_SECONDS": 0}  # a checkpoint after each step
+
+
 def finished(process: BaseProcess) -> int | None:
     process.join()
     return process.exitcode
@@ -189,21 +192,18 @@ def weights(folder: Path, run: str) -> bytes:
 
 
 @needs.fork
-def test_a_killed_training_ends_with_the_same_weights(
-    here: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_training_ends_with_the_same_weights(here: Path, images: Path) -> None:
     """Killed while it starts, and again and again a random while after a checkpoint."""
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)  # one after each step
     (here / "r.toml").write_text(RECIPE)
     began = time.perf_counter()
-    assert finished(start(here, "train", train_arguments(images, "--run", "whole"))) == 0
+    assert finished(start(here, "train", train_arguments(images, "--run", "whole"), ALWAYS)) == 0
     whole = time.perf_counter() - began
     rng = random.Random(0)
     arguments, checkpoint = train_arguments(images, "--run", "killed"), here / "runs/killed/checkpoint.pt"
     seen = set()
     for kill in range(7):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = start(here, "train", arguments)
+        process = start(here, "train", arguments, ALWAYS)
         if kill:
             while process.is_alive() and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != before):
                 time.sleep(0.002)
@@ -217,7 +217,7 @@ def test_a_killed_training_ends_with_the_same_weights(
         if checkpoint.exists():
             seen.add(torch.load(checkpoint, weights_only=True)["trainer"]["steps"])
     assert len(seen) >= 3  # it was killed here and there
-    assert finished(start(here, "train", arguments)) == 0, (here / ERR).read_text()
+    assert finished(start(here, "train", arguments, ALWAYS)) == 0, (here / ERR).read_text()
     assert weights(here, "killed") == weights(here, "whole")
     curves = [pd.read_csv(here / f"runs/{name}/curve.csv").drop(columns="seconds") for name in ("whole", "killed")]
     assert curves[0].equals(curves[1])
@@ -226,26 +226,25 @@ def test_a_killed_training_ends_with_the_same_weights(
 
 @needs.fork
 @pytest.mark.parametrize("change", ["", "unfreeze = 0.5\n"], ids=["plain", "unfreezing"])
-def test_two_processes_train_like_one(here: Path, images: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_train_like_one(here: Path, images: Path, change: str) -> None:
     """To the same bits: both cut a batch in two microbatches, each with its own batch norm statistics and chance."""
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)  # one after each step
     (here / "r.toml").write_text(RECIPE + change)
     arguments = train_arguments(images, "--microbatches", "2", *(["--freeze", "2"] if change else []))
     ended = []
     for run in ("one", "two", "mixed"):
-        alone = [start(here, "train", [*arguments, "--run", run])] if run == "one" else []
+        alone = [start(here, "train", [*arguments, "--run", run], ALWAYS)] if run == "one" else []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
         ranks = ({**place, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2))
-        processes = alone or [start(here, "train", [*arguments, "--run", run], **rank) for rank in ranks]
+        processes = alone or [start(here, "train", [*arguments, "--run", run], ALWAYS, **rank) for rank in ranks]
         if run == "mixed":  # killed when it has come so far, continued by one process
             while not (here / "runs/mixed/checkpoint.pt").exists():
                 time.sleep(0.01)
             for process in processes:
                 process.kill()
                 process.join()
-            processes = [start(here, "train", [*arguments, "--run", run])]
+            processes = [start(here, "train", [*arguments, "--run", run], ALWAYS)]
         for process in processes:
             process.join()
             ended.append(process.exitcode)
