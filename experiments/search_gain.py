@@ -212,7 +212,8 @@ def report() -> None:
             ax.errorbar([i], [mean], [half if np.isfinite(half) else 0], fmt="o", color="C0", capsize=4)
         ax.set_xticks(range(len(ARMS)), list(ARMS))
     axes[0].set_ylabel("test accuracy of the pick\nless that of the other, points")
-    figure.savefig(KEPT / "search_gain.png", dpi=150)
+    if len(found) and found.groupby(["data", "arm"]).size().min() > 1:  # one search has no interval to draw
+        figure.savefig(KEPT / "search_gain.png", dpi=150)
     ours = table[table["arm"] == "ours"]
     repeats = trained.groupby(["data", "architecture"]).size()
     text = [

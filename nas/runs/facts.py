@@ -32,7 +32,7 @@ REMOVED = ("early_stopping", "progressive")
 # Arguments that say how far a search goes: they may differ when it is continued, and run.toml has the last ones.
 EXTENT = ("trials", "time_budget", "confirm")
 
-# Arguments that follow from the space and the data where they are not given: these are compared first.
+# Arguments that follow from the space and the data by default: a changed space or data set is reported before them.
 DERIVED = {"resolution", "image_size", "target_madds"}
 
 # Tables of run.toml whose fingerprints must not change while a run goes on, and what they are.

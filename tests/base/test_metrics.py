@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from nas import Architecture
 from nas.base.errors import UserError
 from nas.base.metrics import METRICS, Score, metric_of, option_of, resolved, seed_noise
-from nas.datasets import Source, load_data
+from nas.datasets import load_data
 from nas.datasets.batches import Images
 from nas.plots import figures as plots
-from nas.runs.workers import Workers
 from nas.search.config import Search
 from nas.search.front import averaged, front_of, ranked
 from nas.selection.pareto import reward
@@ -32,8 +31,8 @@ from nas.spaces.space import SearchSpace
 from nas.training.distributed import Ranks
 from nas.training.evaluate import evaluate
 from nas.training.proxy import Proxy, train_proxy
-from nas.training.recipe import Recipe
 from tests.helpers.commands import Command
+from tests.helpers.searches import search_config
 
 CPU = torch.device("cpu")
 
@@ -135,22 +134,8 @@ def test_a_run_that_does_not_say_its_metric_is_by_accuracy() -> None:
 @pytest.fixture
 def by_balanced(here: Path, images: Path) -> Search:
     """A search by balanced accuracy."""
-    return Search(
-        space=SearchSpace.load(str(here / "small.toml")),
-        bounds={},
-        objectives=("accuracy", "madds"),
-        reward="soft",
-        image_size=28,
-        target_madds=400_000,
-        sampler="auto",
-        trials=9,
-        time_budget=None,
-        seed=0,
-        proxy=Proxy(Source(name=str(images)), Recipe(), "cpu"),
-        workers=Workers(1, "cpu"),
-        confirm=1,
-        metric="balanced_accuracy",
-    )
+    space = SearchSpace.load(str(here / "small.toml"))
+    return search_config(space, str(images), confirm=1, metric="balanced_accuracy")
 
 
 def test_a_constant_network_does_not_win(by_balanced: Search) -> None:

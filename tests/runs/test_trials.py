@@ -13,13 +13,12 @@ import pytest
 from optuna.trial import FrozenTrial, Trial
 
 from nas.base.metrics import Score
-from nas.datasets import Source
 from nas.runs.trials import Plan, State, train_trials
 from nas.runs.workers import Workers
 from nas.search.config import ORDERED, Search
 from nas.spaces.space import SearchSpace
-from nas.training.proxy import Job, Outcome, Proxy
-from nas.training.recipe import Recipe
+from nas.training.proxy import Job, Outcome
+from tests.helpers.searches import search_config
 
 SLOW = 3  # the number of a trial that is in training until nothing else is
 
@@ -104,20 +103,8 @@ def watched(monkeypatch: pytest.MonkeyPatch, workers: int, trials: int, lag: flo
 
 
 def make_config(workers: int) -> Search:
-    return Search(
-        space=SearchSpace.load("mnas"),
-        bounds={},
-        objectives=("accuracy", "madds"),
-        reward="soft",
-        image_size=8,
-        target_madds=400_000_000,
-        sampler="auto",
-        trials=99,
-        time_budget=None,
-        seed=0,
-        proxy=Proxy(Source(name="digits"), Recipe(), "cpu"),
-        workers=Workers(workers, "cpu"),
-    )
+    count = Workers(workers, "cpu")
+    return search_config(SearchSpace.load("mnas"), "digits", target_madds=400_000_000, trials=99, workers=count)
 
 
 def test_all_are_at_work_again_before_a_result_is_published(monkeypatch: pytest.MonkeyPatch) -> None:

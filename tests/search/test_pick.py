@@ -8,16 +8,13 @@ import pandas as pd
 import pytest
 
 from nas import Architecture, SearchSpace
-from nas.datasets import Source
 from nas.networks.architecture import published_networks
 from nas.runs.facts import space_of
 from nas.runs.run import Run
-from nas.runs.workers import Workers
 from nas.search.config import Search
 from nas.search.front import averaged, contenders, doubt_of, ranked, reason_of
-from nas.training.proxy import Proxy
-from nas.training.recipe import Recipe
 from tests.helpers.commands import Command, search_arguments
+from tests.helpers.searches import search_config
 
 LOW, HIGH = 100_000, 400_000  # MAdds
 
@@ -25,20 +22,8 @@ LOW, HIGH = 100_000, 400_000  # MAdds
 @pytest.fixture
 def config(here: Path, images: Path) -> Search:
     """A search of the small space by the hard reward."""
-    return Search(
-        space=SearchSpace.load(here / "small.toml").deployed(3, 3),
-        bounds={"madds": (0, HIGH)},
-        objectives=("accuracy", "madds"),
-        reward="hard",
-        target_madds=HIGH,
-        sampler="auto",
-        trials=9,
-        time_budget=None,
-        seed=0,
-        proxy=Proxy(Source(name=str(images)), Recipe(), "cpu"),
-        workers=Workers(1, "cpu"),
-        image_size=28,
-    )
+    space = SearchSpace.load(here / "small.toml").deployed(3, 3)
+    return search_config(space, str(images), reward="hard", bounds={"madds": (0, HIGH)}, target_madds=HIGH)
 
 
 def judged(config: Search, accuracies: list[float], madds: list[float]) -> pd.DataFrame:
