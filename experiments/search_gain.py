@@ -6,7 +6,8 @@
 
 `search` runs, for each search seed, `python -m nas.search` with its defaults, and the same with `--sampler random` (as
 many random networks by the same proxy). It notes the pick; the pick of the random search; and, within 5 % of the MAdds
-of the pick, a random network of the space, and B0, MobileNetV2 and MnasNet-A1, fitted and narrowed or widened to that.
+of the pick, a random network of the space, and B0, MobileNetV2 and MnasNet-A1, fitted and narrowed or widened to the
+searches' target, so that they are trained once.
 `train` trains each in full with the bundled recipe `default` and --repeats seeds, and measures it on images that
 nothing was chosen by: the official test images of Fashion-MNIST, 10,000 images of CIFAR-10 kept back. The best
 published network is chosen on validation images. Writes experiments/search_gain/: picks.csv, trained_*.csv (row by row;
@@ -107,7 +108,7 @@ def picks(name: str, seed: int, folder: Path) -> Iterator[dict[str, object]]:
             for known in KNOWN:
                 original = Architecture.load(known)
                 tried = [original.fitted(space.resolution, width) for width in np.arange(0.05, 1.0, 0.005)]
-                arch = min(tried, key=lambda one: abs(space.cost(one).madds / cost - 1))
+                arch = min(tried, key=lambda one: abs(space.cost(one).madds / high - 1))
                 yield {"arm": known, "architecture": str(arch), "madds": space.cost(arch).madds}
 
 

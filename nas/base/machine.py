@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ import torch
 
 ROOT = Path("/")
 UNLIMITED = 2**62
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def available_cores(root: Path = ROOT) -> int:
@@ -55,6 +57,17 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where its C library is glibc.
+
+    Else each step of a training gets its tensors from the system anew, which takes a tenth of its time on a CPU.
+    """
+    with suppress(OSError, AttributeError):  # another library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

@@ -113,6 +113,7 @@ def module(layer: Layer, norm: partial[nn.BatchNorm2d], activation: type[nn.Modu
                 groups=layer.groups,
                 norm_layer=norm,
                 activation_layer=activation if layer.activation else None,
+                inplace=False,  # SiLU in place keeps a copy of its input for the gradient
             )
         case SqueezeExcitation():
             made = SqueezeExcitationModule(layer.channels, layer.squeeze, activation=partial(activation, inplace=True))

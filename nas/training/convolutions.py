@@ -34,7 +34,7 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     reach = padding = min(radius, side - 1)
     inner = slice(radius - reach, radius + reach + 1)
     weight = conv.weight[:, :, inner, inner]
-    if slow and conv.groups > 1 and side <= 2:
+    if slow and conv.groups > 1 and side <= 2 * reach:
         x, padding = F.pad(x, (reach,) * 4), 0
     if narrow and conv.groups > 1 and (reach > 1 or conv.stride != (1, 1)):
         with torch.autocast("cpu", enabled=False):

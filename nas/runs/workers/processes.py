@@ -16,7 +16,7 @@ from threading import Thread
 import torch
 
 from nas.base.errors import UserError
-from nas.base.machine import available_cores, default_threads, torch_threads
+from nas.base.machine import available_cores, default_threads, keep_freed_memory, torch_threads
 from nas.devices.device import pick_device
 from nas.runs.workers.pool import Lost, Submit, worker_pool
 from nas.training.monitor import Progress
@@ -117,6 +117,7 @@ def _serve(proxy: Proxy, threads: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     with suppress(EOFError, OSError):  # the parent has ended
         while True:
             job = pipe.recv()
