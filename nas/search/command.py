@@ -27,6 +27,7 @@ from nas.runs.trials import State, train_trials
 from nas.runs.workers import make_workers
 from nas.search import rerun
 from nas.search.config import OBJECTIVES, Search, SearchRun
+from nas.search.effort import MOST_EPOCHS, TRIALS, effort_of, epoch_seconds
 from nas.search.proposals import make_sampler, plan, seconds_left
 from nas.search.repeats import confirm as confirm_front
 from nas.search.results import measured, print_summary, write_results, write_sensitivity
@@ -35,7 +36,6 @@ from nas.spaces.space import SearchSpace, budget
 from nas.training.proxy import Proxy
 from nas.training.recipe import PROXY, Recipe
 
-TRIALS = 12
 CONFIRM = 1  # by default, in a search of so many trials or more: a shorter one is a try-out
 CONFIRMED_FROM = 12
 SAMPLERS = ("auto", "tpe", "nsga2", "random")
@@ -49,12 +49,24 @@ def search(
     skip_broken: cli.SkipBrokenOption = None,
     recheck: cli.RecheckOption = False,
     run: Annotated[str | None, typer.Option(help="The run's name, under runs/.  [default: space and data]")] = None,
-    trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Networks to train.")] = TRIALS,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help=f"Networks to train.  [default: {TRIALS}, or as many as fit --time-budget]"
+        ),
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="Start no trial after so long: 10m, 1.5h; --confirm is on top.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="How networks are trained: a bundled recipe or a .toml file.")] = PROXY,
-    epochs: Annotated[int | None, typer.Option(min=1, max=10_000, help="[default: the recipe's]")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help=f"[default: the recipe's; of {PROXY} up to {MOST_EPOCHS} where {TRIALS} trials fit --time-budget]",
+        ),
+    ] = None,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -119,7 +131,6 @@ def search(
     """
     loaded = SearchSpace.load(space)
     chosen = Recipe.load(recipe)
-    chosen = replace(chosen, epochs=epochs or chosen.epochs)
     most, least, params = (
         _count(text, option)
         for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
@@ -140,6 +151,20 @@ def search(
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if "latency" in chosen_objectives:
         all_workers.check_here("--objectives latency")
+    size = image_size or min(pixels, images.image_size)
+    seconds = parse_duration(time_budget, "--time-budget") if time_budget else None
+    name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name]))
+    opened = Run(run_path(name), storage)
+    known = opened.config.get("arguments", {}) if opened.file.exists() else {}
+    proxy = Proxy(source, chosen, all_workers.device)
+    effort = effort_of(
+        trials or (known.get("trials") if known.get("time_budget") == time_budget else None),
+        epochs or (known.get("epochs") if known.get("recipe") == recipe else None),
+        None if storage else seconds,  # machines that share a search must agree without measuring
+        chosen,
+        lambda: all_workers.count / epoch_seconds(found, bounds, proxy, all_workers.count, size),
+    )
+    chosen = replace(chosen, epochs=effort.epochs)
     config = Search(
         space=found,
         bounds=bounds,
@@ -147,19 +172,19 @@ def search(
         reward=reward,
         target_madds=target or _median_madds(found, bounds),
         sampler=sampler,
-        trials=trials,
-        time_budget=parse_duration(time_budget, "--time-budget") if time_budget else None,
+        trials=effort.trials,
+        time_budget=seconds,
         seed=seed,
-        proxy=Proxy(source, chosen, all_workers.device),
+        proxy=replace(proxy, recipe=chosen),
         workers=all_workers,
-        image_size=image_size or min(pixels, images.image_size),
-        confirm=(CONFIRM if trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
+        image_size=size,
+        confirm=(CONFIRM if effort.trials >= CONFIRMED_FROM else 0) if confirm is None else confirm,
         shared=storage is not None,
         metric=metric_of(metric),
         fitting=_fitting(loaded, found),
     )
     options = {
-        **{"space": space, **source.arguments(), "trials": trials, "time_budget": time_budget},
+        **{"space": space, **source.arguments(), "trials": effort.trials, "time_budget": time_budget},
         **{"confirm": config.confirm, "recipe": recipe, "epochs": chosen.epochs, "objectives": list(chosen_objectives)},
         **{"metric": metric, "max_madds": most, "min_madds": least, "max_params": params, "reward": reward},
         **{"target_madds": config.target_madds, "sampler": sampler, "seed": seed, "resolution": pixels},
@@ -171,8 +196,6 @@ def search(
         cli.say(f"as {like}, but for:")
         for difference in rerun.differences(like, config.facts()) or ["nothing"]:
             cli.say(f"  {difference}")
-    name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name]))
-    opened = Run(run_path(name), storage)
     with opened.locked():
         carry_out(config, opened)
     return opened

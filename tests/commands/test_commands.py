@@ -67,9 +67,9 @@ def test_a_search_and_the_family_of_its_baseline(command: Command, here: Path, i
         for b in trials.itertuples()
         if b.accuracy >= a.accuracy and b.madds <= a.madds and (b.accuracy, b.madds) != (a.accuracy, a.madds)
     }
-    assert set(front["trial"]) == set(trials["trial"]) - dominated
+    picked = front[front["baseline"]].iloc[0]  # by the model of all trainings, so it may be off the front of means
+    assert set(front["trial"]) == set(trials["trial"]) - dominated | {picked["trial"]}
     assert (trials["madds"] <= 400000).all()  # the space's target: what is above is not picked
-    picked = front[front["baseline"]].iloc[0]
     baseline = Architecture.load(run / "baseline.toml")
     assert str(baseline) == picked["architecture"]
     assert picked["expected"] >= front["expected"].max() - 3 * front["expected_error"].max()
