@@ -68,7 +68,7 @@ def ranked(table: pd.DataFrame, noise: Noise | None, config: Search) -> pd.DataF
     match config.reward:
         case "hard":
             rewards = pareto.hard_reward(expected, madds, target)
-            picked = pareto.pick_cheapest(expected, believed.covariance, madds, target)
+            picked = pareto.pick_within(expected, believed.covariance, madds, target, done["name"].notna())
             contender = pareto.indistinguishable(expected, believed.covariance, madds, target)
         case "soft":
             rewards = pareto.reward(expected, madds, target)
@@ -138,6 +138,9 @@ def reason_of(judged: pd.DataFrame, config: Search) -> str:
     if config.reward == "hard":
         if (judged["madds"] > config.target_madds).all():
             return f"the largest {metric} * {target} / madds: no network is within {target} MAdds"
+        (name,) = judged[judged["baseline"].astype(bool)]["name"]
+        if isinstance(name, str):
+            return f"published, and none within {target} MAdds is more accurate by more than one standard error"
         return f"the cheapest that cannot be told from the most accurate within {target} MAdds (one standard error)"
     if config.reward == "soft":
         return f"the largest {metric} * (madds / {target}) ** -0.07"

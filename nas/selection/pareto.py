@@ -131,17 +131,19 @@ def pick_baseline(rewards: ArrayLike, cost: ArrayLike) -> int:
     return int(np.lexsort((np.asarray(cost), -values))[0])
 
 
-def pick_cheapest(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> int:
-    """The index of the cheapest network that is indistinguishable from the most accurate within the target.
+def pick_within(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float, published: ArrayLike) -> int:
+    """The index of the network to take within the target.
 
-    Arguments as of `indistinguishable`. Where none is within the target, the largest `hard_reward`; of equally cheap
-    ones the more accurate, then the first. Raises ValueError for no network.
+    Arguments as of `indistinguishable`; published [n]: which networks are. Of those that are indistinguishable from the
+    most accurate, the most accurate published one, which others have found good already; if there is none the cheapest,
+    and of equally cheap ones the more accurate, then the first. Where none is within the target, the largest
+    `hard_reward`. Raises ValueError for no network.
     """
-    means, costs = np.asarray(mean, dtype=float), np.asarray(cost, dtype=float)
+    means, costs, known = (np.asarray(values, dtype=float) for values in (mean, cost, published))
     level = np.flatnonzero(indistinguishable(means, covariance, costs, target))
     if not len(level):
         return pick_baseline(hard_reward(means, costs, target), costs)
-    return int(min(level, key=lambda i: (costs[i], -means[i])))
+    return int(min(level, key=lambda i: (not known[i], 0 if known[i] else costs[i], -means[i])))
 
 
 def indistinguishable(mean: ArrayLike, covariance: ArrayLike, cost: ArrayLike, target: float) -> Bools:

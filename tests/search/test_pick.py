@@ -26,14 +26,18 @@ def config(here: Path, images: Path) -> Search:
     return search_config(space, str(images), reward="hard", bounds={"madds": (0, HIGH)}, target_madds=HIGH)
 
 
-def judged(config: Search, accuracies: list[float], madds: list[float]) -> pd.DataFrame:
-    """Trials of these accuracies and MAdds, each trained twice alike but for a hair, as the search judges them."""
+def judged(config: Search, accuracies: list[float], madds: list[float], published: int | None = None) -> pd.DataFrame:
+    """Trials of these accuracies and MAdds, each trained often alike but for a hair, as the search judges them.
+
+    published: the trial of a published network.
+    """
     space = config.space
     some = [str(space.decode(code)) for code in space.sample_codes(len(madds), seed=1)]
     table = pd.DataFrame(
         {
             **{"trial": range(len(madds)), "state": "COMPLETE", "architecture": some, "accuracy": accuracies},
             **{"madds": madds, "params": 1e4, "activations": 1e4, "step_seconds": 1.0},
+            "name": ["some_network" if trial == published else None for trial in range(len(madds))],
         }
     )
     repeats = {trial: [a + 1e-4] * 30 for trial, a in enumerate(accuracies)}
@@ -56,6 +60,15 @@ def test_of_equally_good_ones_the_cheapest_is_picked(config: Search) -> None:
     table = judged(config, [0.5, 0.8, 0.8, 0.8], [1e5, 2e5, 3e5, 3.5e5])
     assert picked(table) == 1
     assert {1, 2} <= set(contenders(table, "hard"))
+
+
+def test_a_published_network_stands_unless_another_is_better(config: Search) -> None:
+    equal = judged(config, [0.5, 0.8, 0.8, 0.8], [1e5, 2e5, 3e5, 3.5e5], published=2)
+    assert picked(equal) == 2
+    assert "published" in reason_of(equal, config)
+    better = judged(config, [0.5, 0.9, 0.8, 0.9], [1e5, 2e5, 3e5, 3.5e5], published=2)
+    assert picked(better) == 1
+    assert "published" not in reason_of(better, config)
 
 
 def test_a_pick_at_a_bound_says_so_and_what_to_change(config: Search) -> None:
