@@ -132,6 +132,9 @@ def print_summary(run: SearchRun, found: Found) -> None:
         cli.say(f"stopped after {len(done)} of {config.trials} trials: {why}")
     (best,) = front[front["baseline"].astype(bool)].to_dict("records")
     cli.say(_confidence(front, found.noise))
+    if found.noise:
+        error = float(1 - front[f"mean_{config.metric}"].max())
+        cli.say(f"  {source_of(found.noise, config.images.seed_noise(config.metric, error))}")
     cli.say(
         f"baseline: trial {best['trial']}, {_measured(best, config.metric)}, "
         f"{format_count(best['madds'])} MAdds, {format_count(best['params'])} params "
@@ -164,6 +167,14 @@ def _measured(row: dict[Hashable, Any], metric: str) -> str:
         f"{mean} ± {100 * row['mean_error']:.1f} %, mean and standard error of "
         f"{row['runs']} trainings, non-dominated with probability {row['probability']:.2f}"
     )
+
+
+def source_of(noise: Noise, validation: float) -> str:
+    """Where the noise comes from, and what lowers it; validation: what the number of validation images gives."""
+    given = f"the number of validation images alone gives {100 * validation:.2f} %"
+    if noise.variance > 2 * validation**2:
+        return f"most of it is the training's ({given}): more --epochs or --confirm lower it, more images do not"
+    return f"{given}: more of them or --confirm lower it"
 
 
 def _confidence(front: pd.DataFrame, noise: Noise | None) -> str:

@@ -13,6 +13,8 @@ from nas.runs.facts import space_of
 from nas.runs.run import Run
 from nas.search.config import Search
 from nas.search.front import averaged, contenders, doubt_of, ranked, reason_of
+from nas.search.results import source_of
+from nas.selection.noise import Noise
 from tests.helpers.commands import Command, search_arguments
 from tests.helpers.searches import search_config
 
@@ -87,6 +89,11 @@ def test_the_soft_reward_warns_where_cost_alone_decides(config: Search) -> None:
     steep = judged(soft, [0.5, 0.7, 0.9], [1.2e5, 2e5, 3e5])
     assert picked(steep) == 2
     assert doubt_of(steep, soft) == ""
+
+
+def test_the_noise_is_traced_to_the_training_or_to_the_images() -> None:
+    assert "more images do not" in source_of(Noise(0.01**2, 5), 0.003)
+    assert "more of them or --confirm" in source_of(Noise(0.0035**2, 5), 0.003)
 
 
 def test_no_network_is_within_the_target(config: Search) -> None:
