@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas import datasets
 from nas.base.errors import UserError
+from nas.base.units import plural
 from nas.networks.architecture import family_names
 from nas.networks.module import Network
 from nas.runs.lookup import facts_of, find_run
@@ -104,4 +105,4 @@ def _random_indices(among: int, count: int) -> Tensor:
 
 def _input_words(channels: int, classes: tuple[str, ...]) -> str:
     shown = ", ".join(name[:20] for name in classes[:3]) + (", …" if len(classes) > 3 else "")
-    return f"{channels} channels and {len(classes)} classes ({shown})"
+    return f"{plural(channels, 'channel')} and {plural(len(classes), 'class', 'classes')} ({shown})"

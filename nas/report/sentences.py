@@ -100,9 +100,7 @@ def bars(run: Run) -> str:
 def counted(run: Run) -> str:
     """The resolution, channels and classes that costs are counted at."""
     pixels, classes, channels = (run.fact("cost", key, "?") for key in ("resolution", "classes", "channels"))
-    where = (
-        f"at {pixels} px, {channels} channels and {classes} classes" if run.facts else "at each network's own pixels"
-    )
+    where = f"at {pixels} px, channels: {channels}, classes: {classes}" if run.facts else "at each network's own pixels"
     return f"Costs: counted exactly for one image {where}; MAdds are multiply-adds of convolutions and linear layers."
 
 
