@@ -10,8 +10,8 @@ of the pick, a random network of the space, and B0, MobileNetV2 and MnasNet-A1, 
 searches' target, so that they are trained once.
 `train` trains each in full with the bundled recipe `default` and --repeats seeds, and measures it on images that
 nothing was chosen by: the official test images of Fashion-MNIST, 10,000 images of CIFAR-10 kept back. The best
-published network is chosen on validation images. Writes experiments/search_gain/: picks.csv, trained_*.csv (row by row;
-what is there is not repeated), search_gain.png, RESULT.md.
+published network is chosen on validation images. Writes experiments/search_gain/: picks.csv, trials.csv (all trainings
+of the searches), trained_*.csv (row by row; what is there is not repeated), search_gain.png, RESULT.md.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def picks(name: str, seed: int, folder: Path) -> Iterator[dict[str, object]]:
         began = time.monotonic()
         command = [sys.executable, "-m", "nas.search", *words, "--run", run.path.name]
         subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+        keep_trials(name, seed, arm, run)
         space = space_of(run.config)
         assert space is not None
         cost, seconds = space.cost(run.baseline).madds, time.monotonic() - began
@@ -110,6 +111,37 @@ def picks(name: str, seed: int, folder: Path) -> Iterator[dict[str, object]]:
                 tried = [original.fitted(space.resolution, width) for width in np.arange(0.05, 1.0, 0.005)]
                 arch = min(tried, key=lambda one: abs(space.cost(one).madds / high - 1))
                 yield {"arm": known, "architecture": str(arch), "madds": space.cost(arch).madds}
+
+
+def keep_trials(name: str, seed: int, arm: str, run: Run) -> None:
+    """Add the trainings of a search to trials.csv; repeat 0 is a trial's own."""
+    first = run.trials.assign(repeat=0)
+    again = run.path / "repeats.csv"
+    every = pd.concat([first, pd.read_csv(again)] if again.exists() else [first])
+    for row in every[every["state"] == "COMPLETE"].to_dict("records"):
+        known = {key: row[key] for key in ("trial", "repeat", "madds", "accuracy", "architecture")}
+        append(KEPT / "trials.csv", {"data": name, "seed": seed, "arm": arm, **known})
+
+
+def real_share(trials: pd.DataFrame) -> tuple[float, float, float]:
+    """Of the trials of some searches: the noise of one training, the deviation of single trainings at equal MAdds, and
+    the share of its variance that is real.
+
+    The deviation is around a parabola in log MAdds of each search.
+    """
+    squares, freedom, rest, left = 0.0, 0, 0.0, 0
+    for _, some in trials.groupby(["data", "seed", "arm"]):
+        groups = some.groupby("trial")["accuracy"]
+        squares, freedom = (
+            squares + ((some["accuracy"] - groups.transform("mean")) ** 2).sum(),
+            freedom + len(some) - len(groups),
+        )
+        single = some[some["repeat"] == 0]
+        log = np.log(single["madds"])
+        rest += ((single["accuracy"] - np.polyval(np.polyfit(log, single["accuracy"], 2), log)) ** 2).sum()
+        left += len(single) - 3
+    noise, deviation = (squares / max(freedom, 1)) ** 0.5, (rest / left) ** 0.5
+    return noise, deviation, max(0.0, 1 - (noise / deviation) ** 2)
 
 
 def search(names: list[str], seeds: int, folder: Path) -> None:
@@ -215,6 +247,13 @@ def report() -> None:
     axes[0].set_ylabel("test accuracy of the pick\nless that of the other, points")
     if len(found) and found.groupby(["data", "arm"]).size().min() > 1:  # one search has no interval to draw
         figure.savefig(KEPT / "search_gain.png", dpi=150)
+    trials = kept(KEPT, "trials.csv")
+    shares = [
+        "{}: one training's noise {:.2f} points, deviation at equal MAdds {:.2f}, real share of its variance {:.2f}.".format(
+            name, *(100 * x for x in real_share(some)[:2]), real_share(some)[2]
+        )
+        for name, some in (trials.groupby("data") if len(trials) else ())
+    ]
     ours = table[table["arm"] == "ours"]
     repeats = trained.groupby(["data", "architecture"]).size()
     text = [
@@ -226,6 +265,8 @@ def report() -> None:
         "searches and between trainings is in them; infinite for one search.",
         "",
         *lines,
+        "",
+        "In the searches' trainings: " + " ".join(shares),
         "",
         f"The pick stood at a bound in {int(ours['bound'].sum())} of {len(ours)} searches; a search took "
         f"{ours['seconds'].median() / 60:.1f} minutes (median).",
