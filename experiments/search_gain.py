@@ -132,10 +132,8 @@ def real_share(trials: pd.DataFrame) -> tuple[float, float, float]:
     squares, freedom, rest, left = 0.0, 0, 0.0, 0
     for _, some in trials.groupby(["data", "seed", "arm"]):
         groups = some.groupby("trial")["accuracy"]
-        squares, freedom = (
-            squares + ((some["accuracy"] - groups.transform("mean")) ** 2).sum(),
-            freedom + len(some) - len(groups),
-        )
+        squares += ((some["accuracy"] - groups.transform("mean")) ** 2).sum()
+        freedom += len(some) - len(groups)
         single = some[some["repeat"] == 0]
         log = np.log(single["madds"])
         rest += ((single["accuracy"] - np.polyval(np.polyfit(log, single["accuracy"], 2), log)) ** 2).sum()
@@ -248,12 +246,13 @@ def report() -> None:
     if len(found) and found.groupby(["data", "arm"]).size().min() > 1:  # one search has no interval to draw
         figure.savefig(KEPT / "search_gain.png", dpi=150)
     trials = kept(KEPT, "trials.csv")
-    shares = [
-        "{}: one training's noise {:.2f} points, deviation at equal MAdds {:.2f}, real share of its variance {:.2f}.".format(
-            name, *(100 * x for x in real_share(some)[:2]), real_share(some)[2]
+    shares = []
+    for name, some in trials.groupby("data") if len(trials) else ():
+        noise, deviation, share = real_share(some)
+        shares.append(
+            f"{name}: noise of one training {100 * noise:.2f} points, deviation at equal MAdds {100 * deviation:.2f}, "
+            f"share of its variance that is real {share:.2f}."
         )
-        for name, some in (trials.groupby("data") if len(trials) else ())
-    ]
     ours = table[table["arm"] == "ours"]
     repeats = trained.groupby(["data", "architecture"]).size()
     text = [
