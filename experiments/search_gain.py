@@ -247,10 +247,10 @@ def report() -> None:
         figure.savefig(KEPT / "search_gain.png", dpi=150)
     trials = kept(KEPT, "trials.csv")
     shares = []
-    for name, some in trials.groupby("data") if len(trials) else ():
+    for data, some in trials.groupby("data") if len(trials) else ():
         noise, deviation, share = real_share(some)
         shares.append(
-            f"{name}: noise of one training {100 * noise:.2f} points, deviation at equal MAdds {100 * deviation:.2f}, "
+            f"{data}: noise of one training {100 * noise:.2f} points, deviation at equal MAdds {100 * deviation:.2f}, "
             f"share of its variance that is real {share:.2f}."
         )
     ours = table[table["arm"] == "ours"]
