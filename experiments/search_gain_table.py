@@ -23,6 +23,7 @@ from functools import partial
 from importlib import metadata
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import optuna
@@ -194,7 +195,7 @@ def report() -> None:
             )
             label = f"{count} networks, noise {noise:g}" if i == 0 else None
             axes.errorbar(i + (shift - 1.5) / 8, gain.mean(), half, fmt="o", color=f"C{shift}", capsize=3, label=label)
-    axes.set_xticks(range(len(ARMS)), list(ARMS.values()))
+    axes.set_xticks(range(len(ARMS)), [fill(words, 16) for words in ARMS.values()])
     axes.set_ylabel("true accuracy of the pick\nless that of the other, points")
     axes.legend(fontsize="small")
     figure.savefig(OUT / "gain.png", dpi=120)
