@@ -20,7 +20,7 @@ def test_published_networks_come_to_the_members_costs(keep: tuple[str, ...]) -> 
     for (_, phi), one in found.items():
         assert one.deployment == deployment
         assert one.architecture.resolution % 4 == 0
-        assert one.cost.madds == pytest.approx(members[int(phi)].cost.madds, rel=0.15)
+        assert one.cost.madds == pytest.approx(members[int(phi)].cost.madds, rel=0.25)  # in steps of 4 px
         assert abs(one.phi - phi) < 1  # their start has the baseline's resolution and MAdds
 
 
