@@ -11,7 +11,7 @@ _nas_options() {
         nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-madds --max-params --min-madds --out --resolution --space --threads" ;;
         nas.export) echo "" ;;
         nas.report) echo "--live --out --port" ;;
-        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --ray --recheck --recipe --resize --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
+        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --keep --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --published --ray --recheck --recipe --resize --resolution-step --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
         nas.search) echo "--confirm --data --device --epochs --from --gpus-per-trial --image-size --max-madds --max-params --metric --min-madds --no-fit --no-skip-broken --objectives --ray --recheck --recipe --resize --resolution --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --width --workers" ;;
         nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --metric --microbatches --no-skip-broken --pretrained --recheck --recipe --resize --run --seed --skip-broken --tensorboard --test --unfreeze" ;;
     esac
@@ -19,7 +19,7 @@ _nas_options() {
 
 _nas_values() {
     case $1 in
-        --baseline) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+        --baseline) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_lite0 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
         --data) echo "fashion-mnist-20k fashion-mnist cifar10 cifar100 digits fashion-mnist-12k" ;;
         --device) echo "auto cpu cuda mps" ;;
         --freeze) echo "features none" ;;
@@ -38,8 +38,8 @@ _nas_values() {
 
 _nas_published() {
     case $1 in
-        nas.cost) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
-        nas.train) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+        nas.cost) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_lite0 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
+        nas.train) echo "efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_lite0 efficientnet_v2_b0 efficientnet_v2_b1 efficientnet_v2_b2 efficientnet_v2_b3 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s mnasnet_a1 mobilenet_v2" ;;
     esac
 }
 

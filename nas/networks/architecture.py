@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import resources
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nas.networks.module import Network
 
 FAMILIES = "nas.search_spaces.families"
+KEPT = ("stem", "head", "ends")  # what scaling may leave as it is
 
 
 @dataclass(frozen=True)
@@ -150,33 +151,45 @@ class Architecture:
             blocks += blocks_of(stage, blocks[-1].output, number)
         return (*blocks, head(blocks[-1].output, self.head, len(self.stages) + 1))
 
-    def scale(self, depth: float = 1, width: float = 1, resolution: float = 1) -> Architecture:
+    def scale(
+        self, depth: float = 1, width: float = 1, resolution: float = 1, keep: Collection[str] = (), step: int = 1
+    ) -> Architecture:
         """Scale every stage, the stem and the head by factors (EfficientNet, arXiv 1905.11946, section 3).
 
         Repeats are rounded up, channels to multiples of 8 that keep at least 90 % (of 4, 2, 1 below 16, 8, 4),
-        resolution to whole pixels; a factor below 1 never adds any of them, one above 1 never takes any away.
-        Raises UserError if the result is outside the limits of an architecture.
+        resolution to multiples of `step` pixels; a factor below 1 never adds layers, channels or, in steps of 1,
+        pixels, one above 1 never takes any away. keep: of the words KEPT, the stem's or the head's channels and the
+        repeats of both ends, the first and the last stage; EfficientNet-Lite keeps all three. Raises UserError if the
+        result is outside the limits of an architecture.
         """
         for name, factor in (("depth", depth), ("width", width), ("resolution", resolution)):
             if not (isinstance(factor, int | float) and 0 < factor < 1000):
                 raise UserError(f"the {name} factor must be a number between 0 and 1000, got {factor}")
+        for part in keep:
+            if part not in KEPT:
+                raise UserError(f"scaling cannot keep {part[:40]!r}; {nearest(part[:40], KEPT)}")
+        ends = (0, len(self.stages) - 1) if "ends" in keep else ()
         stages = tuple(
             replace(
                 stage,
-                repeats=scale_repeats(stage.repeats, depth),
+                repeats=stage.repeats if i in ends else scale_repeats(stage.repeats, depth),
                 channels=scale_channels(stage.channels, width),
             )
-            for stage in self.stages
+            for i, stage in enumerate(self.stages)
         )
         for stage in stages:
             if stage.repeats > LIMITS["repeats"] or stage.channels > LIMITS["channels"]:
                 raise UserError(f"scaled too far: a stage would be {stage}; lower the factors (or φ)")
+        pixels = round(self.resolution * resolution / step) * step
+        if not 1 <= pixels <= MAX_RESOLUTION:
+            steps = f" in steps of {step}" if step > 1 else ""
+            raise UserError(f"scaled too far: the resolution would be {pixels} px{steps}, not 1 to {MAX_RESOLUTION}")
         return replace(
             self,
             stages=stages,
-            stem=scale_channels(self.stem, width),
-            head=scale_channels(self.head, width),
-            resolution=round(self.resolution * resolution),
+            stem=self.stem if "stem" in keep else scale_channels(self.stem, width),
+            head=self.head if "head" in keep else scale_channels(self.head, width),
+            resolution=pixels,
         )
 
     def at(self, resolution: int) -> Architecture:

@@ -38,10 +38,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Deployment:
-    """The numbers of classes and input channels that costs are counted for; by default those of published networks."""
+    """What networks are for: the classes and input channels that costs are counted for, and what scaling keeps to.
+
+    resolution_step: pixels that resolutions are multiples of; keep: what is not scaled, as `Architecture.scale` has it.
+    By default all is that of published networks.
+    """
 
     num_classes: int = 1000
     in_channels: int = 3
+    resolution_step: int = 1
+    keep: tuple[str, ...] = ()
 
     def cost(self, arch: Architecture, resolution: int | None = None) -> Cost:
         """The cost of a network, at its own resolution if None."""

@@ -1,27 +1,51 @@
-"""Published networks to compare with, and what they cost."""
+"""Published networks at the costs of a family, to compare it with."""
 
 from __future__ import annotations
 
-import pandas as pd
-import torchvision
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
-from nas.networks.architecture import Architecture, family_names
+from nas.base.errors import UserError
+from nas.networks import scaling
+from nas.networks.architecture import Architecture
+from nas.networks.cost import Deployment
+from nas.networks.scaling import Coefficients, Member
 
-SERIES = {"efficientnet_b": "EfficientNet B0–B7", "efficientnet_v2_": "EfficientNetV2"}
-RESNETS = (18, 34, 50, 101, 152)
+TITLES = {"efficientnet_b0": "EfficientNet-B0", "mobilenet_v2": "MobileNetV2", "mnasnet_a1": "MnasNet-A1"}
+WIDTH = scaling.rule_coefficients("width")
 
 
-def published() -> pd.DataFrame:
-    """The bundled families as counted here, and ResNets as torchvision counts them: name, series, costs."""
-    rows = []
-    for name in family_names():
-        for prefix, series in SERIES.items():
-            if name.startswith(prefix):
-                cost = Architecture.load(name).cost()
-                label = name.removeprefix("efficientnet_").replace("_", "-").upper()
-                rows.append({"name": label, "series": series, "madds": cost.madds, "params": cost.params})
-    for layers in RESNETS:
-        known = torchvision.models.get_model_weights(f"resnet{layers}").IMAGENET1K_V1.meta
-        costs = {"madds": round(known["_ops"] * 1e9), "params": known["num_params"]}
-        rows.append({"name": f"ResNet-{layers}", "series": "ResNet (224 px)", **costs})
-    return pd.DataFrame(rows)
+def published(
+    baseline: Architecture, coefficients: Coefficients, members: Sequence[Member]
+) -> dict[tuple[str, float], Member]:
+    """The published networks of TITLES at the members' counted MAdds, by title and a member's φ.
+
+    Each is fitted to the baseline's resolution, narrowed or widened to its MAdds, and from there scaled by the same
+    coefficients. Left out are the baseline itself and what cannot come to such a cost.
+    """
+    found: dict[tuple[str, float], Member] = {}
+    deployment = members[0].deployment
+    for name, title in TITLES.items():
+        with suppress(UserError):
+            start = fitted(Architecture.load(name), baseline, deployment)
+            for member in members if start != baseline else ():
+                with suppress(UserError):
+                    madds, most = member.cost.madds, scaling.move_limit(start)
+                    found[title, member.phi] = scaling.equal_cost(start, coefficients, madds, deployment, most)
+    return found
+
+
+def fitted(arch: Architecture, baseline: Architecture, deployment: Deployment) -> Architecture:
+    """A network for the resolution of a baseline, of the largest width at which it costs no more MAdds.
+
+    Raises UserError if there is none.
+    """
+    start, free = arch.fitted(baseline.resolution, 1).at(baseline.resolution), replace(deployment, keep=())
+
+    def at(phi: float) -> Architecture:
+        return scaling.member(start, WIDTH, phi, None, free).architecture
+
+    madds = deployment.cost(baseline).madds
+    phi = scaling.solve(at, lambda one: deployment.cost(one).madds, madds, f"{madds} MAdds")
+    return at(phi)

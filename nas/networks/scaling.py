@@ -16,7 +16,7 @@ from math import isqrt, log2
 from nas.base.errors import UserError
 from nas.base.units import nearest
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import SMALL
+from nas.networks.blocks import MAX_RESOLUTION, SMALL
 from nas.networks.cost import PUBLISHED, Cost, Deployment
 from nas.networks.fitting import PAPER
 
@@ -139,7 +139,7 @@ def candidate(
     deployment: Deployment = PUBLISHED,
 ) -> Candidate:
     """The φ = 1 network of a triple; with a target, the resolution is moved so that the counted ratio comes near it."""
-    scaled = baseline.scale(*coefficients.factors(1))
+    scaled = _scaled(baseline, coefficients, 1, deployment)
     base = deployment.cost(baseline).madds
     arch = scaled if target is None else match_madds(scaled, target * base, move_limit(scaled), deployment)
     return Candidate(coefficients, arch, deployment.cost(arch).madds / base, arch.resolution - scaled.resolution)
@@ -178,10 +178,20 @@ def move_limit(arch: Architecture) -> int:
 
 @cache
 def match_madds(arch: Architecture, madds: float, most: int, deployment: Deployment = PUBLISHED) -> Architecture:
-    """The network, its resolution moved by up to `most` pixels to bring its MAdds as near to `madds` as possible."""
-    sizes = range(max(1, arch.resolution - most), arch.resolution + most + 1)
+    """The network, its resolution moved by up to `most` pixels to bring its MAdds as near to `madds` as possible.
+
+    Moves are by multiples of the deployment's resolution_step.
+    """
+    step = deployment.resolution_step
+    moves = range(-(most // step) * step, most + 1, step)
+    sizes = [px for move in moves if 1 <= (px := arch.resolution + move) <= MAX_RESOLUTION]
     best = min(sizes, key=lambda px: (abs(deployment.cost(arch, px).madds - madds), abs(px - arch.resolution)))
     return arch.at(best)
+
+
+def _scaled(baseline: Architecture, coefficients: Coefficients, phi: float, deployment: Deployment) -> Architecture:
+    """The baseline scaled by φ, but for what the deployment keeps, its resolution in the deployment's steps."""
+    return baseline.scale(*coefficients.factors(phi), deployment.keep, deployment.resolution_step)
 
 
 def rule_coefficients(rule: str, target: float = 2.0) -> Coefficients:
@@ -228,13 +238,16 @@ class Member:
 
 def notes(baseline: Architecture, members: Sequence[Member], coefficients: Coefficients) -> list[str]:
     """Remarks on a family: small channels that are rounded more finely, counts that are FAR off the nominal."""
-    scaled = [channels * one.width for one in members if one.width != 1 for channels in baseline.widths]
+    keep = members[0].deployment.keep if members else ()
+    widths = baseline.widths["stem" in keep : len(baseline.widths) - ("head" in keep)]
+    scaled = [channels * one.width for one in members if one.width != 1 for channels in widths]
+    why = f"by rounding and because {', '.join(keep)} stay as they are" if keep else "by rounding"
     fine = f"channels below {SMALL} are rounded to multiples of 4, 2 or 1, all others to multiples of 8"
     found = [fine] if min(scaled, default=SMALL) < SMALL else []
     for one in members:
         off = one.cost.madds / one.deployment.cost(baseline).madds / coefficients.product**one.phi
         if not 1 - FAR <= off <= 1 + FAR:
-            found.append(f"φ {one.phi:g}: counted MAdds are {off:.3g} times the nominal ones, by rounding")
+            found.append(f"φ {one.phi:g}: counted MAdds are {off:.3g} times the nominal ones, {why}")
     return found
 
 
@@ -251,14 +264,14 @@ def member(
     """
     depth, width, resolution = coefficients.factors(phi)
     try:
-        scaled = baseline.scale(depth, width, resolution)
+        scaled = _scaled(baseline, coefficients, phi, deployment)
     except UserError as error:
         raise UserError(f"--phi {phi:g}: {error}") from None
     arch = scaled
     if target and phi:
         most = move_limit(scaled)
         if resolution < 1:
-            most = min(most, baseline.resolution - scaled.resolution)
+            most = max(0, min(most, baseline.resolution - scaled.resolution))
         arch = match_madds(scaled, target**phi * deployment.cost(baseline).madds, most, deployment)
     return Member(phi, depth, width, resolution, arch, arch.resolution - scaled.resolution, deployment)
 
@@ -315,11 +328,15 @@ def solve(at: Callable[[float], Architecture], cost: Callable[[Architecture], fl
 
 
 def equal_cost(
-    baseline: Architecture, coefficients: Coefficients, madds: float, deployment: Deployment = PUBLISHED
+    baseline: Architecture,
+    coefficients: Coefficients,
+    madds: float,
+    deployment: Deployment = PUBLISHED,
+    most: int = MOVE,
 ) -> Member:
     """The member whose counted MAdds are within EQUAL of `madds` with the fewest pixels moved, or else come nearest.
 
-    Tried are φ around that of the largest network below `madds`, each with its resolution moved by up to MOVE pixels.
+    Tried are φ around that of the largest network below `madds`, each with its resolution moved by up to `most` pixels.
     Raises UserError if no φ reaches it.
     """
 
@@ -337,7 +354,7 @@ def equal_cost(
             plain.setdefault(one.architecture, one)
     found = []
     for one in plain.values():
-        arch = match_madds(one.architecture, madds, MOVE, deployment)
+        arch = match_madds(one.architecture, madds, most, deployment)
         found.append(replace(one, architecture=arch, moved=arch.resolution - one.architecture.resolution))
     misses = {one: abs(one.cost.madds / madds - 1) for one in found}
     return min(found, key=lambda one: (max(misses[one], EQUAL), abs(one.moved), misses[one]))

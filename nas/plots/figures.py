@@ -352,7 +352,8 @@ def log_counts(axes: Axes, which: str, values: list[float]) -> None:
     low, high = min(values) / 1.25, max(values) * 1.25
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     decades = np.log10(high / low)
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9) if decades < 1 else (1, 2, 5) if decades < 2 else (1, 3)
+    few = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2 else (1, 3)
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9) if decades < 0.4 else few
     axis.set_major_locator(LogLocator(subs=steps, numticks=50))
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value, 3)))
     axis.set_minor_formatter(NullFormatter())

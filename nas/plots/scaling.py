@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from nas.base.metrics import spoken
 from nas.base.statistics import half_intervals
@@ -22,6 +24,12 @@ from nas.plots.figures import FRONT, INK, LABELS, PALE, PICK, figures, log_count
 
 _MOST_ROWS = 24  # of the ranking: the best ones
 _STAR: Mapping[str, Any] = {"marker": "*", "facecolors": "none", "edgecolors": PICK, "linewidths": 1.8, "zorder": 6}
+_LABEL: Mapping[str, Any] = {
+    **{"fontsize": 8, "color": PICK, "zorder": 6},
+    "path_effects": [withStroke(linewidth=2, foreground="white")],  # legible on lines
+}
+_TINTS = (FRONT, "#5b8e4d", "#8a6fb0")  # of published networks
+_APART = 0.035  # inches between points of one cost
 _PAPER: Mapping[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1, "zorder": 5}
 
 
@@ -111,57 +119,88 @@ def _barycentric(alpha: float, beta: float, gamma: float) -> tuple[float, float]
     return (width + resolution / 2) / total, 0.75**0.5 * resolution / total
 
 
-def family(members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle: str) -> Figure:
-    """Two panels: parameters against MAdds beside published networks, and counted beside nominal growth.
+def family(
+    members: pd.DataFrame, published: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy"
+) -> Figure:
+    """Two panels: a family's parameters against MAdds beside published networks, and its counted and nominal growth.
 
-    members has the columns of family.csv; published has name, series, madds and params.
+    Where members are trained, a metric against MAdds and the parameters. members and published have the columns of
+    family.csv and published.csv; published may be empty.
     """
     figure, (left, right) = figures(title, subtitle, 2)
-    for (series, rows), marker in zip(published.groupby("series", sort=False), "ov^", strict=False):
-        ordered = rows.sort_values("madds")
-        style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 0.8, "alpha": 0.75}
-        left.plot(ordered["madds"], ordered["params"], label=series, **style)
-        for row in (ordered.iloc[0], ordered.iloc[-1]):
-            left.annotate(row["name"], (row["madds"], row["params"]), (4, -9), textcoords="offset points", fontsize=6.5)
-    madds, params = members["madds"].astype(float), members["params"].astype(float)
-    left.plot(madds, params, "s-", color=PICK, markersize=6, linewidth=1.6, label="this family", zorder=5)
-    for x, y, phi in zip(madds, params, members["phi"], strict=True):
-        left.annotate(f"φ={phi:g}", (x, y), (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=PICK)
-    left.set(xlabel="multiply-adds per image, each at its own resolution (log scale)", ylabel="parameters (log scale)")
-    log_counts(left, "x", [0.8 * min(madds), *madds, *published["madds"]])  # room for the first label
-    log_counts(left, "y", [*params, *published["params"]])
-    left.legend(fontsize=8)
+    remarks = []
+    if metric in members and members[metric].notna().any():
+        _against_madds(left, members, published, metric)
+        _against_madds(right, members, published, "params")
+        remarks.append(
+            "bars: 95 % intervals of the noise between seeds, pooled over all networks, or of the number of validation "
+            "images where none has several; points of one cost are set apart"
+        )
+    else:
+        _against_madds(left, members, published, "params")
+        _growth(right, members)
+    if len(published):
+        remarks.append(
+            "published networks: fitted to the baseline's resolution and MAdds, then scaled by the same α, β, γ to the "
+            "members' MAdds; counted alike"
+        )
+    note(figure, "\n".join(remarks))
+    return figure
 
-    right.plot(members["phi"], members["nominal_ratio"], "--", color=PALE, label="nominal: (α·β²·γ²)^φ")
-    right.plot(members["phi"], members["counted_ratio"], "s-", color=PICK, label="counted")
+
+def _against_madds(axes: Axes, members: pd.DataFrame, published: pd.DataFrame, column: str) -> None:
+    """A metric, with its intervals, or parameters of the members and of each published network against their MAdds."""
+    lines = [(str(name), rows) for name, rows in published.groupby("name", sort=False)] if len(published) else []
+    lines.append(("this family", members))
+    ends: list[float] = []
+    for i, (name, rows) in enumerate(lines):
+        own = rows is members
+        done = rows[rows[column].notna()].sort_values("madds")
+        style: dict[str, Any] = {"color": PICK if own else _TINTS[i], "marker": "s" if own else "ov^"[i], "label": name}
+        style |= {"markersize": 6 if own else 4.5, "linewidth": 1.6 if own else 0.9, "zorder": 5 if own else 3}
+        madds, values = done["madds"].astype(float), done[column].astype(float)
+        if column == "params":
+            axes.plot(madds, values, **style)
+        else:
+            values, half = 100 * values, _bars(done, column)
+            apart = ScaledTranslation((i - len(lines) + 1) * _APART, 0, axes.figure.dpi_scale_trans)
+            bars: dict[str, Any] = {"elinewidth": 1, "capsize": 2.5, "transform": axes.transData + apart}
+            axes.errorbar(madds, values, half, **style, **bars)
+            ends += [*(values - half), *(values + half)]
+        for x, y, phi in zip(madds, values, done["phi"], strict=True) if own else ():
+            axes.annotate(f"φ={phi:g}", (x, y), (7, -3), textcoords="offset points", va="top", **_LABEL)
+    both = pd.concat([members, published])
+    log_counts(axes, "x", _with_room(both["madds"]))
+    axes.set(xlabel=f"{LABELS['madds']}, each at its own resolution (log scale)", ylabel=LABELS[column])
+    if column == "params":
+        log_counts(axes, "y", _with_room(both["params"]))
+        axes.set_ylabel(f"{LABELS[column]} (log scale)")
+    else:
+        room = 0.08 * (max(ends) - min(ends)) or 1
+        axes.set_ylim(min(ends) - room, max(ends) + room)
+    axes.legend(fontsize=8, reverse=True)
+
+
+def _with_room(counts: pd.Series) -> list[float]:
+    """The ends of a logarithmic axis with room for labels beside the outermost points."""
+    low, high = float(counts.min()), float(counts.max())
+    room = (high / low) ** 0.06
+    return [low / room, high * room]
+
+
+def _growth(axes: Axes, members: pd.DataFrame) -> None:
+    """The growth of MAdds with φ, nominal and counted."""
+    axes.plot(members["phi"], members["nominal_ratio"], "--", color=PALE, label="nominal: (α·β²·γ²)^φ")
+    axes.plot(members["phi"], members["counted_ratio"], "s-", color=PICK, label="counted")
     for phi, counted in zip(members["phi"], members["counted_ratio"], strict=True):
         label, spot = f"{counted:.3g}×", (phi, counted)
-        right.annotate(label, spot, (-6, 7), textcoords="offset points", ha="right", fontsize=8, color=INK)
-    right.set_yscale("log", base=2)
-    right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
-    right.set_xticks(members["phi"].tolist(), [f"{phi:g}" for phi in members["phi"]])
-    right.margins(x=0.1)
-    right.set(xlabel="compound coefficient φ", ylabel="MAdds relative to the baseline (log scale)")
-    right.legend(fontsize=8, loc="lower right")
-    return figure
-
-
-def trained(members: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:
-    """A metric of a family's members against their MAdds, with 95 % intervals of the trainings' noise."""
-    figure, (axes,) = figures(title, subtitle, 1)
-    done = members[members[metric].notna()]
-    madds, accuracy = done["madds"].astype(float), 100 * done[metric].astype(float)
-    errors = _bars(done, metric)
-    style: dict[str, Any] = {"markersize": 6, "linewidth": 1.4, "capsize": 3, "elinewidth": 1, "zorder": 3}
-    axes.errorbar(madds, accuracy, errors, fmt="s-", color=PICK, **style)
-    for x, y, row in zip(madds, accuracy, done.itertuples(), strict=True):
-        label = f"φ={row.phi:g}, {row.image_size} px"
-        axes.annotate(label, (x, y), (8, -12), textcoords="offset points", fontsize=8, color=INK)
-    log_counts(axes, "x", madds.tolist())
-    axes.margins(y=0.15)
-    axes.set(xlabel="multiply-adds per image at the network's own resolution (log scale)", ylabel=LABELS[metric])
-    note(figure, "bars: 95 % intervals of the noise between trainings from several seeds; px: the proxy's images")
-    return figure
+        axes.annotate(label, spot, (0, 7), textcoords="offset points", ha="center", **{**_LABEL, "color": INK})
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}×"))
+    axes.set_xticks(members["phi"].tolist(), [f"{phi:g}" for phi in members["phi"]])
+    axes.margins(0.1)
+    axes.set(xlabel="compound coefficient φ", ylabel="MAdds relative to the baseline (log scale)")
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def rules(table: pd.DataFrame, title: str, subtitle: str, metric: str = "accuracy") -> Figure:

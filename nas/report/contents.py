@@ -19,7 +19,6 @@ from nas.base.statistics import half_intervals
 from nas.networks.architecture import Architecture
 from nas.networks.blocks import OPS
 from nas.networks.cost import parts
-from nas.networks.published import published
 from nas.plots import figures as plots
 from nas.report import sentences
 from nas.report.run import Run
@@ -60,7 +59,7 @@ def contents(run: Run) -> dict[str, Any]:
         "grid": _rows(_with_drawing_numbers(_with_bars(run.grid, run.metric), network)),
         "rules": _rows(_with_bars(run.rules, run.metric)),
         "family": _rows(_with_drawing_numbers(_with_bars(run.family, run.metric), network)),
-        "published": _rows(published()) if len(run.family) else [],
+        "published": _rows(_with_bars(run.published, run.metric).drop(columns="architecture", errors="ignore")),
     }
 
 

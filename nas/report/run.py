@@ -42,6 +42,7 @@ TABLES: dict[str, tuple[str, str]] = {
         "train_memory_batch",
         "architecture",
     ),
+    "scale/published.csv": ("member madds params", "name"),
 }
 MORE = ("latency", "latency_measured")  # further columns of numbers, if a table has them
 FACTS = ("run.toml", "scale/scale.toml")
@@ -65,6 +66,7 @@ class Run:
     grid: pd.DataFrame
     rules: pd.DataFrame
     family: pd.DataFrame
+    published: pd.DataFrame
     study_trials: Sequence[FrozenTrial]
     study_error: str
 
@@ -113,7 +115,7 @@ def read(path: Path) -> Run:
     """Read a run's directory as it is now; raises UserError for a file that is damaged."""
     facts, scaling = (read_toml(path / file) if (path / file).is_file() else {} for file in FACTS)
     metric = metric_of(None, facts or scaling)
-    trials, front, effects, grid, rules, family = (_table(path, file, metric) for file in TABLES)
+    trials, front, effects, grid, rules, family, published = (_table(path, file, metric) for file in TABLES)
     study_trials: Sequence[FrozenTrial] = ()
     study_error = ""
     try:
@@ -125,7 +127,8 @@ def read(path: Path) -> Run:
     if "latency_measured" in front:
         whole = front.drop_duplicates("trial").set_index("trial")["latency_measured"]
         trials = trials.assign(latency_measured=trials["trial"].map(whole))
-    return Run(path, facts, scaling, trials, front, effects, grid, rules, family, study_trials, study_error)
+    tables = (trials, front, effects, grid, rules, family, published)
+    return Run(path, facts, scaling, *tables, study_trials, study_error)
 
 
 def _table(path: Path, name: str, metric: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,8 @@ from nas.base.metrics import option_of
 from nas.base.units import format_count, nearest, parse_count, parse_duration
 from nas.datasets import Source, load_data
 from nas.networks import scaling
+from nas.networks.architecture import KEPT
+from nas.networks.blocks import MAX_RESOLUTION
 from nas.networks.scaling import Coefficients, Member
 from nas.runs.run import Run
 from nas.runs.workers import make_workers
@@ -53,8 +56,25 @@ def scale(
     match: Annotated[
         str, typer.Option(help="Whether nominal or counted MAdds meet the target; counted moves a few pixels for it.")
     ] = "nominal",
+    resolution_step: Annotated[
+        int, typer.Option(min=1, max=MAX_RESOLUTION, help="Round resolutions to multiples of this many pixels.")
+    ] = 1,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="What stays as it is, of stem,head,ends: their widths; the layers of the first and last stage."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each finalist, rule or member.")] = 3,
     train: Annotated[bool, typer.Option("--train", help="Train the members by proxy and draw their accuracy.")] = False,
+    published: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="With --train: trainings of B0, MobileNetV2 and MnasNet-A1, scaled to each member's cost; 0: none.",
+        ),
+    ] = 1,
     measure: Annotated[bool, typer.Option(help="Measure the members' latency on this device.")] = True,
     data: Annotated[str | None, typer.Option(help="Data for the proxy.  [default: the run's]")] = None,
     resize: cli.ResizeOption = None,
@@ -86,11 +106,13 @@ def scale(
         raise UserError(f"--match {match[:40]!r}: {nearest(match[:40], MATCHES)}")
     budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
     given = given_coefficients(rule, coefficients, target)
+    kept = parse_kept(keep)
 
     def source(arguments: Mapping[str, Any]) -> Source:
         return Source.of(arguments, datasets.DEFAULT, data, resize, skip_broken, recheck)
 
     found = find_baseline(baseline, run, source, recipe, epochs, seed, metric)
+    found = replace(found, deployment=replace(found.deployment, resolution_step=resolution_step, keep=kept))
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
     if latency is not None:
         all_workers.check_here("--latency")
@@ -99,7 +121,8 @@ def scale(
     options = {
         **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
-        **{"tolerance": tolerance, "match": match, "seeds": seeds, "train": train},
+        **{"tolerance": tolerance, "match": match, "resolution_step": resolution_step, "keep": keep, "seeds": seeds},
+        **{"train": train, "published": published},
         **found.data.arguments(),
         **{"recipe": recipe, "epochs": found.recipe.epochs, "metric": option_of(found.metric), "seed": found.seed},
         **{"run": run, "no_measure": not measure},
@@ -118,6 +141,7 @@ def scale(
         seeds=seeds,
         train=train,
         measure=measure,
+        published=published,
         proxy=Proxy(found.data, found.recipe, all_workers.device),
         workers=all_workers,
     )
@@ -161,6 +185,15 @@ def parse_budget(limits: dict[str, str | None]) -> Budget | None:
             read = parse_duration if name == "latency" else parse_count
             return Budget(name, read(text, f"--{name}"), text)
     return None
+
+
+def parse_kept(text: str | None) -> tuple[str, ...]:
+    """The words of KEPT that --keep names, in their order there; raises UserError."""
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in KEPT:
+            raise UserError(f"--keep {word[:40]!r}: {nearest(word[:40], KEPT)}; name one or more, as stem,head,ends")
+    return tuple(part for part in KEPT if part in words)
 
 
 def given_coefficients(rule: str, coefficients: str | None, target: float) -> Coefficients | None:

@@ -54,7 +54,8 @@ class Scaling:
 
     options: as scale.toml keeps them, by name. given: the coefficients, None if a grid finds them. match: whether
     `tolerance` holds for nominal or for counted MAdds. phis or else a budget says how far the family goes. seeds:
-    trainings of each finalist. train, measure: whether the members' accuracy and latency are measured.
+    trainings of each finalist. train, measure: whether the members' accuracy and latency are measured. published:
+    trainings of each published network that is scaled to a member's cost; 0 for none of them.
     """
 
     found: Baseline
@@ -70,6 +71,7 @@ class Scaling:
     seeds: int
     train: bool
     measure: bool
+    published: int
     proxy: Proxy
     workers: Workers
 
@@ -111,8 +113,9 @@ class Scaling:
     def solved(self, coefficients: Coefficients) -> float:
         """The largest φ within the budget; raises UserError if there is none."""
         assert self.budget is not None
+        base, deployment = self.found.architecture, self.found.deployment
         return scaling.solve(
-            lambda phi: scaling.member(self.found.architecture, coefficients, phi, self.matched_target).architecture,
+            lambda phi: scaling.member(base, coefficients, phi, self.matched_target, deployment).architecture,
             self.budget.of(self.found.cost, self.proxy.device),
             self.budget.limit,
             f"--{self.budget.name} {self.budget.text}",

@@ -3,6 +3,7 @@
 import math
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from nas.base.errors import UserError
 from nas.base.files import to_toml
-from nas.networks.architecture import Architecture, family_names
-from nas.networks.blocks import OPS
+from nas.networks.architecture import KEPT, Architecture, family_names
+from nas.networks.blocks import MAX_RESOLUTION, OPS
 from nas.networks.stages import ACTIVATIONS, BlockError, Stage, parse_stage
 from tests.helpers.strategies import architectures, layers_of, stages
 
@@ -255,6 +256,41 @@ def test_published_members_are_the_scaled_baseline(member: int, width: float, de
     published = Architecture.load(f"efficientnet_b{member}")
     scaled = Architecture.load("efficientnet_b0").scale(depth=depth, width=width).at(published.resolution)
     assert scaled == replace(published, norm_eps=1e-5, norm_momentum=0.1)
+
+
+@given(architectures(), st.floats(0.1, 3), st.floats(0.1, 3), st.sets(st.sampled_from(KEPT)))
+def test_what_is_kept_is_not_scaled_and_all_else_is(
+    arch: Architecture, depth: float, width: float, keep: set[str]
+) -> None:
+    scaled, kept = arch.scale(depth, width), arch.scale(depth, width, keep=keep)
+    assert kept.stem == (arch if "stem" in keep else scaled).stem
+    assert kept.head == (arch if "head" in keep else scaled).head
+    for i, stage in enumerate(kept.stages):
+        end = i in (0, len(arch.stages) - 1)
+        assert stage.repeats == (arch if end and "ends" in keep else scaled).stages[i].repeats
+        assert stage.channels == scaled.stages[i].channels
+
+
+def test_no_multiple_of_a_step_is_left() -> None:
+    with pytest.raises(UserError, match=r"too far: the resolution would be 0 px in steps of 512, not 1 to 4096"):
+        Architecture.parse(B0).scale(step=512)
+
+
+def test_only_known_parts_can_be_kept() -> None:
+    with pytest.raises(UserError, match="cannot keep 'stm'; nearest is 'stem'"):
+        Architecture.parse(B0).scale(width=2, keep=("stm",))
+
+
+@given(architectures(), st.floats(0.1, 60), st.integers(1, 64))
+def test_resolutions_are_the_nearest_multiples_of_a_step(arch: Architecture, factor: float, step: int) -> None:
+    exact = arch.resolution * factor
+    if exact <= step / 2 or exact + step / 2 >= MAX_RESOLUTION:
+        with suppress(UserError):
+            arch.scale(resolution=factor, step=step)
+        return
+    found = arch.scale(resolution=factor, step=step).resolution
+    assert found % step == 0
+    assert abs(found - exact) <= step / 2
 
 
 @given(architectures(), st.floats(0.1, 3), st.floats(0.1, 3), st.floats(0.5, 3))

@@ -14,6 +14,7 @@ from nas import Architecture, UserError
 from nas.base.files import read_toml
 from nas.networks import scaling
 from nas.networks.architecture import FAMILIES, bundled_path, family_names
+from nas.networks.cost import Deployment
 from nas.networks.scaling import Coefficients
 from tests.helpers.strategies import architectures
 
@@ -186,6 +187,47 @@ def test_matching_a_smaller_network_adds_no_pixels(arch: Architecture, phi: floa
     assume(round(arch.resolution * triple.gamma**phi) >= 1)
     found = scaling.member(arch, triple, phi, 2.0)
     assert found.architecture.resolution <= arch.resolution or triple.gamma == 1
+
+
+@given(architectures(), st.floats(-3, 3), st.sampled_from(RULES), st.integers(2, 48), st.none() | st.just(2.0))
+def test_a_step_is_kept_to_however_a_count_is_matched(
+    arch: Architecture, phi: float, rule: str, step: int, target: float | None
+) -> None:
+    """Of the multiples within the move that is allowed, the one of the nearest count."""
+    triple = scaling.paper() if rule == "compound" else scaling.rule_coefficients(rule)
+    assume(arch.resolution * triple.gamma**phi > step)
+    deployment = Deployment(10, 1, step)
+    found = scaling.member(arch, triple, phi, target, deployment)
+    assert found.architecture.resolution % step == 0
+    plain = arch.scale(*triple.factors(phi), step=step)
+    most = scaling.move_limit(plain) if target and phi else 0
+    goal = (target or 1) ** phi * deployment.cost(arch).madds
+    misses = {px: abs(deployment.cost(plain, px).madds - goal) for px in range(step, 400, step)}
+    near = {px: miss for px, miss in misses.items() if abs(px - plain.resolution) <= most}
+    if triple.gamma**phi >= 1:
+        assert misses[found.architecture.resolution] == min(near.values())
+
+
+def test_equal_costs_in_steps() -> None:
+    deployment = Deployment(resolution_step=32)
+    found = scaling.equal_cost(B0, scaling.paper(), 2 * B0.cost().madds, deployment)
+    assert found.architecture.resolution % 32 == 0
+    assert found.cost.madds == pytest.approx(2 * B0.cost().madds, rel=0.05)
+    triples = scaling.counted_grid(B0, 2, 0.2, 0.1, deployment)
+    assert all(one.architecture.resolution % 32 == 0 and abs(one.counted_ratio - 2) <= 0.1 for one in triples)
+
+
+def test_what_is_kept_is_said_where_counts_are_off() -> None:
+    lite = Architecture.load("efficientnet_lite0").fitted(28)
+    width = scaling.rule_coefficients("width")
+    kept = Deployment(keep=("stem", "head"))
+    members = scaling.family(lite, width, [0, 3], None, kept)
+    assert members[1].architecture.widths[:: len(lite.widths) - 1] == (lite.stem, lite.head)
+    assert scaling.notes(lite, members, width)[-1].endswith("by rounding and because stem, head stay as they are")
+    large = Architecture.parse("32px stem8 ds_r1_k3_s1_c32 ir_r1_k3_s1_e2_c64 head12")
+    for keep, fine in ((("stem", "head"), False), ((), True)):
+        said = scaling.notes(large, scaling.family(large, width, [1], None, Deployment(keep=keep)), width)
+        assert any("channels below 16" in one for one in said) == fine
 
 
 def test_what_rounding_does_is_said() -> None:

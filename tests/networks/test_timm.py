@@ -98,6 +98,18 @@ def test_any_architecture_is_built_by_timm_or_refused(arch: Architecture, px: in
 
 
 @pytest.mark.parametrize(
+    ("member", "width", "depth", "px"),
+    [(0, 1.0, 1.0, 224), (1, 1.0, 1.1, 240), (2, 1.1, 1.2, 260), (3, 1.2, 1.4, 280), (4, 1.4, 1.8, 300)],
+)
+def test_efficientnet_lite_keeps_stem_head_and_ends(member: int, width: float, depth: float, px: int) -> None:
+    """By the coefficients of the released code; timm's counts, to the last parameter and multiply-add."""
+    lite0 = Architecture.load("efficientnet_lite0")
+    scaled = lite0.scale(depth, width, px / 224, keep=("stem", "head", "ends"))
+    assert scaled.resolution == px
+    assert counts(timm.create_model(f"efficientnet_lite{member}"), 64) == expect(scaled, 64, 1000)
+
+
+@pytest.mark.parametrize(
     ("name", "model"),
     [
         ("mnasnet_a1", "mnasnet_a1"),

@@ -1,15 +1,18 @@
 """What pictures say is what they were given, letter by letter, and no picture that fails ends a run."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from nas.plots import figures as plots
+from nas.plots import scaling
 from nas.plots import training as pictures
 
 NAMES = [
@@ -77,3 +80,36 @@ def test_a_confusion_is_drawn_whatever_the_number_of_classes(tmp_path: Path, cla
     assert len(left.get_xticks()) <= 40
     longest = max(bar.get_width() for bar in right.patches) if right.patches else 0  # type: ignore[attr-defined]
     assert longest == (counts - np.diag(np.diag(counts))).max()
+
+
+@pytest.mark.parametrize("accuracies", [False, True])
+@pytest.mark.parametrize("madds", [[1.2e4], [5e8], [1e4, 2e4], [3e5, 2e6, 4e8], [2e9 * 2.0**i for i in range(8)]])
+def test_labels_of_a_family_stay_within_the_axes(madds: list[float], accuracies: bool) -> None:
+    """Those of members run into no axis, those of an axis not into each other."""
+    count = len(madds)
+    members = pd.DataFrame({"phi": range(count), "madds": madds, "params": [m**0.5 for m in madds]})
+    members = members.assign(nominal_ratio=members["madds"] / madds[0], counted_ratio=members["madds"] / madds[0])
+    beside = members.assign(name="MobileNetV2", params=members["params"] / 3)
+    if accuracies:
+        members, beside = (
+            rows.assign(accuracy=np.linspace(0.6, 0.8, count), accuracy_error=0.01, error_freedom=freedom)
+            for rows, freedom in ((members, 3), (beside, 0))
+        )
+    figure = scaling.family(members, beside, "title", "subtitle")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    for axes in figure.axes:
+        frame = axes.get_window_extent(renderer)
+        labels = [text for text in axes.texts if text.get_text()]
+        assert len(labels) == count
+        for label in labels:
+            box = label.get_window_extent(renderer)
+            assert frame.x0 < box.x0 < box.x1 < frame.x1
+            assert frame.y0 < box.y0 < box.y1 < frame.y1
+        ticks = [label.get_window_extent(renderer) for label in axes.get_xticklabels() if label.get_text()]
+        inside = [box for box in ticks if frame.x0 <= (box.x0 + box.x1) / 2 <= frame.x1]
+        assert all(one.x1 < other.x0 for one, other in pairwise(inside))
+    if accuracies:
+        low, high = figure.axes[0].get_ylim()
+        first, last = 100 * members["accuracy"].iloc[[0, -1]]
+        assert low < first - 3.18 < last + 3.18 < high  # Student's t of 3 degrees of freedom

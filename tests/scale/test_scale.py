@@ -20,6 +20,7 @@ from nas import Architecture
 from nas.base.statistics import half_intervals
 from nas.devices import memory
 from nas.networks import scaling
+from nas.networks.cost import Deployment
 from nas.scale import config, trainings
 from nas.scale.halving import FINALISTS, Network, SuccessiveHalving, error, gap, margin
 from nas.scale.trainings import recipe_key
@@ -195,7 +196,7 @@ def test_matching_counted_ratios(command: Command, here: Path, images: Path, tin
     assert Architecture.load(here / "runs/tiny/scale/phi_1.toml").hash == picked["hash"]
 
 
-@pytest.mark.pictures("rules.png", "accuracy.png")
+@pytest.mark.pictures("rules.png", "family.png")
 def test_the_best_rule_and_the_accuracy_of_its_family(
     command: Command, here: Path, images: Path, tiny: Architecture
 ) -> None:
@@ -219,8 +220,9 @@ def test_the_best_rule_and_the_accuracy_of_its_family(
     )
     assert family["accuracy"].between(0, 1).all()
     assert (family["trainings"] == 2).all()
-    for picture in ("rules.png", "accuracy.png"):
+    for picture in ("rules.png", "family.png"):
         assert imread(folder / picture).std() > 0.03
+    assert "not beside it, being its baseline or never of such MAdds: EfficientNet-B0, MnasNet-A1, MobileN" in ended.out
     again = command("scale", *arguments, "--data", str(images), "--seeds", "2")
     assert not any(line.startswith("trial ") for line in again.out.splitlines())
 
@@ -253,6 +255,58 @@ def test_the_columns_of_a_family(command: Command, here: Path, tiny: Architectur
     assert set(family["train_memory_source"]) == {"predicted"}
     assert (family["latency_measured_low"] <= family["latency_measured"]).all()
     assert family["latency_source"].str.startswith("measured: cpu").all()
+
+
+def test_published_networks_are_trained_beside_a_family(command: Command, here: Path, images: Path) -> None:
+    """At the members' costs, with the noise between the members' trainings."""
+    text = "28px stem8 ds_r1_k3_s1_c8 ir_r2_k3_s1_e3_c16_se0.25 ir_r3_k3_s2_e4_c24_se0.25 head64"
+    (here / "base.toml").write_text(Architecture.parse(text).to_toml())
+    arguments = ["--baseline", "base.toml", *OPTIONS[2:], "--coefficients", "1.2,1.1,1.15", "--phi", "0"]
+    arguments += ["--data", str(images), "--train", "--seeds", "2", "--epochs", "1"]
+    ended = command("scale", *arguments)
+    assert ended.code == 0, ended.err
+    assert "to train: 1 member, 2 times each, and 3 published networks of their costs, 1 time each: 5" in ended.out
+    folder = here / "runs/base/scale"
+    family, published = (pd.read_csv(folder / name) for name in ("family.csv", "published.csv"))
+    begin = "name,member,phi,depth,width,resolution,madds,flops,params,activations,counted_ratio"
+    assert ",".join(published.columns).startswith(begin)
+    assert published["accuracy"].between(0, 1).all()
+    assert (published["trainings"] == 1).all()
+    assert (published["error_freedom"] == 1).all()
+    assert (family["error_freedom"] == 1).all()
+    assert published["accuracy_error"].to_numpy() == pytest.approx(2**0.5 * family["accuracy_error"].iloc[0])
+    largest = max(family["resolution"].max(), published["resolution"].max())
+    for row in [*family.itertuples(), *published.itertuples()]:
+        assert row.image_size == round(28 * row.resolution / largest)
+    for row in published.itertuples():
+        assert row.madds == Architecture.parse(row.architecture).cost().madds
+        assert row.madds == pytest.approx(family.set_index("phi").loc[row.member, "madds"], rel=0.25)
+    assert command("scale", *arguments, "--published", "0").code == 0
+    assert not (folder / "published.csv").exists()
+
+
+def test_a_family_in_steps_that_keeps_parts(command: Command, here: Path, tiny: Architecture) -> None:
+    arguments = [*OPTIONS, "--coefficients", "1.2,1.1,1.15", "--resolution-step", "16", "--keep", "ends,stem"]
+    assert command("scale", *arguments, "--phi", "3").code == 0
+    folder = here / "runs/tiny/scale"
+    family = pd.read_csv(folder / "family.csv")
+    for row in family.itertuples():
+        arch = Architecture.load(folder / f"phi_{row.phi:g}.toml")
+        assert arch == tiny.scale(1.2**row.phi, 1.1**row.phi, 1.15**row.phi, keep=("stem", "ends"), step=16)
+        assert row.madds == arch.cost().madds
+        assert row.resolution == arch.resolution
+    assert family["resolution"].tolist() == [48, 48, 64, 80]  # 48, 55.2, 63.5 and 73 to multiples of 16
+    saved = tomllib.loads((folder / "scale.toml").read_text())["arguments"]
+    assert (saved["resolution_step"], saved["keep"]) == (16, "ends,stem")
+    assert not (folder / "published.csv").exists()  # none of them comes to so few MAdds
+
+    solved = command("scale", *arguments, "--madds", "4M", "--match", "counted")
+    assert solved.code == 0, solved.err
+    family = pd.read_csv(folder / "family.csv")
+    assert (family["resolution"] % 16 == 0).all()
+    deployment, phi = Deployment(resolution_step=16, keep=("stem", "ends")), family["phi"].iloc[-1]
+    above = scaling.member(tiny, scaling.paper(), phi + 1 / scaling.FINEST, 2.0, deployment)
+    assert family["madds"].iloc[-1] <= 4e6 < above.cost.madds
 
 
 def test_a_rule_whose_family_cannot_be_is_left_out_before_any_training(
@@ -342,6 +396,12 @@ BAD = [
     ("--phi 7..0", "--phi 7..0: the range falls; write 0..7"),
     ("--phi much", "--phi 'much': give a number from -20 to 20"),
     ("--seeds 0", "--seeds"),
+    ("--resolution-step 0", "'--resolution-step': Input should be greater than or equal to 1"),
+    ("--resolution-step half", "'--resolution-step': Input should be a valid integer"),
+    ("--resolution-step 512 --rule fast", "--phi 0: scaled too far: the resolution would be 0 px in steps of 512"),
+    ("--keep stem,tail", "--keep 'tail': known are ends, head, stem; name one or more, as stem,head,ends"),
+    ("--keep ends, --rule fast", "--keep '': known are"),
+    ("--published -1", "'--published': Input should be greater than or equal to 0"),
     ("--phi 20 --coefficients 1.2,1.1,1.15 --baseline efficientnet_b0", "too large for memory"),
     ("--storage nonsense", "--storage 'nonsense' is not a database URL"),
 ]

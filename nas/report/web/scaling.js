@@ -67,7 +67,6 @@ function drawFamily() {
     ),
     drawLegend(),
   );
-  const series = [...new Set(published.map((row) => row.series))];
   const line = (some, name, tint, marker, more) => ({
     type: "scatter",
     mode: "lines+markers",
@@ -86,14 +85,7 @@ function drawFamily() {
   chart(
     "family-chart",
     [
-      ...series.map((name, i) =>
-        line(
-          published.filter((r) => r.series === name).sort((a, b) => a.madds - b.madds),
-          name,
-          colour(`op-${["ds", "er", "cn"][i % 3]}`),
-          ["circle", "triangle-up", "diamond"][i % 3],
-        ),
-      ),
+      ...publishedLines(published).map(({ name, rows, tint, marker }) => line(rows, name, tint, marker)),
       line(family, "this family", colour("pick"), "square", {
         marker: { color: colour("pick"), size: 10, symbol: "square" },
         mode: "lines+markers+text",
@@ -118,51 +110,67 @@ function drawFamily() {
     },
     "Parameters against MAdds of the family beside published networks.",
   );
-  drawFamilyAccuracy(family.filter((row) => known(row[metric()])));
-  drawFamilyTable(family);
+  drawFamilyAccuracy(...[family, published].map((rows) => rows.filter((row) => known(row[metric()]))));
+  drawFamilyTable(family, published);
 }
 
-function drawFamilyAccuracy(done) {
+// The published networks, each with its rows, colour and marker.
+function publishedLines(published) {
+  return [...new Set(published.map((row) => row.name))].map((name, i) => ({
+    name,
+    rows: published.filter((row) => row.name === name).sort((a, b) => a.madds - b.madds),
+    tint: colour(`op-${["ds", "er", "cn"][i % 3]}`),
+    marker: ["circle", "triangle-up", "diamond"][i % 3],
+  }));
+}
+
+function drawFamilyAccuracy(done, published) {
   $("family-accuracy").hidden = !done.length;
   $("family-charts").style.gridTemplateColumns = done.length ? "" : "minmax(0, 1fr)";
   if (!done.length) return;
+  const line = (rows, name, tint, marker, more) => ({
+    type: "scatter",
+    mode: "lines+markers",
+    name: plain(name),
+    x: rows.map((r) => r.madds),
+    y: rows.map((r) => 100 * r[metric()]),
+    line: { color: tint, width: 1.4 },
+    marker: { color: tint, size: 7, symbol: marker },
+    error_y: { type: "data", array: rows.map((r) => 100 * (r.bar || 0)), thickness: 1.2, color: tint },
+    hovertemplate: rows.map(
+      (r) =>
+        `<b>${plain(r.name || `φ = ${r.phi}`)}</b>: ${percent(r[metric()], 2)}<br>trainings: ${r.trainings}, at ${r.image_size} px<extra></extra>`,
+    ),
+    ...more,
+  });
   chart(
     "family-accuracy",
     [
-      {
-        type: "scatter",
+      ...publishedLines(published).map(({ name, rows, tint, marker }) => line(rows, name, tint, marker)),
+      line(done, "this family", colour("pick"), "square", {
+        marker: { color: colour("pick"), size: 9, symbol: "square" },
         mode: "lines+markers+text",
-        x: done.map((r) => r.madds),
-        y: done.map((r) => 100 * r[metric()]),
         text: done.map((r) => `φ ${r.phi}`),
         textposition: "bottom right",
-        line: { color: colour("pick") },
-        marker: { size: 9 },
-        error_y: {
-          type: "data",
-          array: done.map((r) => 100 * (r.bar || 0)),
-          thickness: 1.2,
-          color: colour("pick"),
-        },
-        hovertemplate: done.map(
-          (r) =>
-            `<b>φ = ${r.phi}</b>: ${percent(r[metric()], 2)}, ${r.trainings} trainings at ${r.image_size} px<extra></extra>`,
-        ),
-      },
+        textfont: { color: colour("pick") },
+        cliponaxis: false,
+      }),
     ],
     {
       height: 420,
+      hovermode: "closest",
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
       xaxis: logAxis(
-        done.map((r) => r.madds),
+        [...done, ...published].map((r) => r.madds),
         "multiply-adds per image",
       ),
       yaxis: { title: { text: `proxy ${metricName()} (%), 95 % intervals between seeds` } },
     },
-    `Proxy ${metricName()} of the family against MAdds.`,
+    `Proxy ${metricName()} of the family against MAdds beside published networks.`,
   );
 }
 
-function drawFamilyTable(family) {
+function drawFamilyTable(family, published) {
   const columns = [
     ["φ", (r) => String(r.phi)],
     ["depth ×", (r) => r.depth.toFixed(2)],
@@ -182,7 +190,11 @@ function drawFamilyTable(family) {
     "family-note",
     `Counted, nominal: MAdds relative to φ = 0, as counted and as (α·β²·γ²)^φ. Training memory: ${
       family[0].train_memory_source || "predicted"
-    }, for ${family[0].train_memory_batch} images.${timed ? ` Latency, ${timed}.` : ""} Published networks at their own resolutions.`,
+    }, for ${family[0].train_memory_batch} images.${timed ? ` Latency, ${timed}.` : ""}${
+      published.length
+        ? " Published networks are fitted to the baseline, scaled by the same coefficients to the members' MAdds, and counted alike."
+        : ""
+    }`,
   );
   fill(
     "family-table",
