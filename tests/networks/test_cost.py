@@ -14,6 +14,7 @@ with warnings.catch_warnings():
 from nas import Architecture, Cost, SearchSpace, UserError
 from nas.networks.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
 from nas.networks.cost import parts
+from tests.helpers.memory import traced_peak
 from tests.helpers.strategies import architectures
 
 SPACES = ("mnas", "efficientnet_v1", "efficientnet_v2")
@@ -35,7 +36,8 @@ def measured(arch: Architecture, resolution: int, num_classes: int, in_channels:
         model(image)
     madds = by_operator["conv"] + by_operator["linear"]
     params = sum(p.numel() for p in model.parameters())
-    return Cost(madds, int(flops.total()), params, sum(seen))
+    peak = traced_peak(arch, resolution, num_classes, in_channels)
+    return Cost(madds, int(flops.total()), params, sum(seen), peak)
 
 
 def check(arch: Architecture, resolution: int, num_classes: int, in_channels: int) -> None:
