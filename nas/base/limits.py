@@ -73,7 +73,7 @@ def _read(option: str, value: Limit) -> float:
     name = option.removeprefix("max_").removeprefix("min_")
     if isinstance(value, str):
         read = {"memory": parse_bytes, "latency": parse_duration}.get(name, parse_count)
-        return read(value, typed(option))
+        value = read(value, typed(option))
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise UserError(f"{typed(option)}: {str(value)[:40]} is not a positive number")
-    return value
+    return round(value, 9) if name == "latency" else value  # latencies are added up in nanoseconds

@@ -216,8 +216,8 @@ def measure_table(
     for done, arch in enumerate(networks, 1):
         with prepared(arch, conditions) as run:
             runs = np.array([run() for _ in range(passes)])
-        for part, seconds in zip(part_names(arch), runs.T, strict=True):
-            samples[part] += seconds.tolist()
+        for name, seconds in zip(part_names(arch), runs.T, strict=True):
+            samples[name] += seconds.tolist()
         wholes.append(float(np.median(runs.sum(axis=1))))
         if progress:
             progress(done, len(networks))

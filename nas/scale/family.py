@@ -52,16 +52,19 @@ class Family:
         base = self.config.found.cost(self.config.found.architecture).madds
         rows = []
         for member in self.members:
-            cost, arch = member.cost, member.architecture
+            arch = member.architecture
+            costs = asdict(member.cost)
+            peak = costs.pop("peak")
             rows.append(
                 {
                     "phi": member.phi,
                     "depth": member.depth,
                     "width": member.width,
                     "resolution": arch.resolution,
-                    **asdict(cost),
+                    **costs,
                     "nominal_ratio": self.coefficients.product**member.phi,
-                    "counted_ratio": cost.madds / base,
+                    "counted_ratio": member.cost.madds / base,
+                    "peak": peak,
                     "moved": member.moved,
                     "dropout": scaling.dropout(member.phi),
                     "drop_path": scaling.DROP_PATH,

@@ -13,6 +13,7 @@ import numpy as np
 from nas.base.arrays import Bools, Floats, Ints
 from nas.base.errors import UserError
 from nas.base.limits import Bounds, amount, figure, words
+from nas.base.units import format_count
 from nas.spaces.counting import Counting, Step, costs, extremes, limited, size, unit
 from nas.spaces.exact import count_within
 
@@ -185,8 +186,7 @@ def draw(design: Plan, n: int, rng: np.random.Generator) -> Ints:
     for i, (step, spent, after) in enumerate(zip(design.counting.steps, design.bucket, design.paths[1:], strict=True)):
         # Only the situations (state, rest of the budgets) that occur among the samples get a row of weights.
         situation = np.ravel_multi_index((state, *rest.T), (len(step.next), *budgets))
-        occurs = np.bincount(situation) > 0
-        met, row = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[situation]
+        met, row = _distinct(situation)
         met_state, *met_rest = np.unravel_index(met, (len(step.next), *budgets))
         left = np.array(met_rest, np.int64).reshape(-1, len(met)).T[:, None, :] - spent[met_state]
         open_ = step.distinct[met_state] & (left >= 0).all(axis=2)
@@ -201,6 +201,15 @@ def draw(design: Plan, n: int, rng: np.random.Generator) -> Ints:
         rest -= spent[state, options[:, i]]
         state = step.next[state, options[:, i]]
     return options
+
+
+def _distinct(numbers: Ints) -> tuple[Ints, Ints]:
+    """The distinct whole numbers of many, none below 0, and the place of each among them."""
+    if numbers.max() > 16 * len(numbers):  # few of what there might be: sorted sooner than looked up
+        found, place = np.unique(numbers, return_inverse=True)
+        return found, place
+    occurs = np.bincount(numbers) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[numbers]
 
 
 def sample(counting: Counting, n: int, rng: np.random.Generator, bounds: Bounds) -> Ints:
@@ -300,3 +309,15 @@ def nearest(counting: Counting, bounds: Bounds, name: str) -> float | None:
         if all_left or far < 0:
             return best
         window = (low - far, high + far)
+
+
+def count_text(number: float, error: float | None, size: int) -> str:
+    """A number of networks as text, with its share of the space and whether it is exact."""
+    share = number / size
+    part = f"{100 * share:.4g} %" if share >= 1e-4 else f"one in {format_count(1 / share)}" if share else "almost none"
+    if error is None:
+        return f"{int(number):,} networks, {part} of the space (exact)"
+    return (
+        f"about {format_count(number)} networks, {part} of the space (estimated from {DRAWS:,} draws; "
+        f"standard error {format_count(error)})"
+    )
