@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.table import Table
 from nas.base.errors import RunFailed, UserError
 from nas.base.limits import LIMITED, typed
 from nas.base.units import shown
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 LONGEST = 900  # characters of an error message: typer's quote the whole input
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
@@ -66,7 +69,7 @@ _EXAMPLES = {"madds": "400M", "params": "5M", "memory": "320KB", "latency": "5ms
 _MEANT = {"memory": "bytes held at once in int8 (twice as many in fp16)", "latency": "time for an image, measured here"}
 
 
-def limited(command: Callable[..., Any]) -> Callable[..., Any]:
+def limited(command: Callable[Given, Found]) -> Callable[Given, Found]:
     """Let a command whose last parameters are **limits take --max-madds 400M, --min-madds and so on for each cost."""
     signature = inspect.signature(command, eval_str=True)
     parameters = [one for one in signature.parameters.values() if one.kind != one.VAR_KEYWORD]

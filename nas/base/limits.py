@@ -60,6 +60,11 @@ def amount(column: str, value: float) -> str:
     return f"{figure(column, value)} {SPOKEN.get(column, column)}"
 
 
+def at_most(column: str, value: float) -> str:
+    """The option for the most of a cost: --max-madds 400M."""
+    return f"{typed(f'max_{SPOKEN.get(column, column)}')} {figure(column, value)}"
+
+
 def words(bounds: Bounds) -> str:
     """Bounds in words: at most 400M madds and at most 320 KB memory."""
     parts = []

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from nas.base.errors import UserError
-from nas.base.limits import Bounds, amount, words
+from nas.base.limits import Bounds, amount, at_most, words
 from nas.base.units import format_count
 from nas.datasets import Source, load_data
 from nas.devices import latency, memory
@@ -128,9 +128,9 @@ class Scaling:
 
         if len(most) == 1:
             ((column, high),) = most.items()
-            found = scaling.solve(at, lambda arch: cost(arch, column), high, amount(column, high))
+            found = scaling.solve(at, lambda arch: cost(arch, column), high, at_most(column, high))
         else:
-            together = " and ".join(amount(*one) for one in most.items())
+            together = " and ".join(at_most(*one) for one in most.items())
             found = scaling.solve(at, largest, 1, f"{together}, each as 1")
         for column, (low, _) in bounds.items():
             if (has := cost(at(found), column)) < low:

@@ -18,7 +18,8 @@ HERE = Conditions("cpu", 1)
 
 def test_a_prediction_is_the_sum_over_the_parts() -> None:
     table = Table(
-        HERE, {part: 0.01 * 1.1**-i for i, part in enumerate(sorted({p for a in SPACE.enumerate() for p in part_names(a)}))}
+        HERE,
+        {part: 0.01 * 1.1**-i for i, part in enumerate(sorted({p for a in SPACE.enumerate() for p in part_names(a)}))},
     )
     one = Architecture.parse("32px stem8 head16 ds_r1_k3_s1_e1_c8 ir_r1_k3_s2_e2_c8")
     two = Architecture.parse("32px stem8 head16 ds_r1_k3_s1_e1_c8 ir_r2_k3_s2_e2_c8")
@@ -30,7 +31,9 @@ def test_a_prediction_is_the_sum_over_the_parts() -> None:
 
 
 def test_stems_of_other_strides_are_other_parts() -> None:
-    one, other = (part_names(Architecture.parse(f"32px {stem} head16 ds_r1_k3_s1_e1_c8")) for stem in ("stem8", "stem8_s1"))
+    one, other = (
+        part_names(Architecture.parse(f"32px {stem} head16 ds_r1_k3_s1_e1_c8")) for stem in ("stem8", "stem8_s1")
+    )
     assert (one[0], other[0]) == ("32px c3 stem8 silu", "32px c3 stem8_s1 silu")
     assert one[1:] == [part.replace("32px", "16px") for part in other[1:]]
 

@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
 
 from nas import Architecture, Cost, SearchSpace, UserError
+from nas.networks.architecture import family_names
 from nas.networks.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
 from nas.networks.cost import parts
 from tests.helpers.memory import traced_peak
@@ -70,6 +71,23 @@ def test_published_networks_equal_fvcore(name: str, px: int) -> None:
     check(Architecture.load(name), px, 1000, 3)
 
 
+@settings(max_examples=200, deadline=None)
+@given(architectures(), st.integers(1, 70), st.integers(1, 20), st.sampled_from([1, 3]))
+def test_the_peak_is_that_of_the_forward_pass(arch: Architecture, px: int, classes: int, channels: int) -> None:
+    assert arch.cost(px, classes, channels).peak == traced_peak(arch, px, classes, channels)
+
+
+@pytest.mark.parametrize("name", family_names())
+def test_peaks_of_published_networks(name: str) -> None:
+    arch = Architecture.load(name)
+    assert arch.cost().peak == traced_peak(arch, arch.resolution, 1000, 3)
+
+
+def test_mobilenet_v2_needs_the_memory_that_is_published() -> None:
+    """1372 KB in int8: MCUNetV2 (arXiv 2110.15352), figure 1."""
+    assert Architecture.load("mobilenet_v2").cost().peak == 1372 * 1024
+
+
 def test_b0_has_its_published_figures() -> None:
     cost = Architecture.load("efficientnet_b0").cost()
     assert (cost.params, cost.madds) == (5288548, 385814752)
@@ -108,6 +126,7 @@ def test_parts_add_up(arch: Architecture) -> None:
     rows = parts(arch)
     assert rows[0].name == "stem"
     assert sum(row.cost.params for row in rows) == arch.cost().params
+    assert max(row.cost.peak for row in rows) == arch.cost().peak
     assert len(rows) == len(arch.stages) + 3
 
 
