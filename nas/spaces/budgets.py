@@ -27,6 +27,7 @@ _CELLS = {0: 1, 1: 2048, 2: 128**2, 3: 32**3}  # of the table by what is left of
 _NONE = 1e300  # the least cost where there is no way onward
 _NONE = 1e300  # the least cost where there is no way onward
 _MOST_CELLS, _FINER = 600_000, 4
+_SOUGHT, _ROUNDS = 1 << 14, 8  # draws for the nearest network, and how often more if none of them keeps the bounds
 _PROBED, _ENOUGH = 4096, 0.05  # draws that a plan is judged by; the share of them to be kept that is good enough
 
 
@@ -223,8 +224,8 @@ def sample(counting: Counting, n: int, rng: np.random.Generator, bounds: Bounds)
     return found
 
 
-def _drawn(design: Plan, share: float, n: int, rng: np.random.Generator, tries: int = _TRIES) -> Ints | None:
-    """n networks drawn uniformly from those that keep the bounds; None where so many tries find none.
+def _drawn(design: Plan, share: float, n: int, rng: np.random.Generator) -> Ints | None:
+    """n networks drawn uniformly from those that keep the bounds; None where _TRIES draws find none.
 
     share: of the plan's paths that keep the bounds, roughly.
     """
@@ -234,7 +235,7 @@ def _drawn(design: Plan, share: float, n: int, rng: np.random.Generator, tries: 
     found: list[Ints] = []
     have = drawn = 0
     while have < n:
-        if drawn > tries and have == 0:
+        if drawn > _TRIES and have == 0:
             return None
         batch = min(1 << 18, 16 + int(1.1 * (n - have) / share))
         good = design.kept(draw(design, batch, rng))
@@ -292,7 +293,7 @@ def nearest(counting: Counting, bounds: Bounds, name: str) -> float | None:
     """The value of one cost nearest to its bounds, of all networks that keep the other bounds; None if none does.
 
     Networks are drawn, and again from those that are nearer than the nearest of them, until all that are left can be
-    listed.
+    listed; where draws find no more before that, it is the nearest that was found.
     """
     column, (low, high) = counting.columns.index(name), bounds[name]
     rng = np.random.default_rng(0)
@@ -300,8 +301,10 @@ def nearest(counting: Counting, bounds: Bounds, name: str) -> float | None:
     while True:
         design = plan(counting, {**bounds, name: window})
         all_left = design.total <= _ENUMERABLE
-        found = design.kept(listed(design)) if all_left else _drawn(design, 1, _PROBED, rng, _TRIES // 16)
-        if found is None or not len(found):
+        found = design.kept(listed(design) if all_left else draw(design, _SOUGHT, rng))
+        for _ in range(0 if all_left else _ROUNDS):
+            found = found if len(found) else design.kept(draw(design, _SOUGHT, rng))
+        if not len(found):
             return best
         values = costs(design.counting, found)[:, column] / unit(name)
         off = np.maximum(low - values, values - high)

@@ -71,7 +71,7 @@ def test_published_networks_equal_fvcore(name: str, px: int) -> None:
     check(Architecture.load(name), px, 1000, 3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(architectures(), st.integers(1, 70), st.integers(1, 20), st.sampled_from([1, 3]))
 def test_the_peak_is_that_of_the_forward_pass(arch: Architecture, px: int, classes: int, channels: int) -> None:
     assert arch.cost(px, classes, channels).peak == traced_peak(arch, px, classes, channels)

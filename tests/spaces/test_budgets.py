@@ -94,7 +94,7 @@ def test_draws_are_uniform(
     assert abs(number - len(expected)) <= 5 * (error or 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(small_spaces(), st.dictionaries(st.sampled_from(COSTS), st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1))
 def test_budgets_against_a_list_of_all_networks(space: SearchSpace, shares: dict[str, tuple[float, float]]) -> None:
     space = space.timed(seconds_of)
