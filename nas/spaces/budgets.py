@@ -145,7 +145,7 @@ def _binding(counting: Counting, bounds: Bounds) -> list[Limit]:
     return [limits[i] for i in np.argsort(shares)[: max(_CELLS)]]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # each of up to hundreds of megabytes
 def _prepared(counting: Counting, bounds: tuple[tuple[str, tuple[float, float]], ...]) -> tuple[Plan, float]:
     """A plan, if need be with finer buckets, and the share of its paths that keep the bounds, roughly; cached.
 
