@@ -100,7 +100,8 @@ def arguments(node: ast.FunctionDef) -> list[str]:
     first = [None] * (len(named) - len(node.args.defaults))
     given = [_argument(*one) for one in zip(named, [*first, *node.args.defaults], strict=True)]
     only = [_argument(*one) for one in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-    return [one for one in given if one not in ("self", "cls")] + (["*", *only] if only else [])
+    rest = [f"**{_argument(node.args.kwarg, None)}"] if node.args.kwarg else []
+    return [one for one in given if one not in ("self", "cls")] + (["*", *only] if only else []) + rest
 
 
 def _argument(node: ast.arg, default: ast.expr | None) -> str:

@@ -8,11 +8,11 @@ _nas_trained="nas.compare nas.cost nas.export nas.report nas.train"
 _nas_options() {
     case $1 in
         nas.compare) echo "--out --seed" ;;
-        nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-madds --max-params --min-madds --out --resolution --space --threads" ;;
+        nas.cost) echo "--batch --channels --check --classes --device --families --json --latency --max-activations --max-flops --max-latency --max-madds --max-memory --max-params --min-activations --min-flops --min-latency --min-madds --min-memory --min-params --out --resolution --space --threads" ;;
         nas.export) echo "" ;;
         nas.report) echo "--live --out --port" ;;
-        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --keep --latency --madds --match --measure --metric --no-measure --no-skip-broken --params --phi --published --ray --recheck --recipe --resize --resolution-step --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
-        nas.search) echo "--confirm --data --device --epochs --from --gpus-per-trial --image-size --max-madds --max-params --metric --min-madds --no-fit --no-skip-broken --objectives --ray --recheck --recipe --resize --resolution --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --width --workers" ;;
+        nas.scale) echo "--baseline --coefficients --data --device --epochs --gpus-per-trial --keep --match --max-activations --max-flops --max-latency --max-madds --max-memory --max-params --measure --metric --min-activations --min-flops --min-latency --min-madds --min-memory --min-params --no-measure --no-skip-broken --phi --published --ray --recheck --recipe --resize --resolution-step --rule --run --seed --seeds --skip-broken --step --storage --target --tolerance --train --workers" ;;
+        nas.search) echo "--confirm --data --device --epochs --from --gpus-per-trial --image-size --max-activations --max-flops --max-latency --max-madds --max-memory --max-params --metric --min-activations --min-flops --min-latency --min-madds --min-memory --min-params --no-fit --no-skip-broken --objectives --ray --recheck --recipe --resize --resolution --reward --run --sampler --seed --skip-broken --space --storage --target-madds --time-budget --trials --width --workers" ;;
         nas.train) echo "--batch-size --compile --data --device --epochs --freeze --image-size --metric --microbatches --no-skip-broken --pretrained --recheck --recipe --resize --run --seed --skip-broken --tensorboard --test --unfreeze" ;;
     esac
 }
@@ -24,7 +24,7 @@ _nas_values() {
         --device) echo "auto cpu cuda mps" ;;
         --freeze) echo "features none" ;;
         --match) echo "nominal counted" ;;
-        --objectives) echo "accuracy,madds accuracy,flops accuracy,params accuracy,activations accuracy,latency accuracy,train_time" ;;
+        --objectives) echo "accuracy,madds accuracy,flops accuracy,params accuracy,activations accuracy,memory accuracy,latency accuracy,train_time" ;;
         --pretrained) echo "torchvision" ;;
         --ray) echo "auto" ;;
         --recipe) echo "default efficientnet_v1 efficientnet_v2 finetune proxy" ;;

@@ -38,7 +38,9 @@ MUTANTS = (
     Mutant("networks/cost.py", "area, weights + 2 * c_out, out", "area, weights + c_out, out", "cost"),
     Mutant("networks/blocks.py", "ceil(round(repeats * depth, 9))", "round(repeats * depth)", "architecture scaling"),
     Mutant("spaces/counting.py", "if new)", "if new or True)", "space"),
-    Mutant("spaces/budgets.py", "good = options[within(costs(counting, options), bounds)]", "good = options", "space"),
+    Mutant(
+        "spaces/budgets.py", "good = design.kept(draw(design, batch, rng))", "good = draw(design, batch, rng)", "space"
+    ),
     Mutant(
         "networks/module.py",
         "result = self.stochastic_depth(result) + x",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -9,14 +10,18 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from nas.base.errors import RunFailed, UserError
+from nas.base.limits import LIMITED, typed
 from nas.base.units import shown
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 LONGEST = 900  # characters of an error message: typer's quote the whole input
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer's own name for it differs between versions
@@ -58,6 +63,25 @@ RecheckOption = Annotated[
     bool, typer.Option("--recheck", help="Read all image files again, even those of the same size and time as before.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+_EXAMPLES = {"madds": "400M", "params": "5M", "memory": "320KB", "latency": "5ms"}
+_MEANT = {"memory": "bytes held at once in int8 (twice as many in fp16)", "latency": "time for an image, measured here"}
+
+
+def limited(command: Callable[Given, Found]) -> Callable[Given, Found]:
+    """Let a command whose last parameters are **limits take --max-madds 400M, --min-madds and so on for each cost."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [one for one in signature.parameters.values() if one.kind != one.VAR_KEYWORD]
+    for name in LIMITED:
+        example = f", such as {_EXAMPLES[name]}" if name in _EXAMPLES else ""
+        for end, word in (("max", "Most"), ("min", "Least")):
+            option = f"{end}_{name}"
+            help_text = f"{word} {_MEANT.get(name, name)}{example if end == 'max' else ''}."
+            kind = Annotated[str | None, typer.Option(typed(option), help=help_text)]
+            parameters.append(inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def run(command: Callable[..., Any]) -> None:

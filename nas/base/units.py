@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_FLOOR, Decimal
 from itertools import count, takewhile
 
@@ -12,27 +12,40 @@ from nas.base.errors import UserError
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: controls, format characters, surrogates, line ends
 _JOINERS = {"\u200c", "\u200d"}  # format characters that words of some languages need
-_SECONDS = {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+_SECONDS = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_count(text: str | float, what: str) -> int:
-    """Read a positive count such as 400M, 1.2G or 5300000; `what` names its place in an error."""
+    """Read a positive count such as 400M, 1.2G, 2e6 or 5300000; `what` names its place in an error."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         text = f"{text:f}"
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([KMGBT]?)", str(text).strip().upper())
-    value = round(float(match[1]) * _COUNTS[match[2]]) if match else 0
-    if value < 1:
+    value = _quantity(str(text).upper(), _COUNTS)
+    if round(value) < 1:
         raise UserError(f"{what}: {str(text)[:40]!r} is not a positive count; write it like 400M, 1.2G or 5300000")
-    return value
+    return round(value)
+
+
+def parse_bytes(text: str, what: str) -> int:
+    """Read a positive number of bytes from 512KB, 320 KiB, 1.5MB or 65536: as of memory, a KB is 1024 bytes."""
+    value = _quantity(text.upper().replace("IB", "B"), _BYTES)
+    if round(value) < 1:
+        raise UserError(f"{what}: {text[:40]!r} is not a positive number of bytes; write it like 320KB or 1.5MB")
+    return round(value)
 
 
 def parse_duration(text: str, what: str) -> float:
     """Read a positive duration in seconds from 90, 90s, 5ms, 10m, 1.5h or 1d."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[smhd]?)", text.strip().lower())
-    value = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    value = _quantity(text.lower(), _SECONDS)
     if value <= 0:
         raise UserError(f"{what}: {text[:40]!r} is not a positive duration; write it like 90s, 10m or 1.5h")
     return value
+
+
+def _quantity(text: str, units: Mapping[str, float]) -> float:
+    """A number with a unit, 0 if it cannot be read."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,2})?)\s*([a-zA-Z]*)", text.strip())
+    return float(match[1]) * units[match[2]] if match and match[2] in units else 0.0
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:
@@ -46,6 +59,12 @@ def format_count(value: float, digits: int = 4) -> str:
     rounded = float(f"{value:.{digits}g}")
     unit = next((unit for unit in ("T", "G", "M", "K") if abs(rounded) >= _COUNTS[unit]), "")
     return f"{rounded / _COUNTS[unit]:.{max(digits, 3)}g}{unit}"
+
+
+def format_bytes(value: float) -> str:
+    """Write bytes with a unit: 327680 -> 320 KB."""
+    unit = next((unit for unit in ("GB", "MB", "KB") if value >= _BYTES[unit]), "B")
+    return f"{value / _BYTES[unit]:.4g} {unit}"
 
 
 def format_duration(seconds: float) -> str:

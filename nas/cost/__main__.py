@@ -15,18 +15,19 @@ from rich.table import Table
 
 from nas.base import cli
 from nas.base.errors import UserError
-from nas.base.units import parse_count, shown
+from nas.base.limits import Limit, bounds_of, read_limits, typed
+from nas.base.units import format_bytes, shown
 from nas.cost.budget import View
 from nas.cost.families import explanation, families_table, members
 from nas.networks.architecture import Architecture
-from nas.networks.cost import Part, parts
+from nas.networks.cost import BYTES, Cost, Part, parts
 from nas.plots import figures as plots
 from nas.runs.lookup import find_network
 from nas.spaces.budgets import DRAWS
 from nas.spaces.space import SearchSpace
-from nas.spaces.space import budget as bounds
 
 
+@cli.limited
 def main(
     network: Annotated[
         str | None, typer.Argument(help="A bundled name, a .toml file, a run, RUN:TRIAL, or block strings in quotes.")
@@ -39,9 +40,6 @@ def main(
     classes: Annotated[int, typer.Option(help="Classes.")] = 1000,
     channels: Annotated[int, typer.Option(help="Input channels.")] = 3,
     check: Annotated[bool, typer.Option("--check", help="Build the network and count it with fvcore as well.")] = False,
-    max_madds: Annotated[str | None, typer.Option(help="With --space: budget, such as 400M.")] = None,
-    min_madds: Annotated[str | None, typer.Option(help="With --space: the least multiply-adds.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="With --space: the most parameters.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --space: the histogram.  [default: SPACE_madds.png in this directory]")
     ] = None,
@@ -50,21 +48,23 @@ def main(
     threads: Annotated[int | None, typer.Option(help="CPU threads, for --latency.  [default: torch's own]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, for --latency.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print a network's figures as JSON, for a script.")] = False,
+    **limits: Limit,
 ) -> None:
-    """Count multiply-adds, fvcore flops, parameters and activations, for one image.
+    """Count multiply-adds, fvcore flops, parameters, activations and peak memory, for one image.
 
-    Of one network part by part; of a search space and its part within a budget; or of EfficientNet-B0 to B7 beside
-    what the paper's scaling rule gives.
+    Of one network part by part; of a search space and, with limits such as --max-madds, its part within them; or of
+    EfficientNet-B0 to B7 beside what the paper's scaling rule gives.
     """
     subjects = {"a network": network, "--space": space, "--families": families or None}
     given = [name for name, value in subjects.items() if value is not None]
     if len(given) != 1:
         hint = f"; given were {' and '.join(given)}" if given else ""
         raise UserError(f"give one of a network, --space NAME or --families{hint}")
-    budget = {"--max-madds": max_madds, "--min-madds": min_madds, "--max-params": max_params}
+    budget = {typed(option): value for option, value in limits.items()}
     of_network = {"--classes": classes != 1000, "--channels": channels != 3, "--check": check, "--latency": latency}
     of_network["--json"] = as_json
-    of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto"}
+    timed = latency or limits.get("max_latency") or limits.get("min_latency")
+    of_latency = {"--batch": batch != 1, "--threads": threads, "--device": device != "auto" and not timed}
     if any(value not in (None, False) for value in of_latency.values()) and not latency:
         raise UserError(f"{', '.join(of_latency)} go with --latency; add it, or leave them out")
     if latency and (counted := [name for name in ("--classes", "--channels", "--check") if of_network[name]]):
@@ -85,9 +85,12 @@ def main(
         else:
             show_network(arch, classes, channels, check, as_json)
     elif space is not None:
-        numbers = [None if text is None else parse_count(text, option) for option, text in budget.items()]
+        bounds = bounds_of(read_limits(limits))
         found = SearchSpace.load(space)
-        show_space(View(found if resolution is None else found.at(resolution), bounds(*numbers)), out)
+        found = found if resolution is None else found.at(resolution)
+        if "latency" in bounds:
+            found = timed_space(found, device)
+        show_space(View(found, bounds), out)
     else:
         show_families()
 
@@ -112,10 +115,22 @@ def show_network(arch: Architecture, classes: int, channels: int, check: bool, a
     cli.say(str(arch))
     cli.say(f"at {arch.resolution} px, {channels} channels, {classes} classes; MAdds are what papers print as FLOPs")
     cli.show(cost_table(arch, rows, built))
+    cli.say(memory_line(everything))
     if built:
         flops = everything.flops - built["total"][0]
         params = everything.params - built["total"][1]
         cli.say(f"difference between the closed form and fvcore on the built network: {flops} flops, {params} params")
+
+
+def memory_line(cost: Cost) -> str:
+    """The bytes of a network's peak memory and of its weights, by data type."""
+    held, weights = (
+        ", ".join(f"{format_bytes(elements * size)} in {kind}" for kind, size in BYTES.items())
+        for elements in (cost.peak, cost.params)
+    )
+    return (
+        f"peak: elements held at once, layer after layer, depthwise convolutions in place: {held}; weights: {weights}"
+    )
 
 
 def show_space(view: View, out: Path | None) -> None:
@@ -134,6 +149,14 @@ def show_space(view: View, out: Path | None) -> None:
     everywhere, feasible = view.everywhere["madds"], view.feasible["madds"]
     plots.draw(path, plots.budget, everywhere, feasible, view.share, view.bounds, title, subtitle)
     cli.say(f"histogram: {path}")
+
+
+def timed_space(space: SearchSpace, device: str) -> SearchSpace:
+    """The space with the latency of its networks on this device, by a table that is kept in this directory."""
+    from nas.devices import latency
+
+    file = Path(f"{space.name}_latency.csv")
+    return space.timed(latency.kept(file, space, device, file.exists(), cli.say).of)
 
 
 def show_families() -> None:
@@ -183,14 +206,14 @@ def fvcore_counts(arch: Architecture, classes: int, channels: int) -> dict[str, 
 def cost_table(arch: Architecture, rows: list[Part], built: dict[str, tuple[int, int]] | None) -> Table:
     """The parts as a table; with the built network's counts and the differences if they are given."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ["part", "what", "output px", "MAdds", "flops", "params", "activations"]
+    columns = ["part", "what", "output px", "MAdds", "flops", "params", "activations", "peak"]
     columns += ["fvcore flops", "built params", "difference"] if built else []
     for column in columns:
         table.add_column(column, justify="left" if column in ("part", "what") else "right", no_wrap=True)
     for part in rows:
         cost = part.cost
         cells = [part.name, _layer_words(arch, part.name), "" if part.name == "total" else str(part.size)]
-        cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations)]
+        cells += [f"{n:,}" for n in (cost.madds, cost.flops, cost.params, cost.activations, cost.peak)]
         if built:
             flops, params = built[part.name]
             cells += [f"{flops:,}", f"{params:,}", str(abs(cost.flops - flops) + abs(cost.params - params))]

@@ -9,9 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from nas.base.arrays import Ints
-from nas.base.units import format_count
-from nas.networks.cost import COLUMNS
-from nas.spaces.budgets import DRAWS, Bounds
+from nas.base.limits import SPOKEN, Bounds, figure, words
+from nas.spaces.budgets import DRAWS, count_text
 from nas.spaces.space import SearchSpace
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # percent
@@ -52,7 +51,7 @@ class View:
         counted = f"{self.space.resolution} px, {self.space.in_channels} channels, {self.space.num_classes} classes"
         parts = [f"{self.space.name}: {self.space.size:,} distinct networks; costs at {counted}"]
         if self.bounds:
-            parts.append(f"within {budget_text(self.bounds)}: {count_text(*self.count, self.space.size)}")
+            parts.append(f"within {words(self.bounds)}: {count_text(*self.count, self.space.size)}")
         return parts
 
     def table(self) -> Table:
@@ -61,28 +60,7 @@ class View:
         for column in ("", "least", "most", *(f"{q} %" for q in QUANTILES)):
             table.add_column(column, justify="right" if column else "left", no_wrap=True)
         extremes = self.space.extremes()
-        for name in COLUMNS:
+        for name, ends in extremes.items():
             drawn = np.percentile(self.feasible[name], QUANTILES)
-            table.add_row(name, *(format_count(float(n)) for n in (*extremes[name], *drawn)))
+            table.add_row(SPOKEN.get(name, name), *(figure(name, float(n)) for n in (*ends, *drawn)))
         return table
-
-
-def budget_text(bounds: Bounds) -> str:
-    """A budget in words."""
-    parts = []
-    for name, (low, high) in bounds.items():
-        parts += [f"at least {format_count(low)} {name}"] if low > 0 else []
-        parts += [f"at most {format_count(high)} {name}"] if high < float("inf") else []
-    return " and ".join(parts)
-
-
-def count_text(number: float, error: float | None, size: int) -> str:
-    """A number of networks as text, with its share of the space and whether it is exact."""
-    share = number / size
-    part = f"{100 * share:.4g} %" if share >= 1e-4 else f"one in {format_count(1 / share)}" if share else "almost none"
-    if error is None:
-        return f"{int(number):,} networks, {part} of the space (exact)"
-    return (
-        f"about {format_count(number)} networks, {part} of the space (estimated from {DRAWS:,} draws; "
-        f"standard error {format_count(error)})"
-    )

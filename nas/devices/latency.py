@@ -29,11 +29,11 @@ from nas.base.files import read_text, write_atomic
 from nas.base.machine import default_threads, torch_threads
 from nas.devices.device import out_of_memory, pick_device
 from nas.networks.architecture import Architecture
-from nas.networks.blocks import Block, FeatureMap, stem
-from nas.networks.stages import Stage, blocks_of, canonical
+from nas.networks.blocks import FeatureMap, stem
+from nas.networks.parts import CHANNELS, block_part, nanoseconds, part, part_names
+from nas.networks.stages import Stage, blocks_of
 from nas.spaces.space import SearchSpace
 
-CHANNELS = 3
 WARM_UP = 3  # untimed passes of a new network: memory is laid out and kernels are chosen
 REPEATS, ENOUGH, LEAST = 50, 10.0, 5  # passes of a network; stop after ENOUGH seconds, not before LEAST
 TIMES, PASSES = 4, 6  # a part is timed in at least TIMES networks, PASSES passes each
@@ -98,7 +98,7 @@ def measure(arch: Architecture, conditions: Conditions, repeats: int = REPEATS) 
 
 @contextmanager
 def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[], list[float]]]:
-    """Yield a function that runs the warmed-up network once and returns the seconds of each of its `parts`."""
+    """Yield a function that runs the warmed-up network once and returns the seconds of each of its `part_names`."""
     where = torch.device(conditions.device)
     layout = {"device": where, "dtype": getattr(torch, conditions.dtype)}
     try:
@@ -124,7 +124,7 @@ def prepared(arch: Architecture, conditions: Conditions) -> Iterator[Callable[[]
 
 
 def deployed(arch: Architecture) -> list[nn.Module]:
-    """A network in eval mode as modules to run one after the other, one for each of its `parts`."""
+    """A network in eval mode as modules to run one after the other, one for each of its `part_names`."""
     network = arch.build(in_channels=CHANNELS).eval()
     for module in network.modules():
         if isinstance(module, Conv2dNormActivation):
@@ -154,30 +154,6 @@ def timed(modules: Sequence[nn.Module], x: Tensor) -> list[float]:
     return [start.elapsed_time(end) / 1000 for start, end in pairwise(events)]
 
 
-def parts(arch: Architecture) -> list[str]:
-    """The parts that a network runs one after the other: stem, each block, and head with classifier.
-
-    A part is named by all that its latency can depend on: input size and channels, block string, activation.
-    """
-    stem, *inner, head = arch.walk(in_channels=CHANNELS)
-    first, last = (
-        part(stem.input, arch.stem_word, arch.activation),
-        part(head.input, f"head{arch.head}", arch.activation),
-    )
-    return [first, *(block_part(arch.stages[block.stage - 1], block, arch.activation) for block in inner), last]
-
-
-def block_part(stage: Stage, block: Block, activation: str) -> str:
-    """The name of one block of a stage."""
-    alone = replace(stage, repeats=1, stride=block.stride)
-    return part(block.input, canonical(alone, block.input.channels, activation), activation)
-
-
-def part(given: FeatureMap, what: object, activation: str) -> str:
-    """The name of a part whose input is this feature map."""
-    return f"{given.size}px c{given.channels} {what} {activation}"
-
-
 @dataclass(frozen=True)
 class Table:
     """The median seconds of each part of a space's networks, under conditions."""
@@ -187,8 +163,12 @@ class Table:
 
     def predict(self, arch: Architecture) -> float:
         """The latency of a network in seconds: the sum over its parts; raises UserError for an unmeasured part."""
+        return sum(nanoseconds(self.of(part)) for part in part_names(arch)) / 1e9
+
+    def of(self, part: str) -> float:
+        """The seconds of one part; raises UserError for an unmeasured one."""
         try:
-            return sum(self.seconds[part] for part in parts(arch))
+            return self.seconds[part]
         except KeyError as error:
             raise UserError(f"the latency table has no part {error}: it was measured for another space") from None
 
@@ -236,8 +216,8 @@ def measure_table(
     for done, arch in enumerate(networks, 1):
         with prepared(arch, conditions) as run:
             runs = np.array([run() for _ in range(passes)])
-        for part, seconds in zip(parts(arch), runs.T, strict=True):
-            samples[part] += seconds.tolist()
+        for name, seconds in zip(part_names(arch), runs.T, strict=True):
+            samples[name] += seconds.tolist()
         wholes.append(float(np.median(runs.sum(axis=1))))
         if progress:
             progress(done, len(networks))

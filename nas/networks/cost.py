@@ -17,8 +17,10 @@ from nas.networks.blocks import MAX_RESOLUTION, Block, Conv, Layer, Linear, Sque
 if TYPE_CHECKING:
     from nas.networks.architecture import Architecture
 
-COLUMNS = ("madds", "flops", "params", "activations")
-Figures = tuple[int, int, int, int]  # in the order of COLUMNS
+SUMS = ("madds", "flops", "params", "activations")  # of a network: the sum over its parts
+COLUMNS = (*SUMS, "peak")  # of a network: the largest of its parts
+Figures = tuple[int, int, int, int, int]  # in the order of COLUMNS
+BYTES = {"int8": 1, "fp16": 2, "fp32": 4}  # of one element
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Cost:
 
     madds: multiply-adds of convolutions and linear layers (what papers print as FLOPs). flops: fvcore's total,
     which adds batch norm (2 per element) and average pooling (1 per input element). params: learnt parameters.
-    activations: elements that all convolutions put out (Radosavovic et al. 2020, arXiv 2003.13678).
+    activations: elements that all convolutions put out (Radosavovic et al. 2020, arXiv 2003.13678). peak: the most
+    elements that must be held at once, as `peak_of` counts them; an element is one byte in int8, four in fp32.
     """
 
     madds: int
     flops: int
     params: int
     activations: int
+    peak: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Deployment:
 PUBLISHED = Deployment()
 
 
-def count_layer(layer: Layer, size: int) -> Figures:
-    """Count one layer; `size` is the side of its *output* (the input's where it keeps the size)."""
+def count_layer(layer: Layer, size: int) -> tuple[int, int, int, int]:
+    """Count SUMS of one layer; `size` is the side of its *output* (the input's where it keeps the size)."""
     area = size * size
     match layer:
         case Conv(c_in, c_out, kernel, _, groups, _):
@@ -74,25 +78,49 @@ def count_layer(layer: Layer, size: int) -> Figures:
             return weights, weights + features * area, weights + classes, 0
 
 
+def peak_of(layer: Layer, given: int, size: int, kept: bool) -> int:
+    """The most elements that one layer needs at once for one image; given, size: the sides of its input and output.
+
+    That is its input and its output, batch norm being part of the convolution. Activation, the scaling of SE and the
+    residual addition overwrite one of their inputs. A depthwise convolution overwrites its input channel by channel,
+    with one more channel beside it, as TinyEngine does (MCUNet, arXiv 2007.10319, section 3.2). Nothing overwrites an
+    input that is kept: that of a residual block until the addition.
+    """
+    match layer:
+        case Conv(c_in, c_out, _, _, groups, _):
+            in_place = groups == c_in == c_out and not kept
+            return c_in * given**2 + (1 if in_place else c_out) * size**2
+        case SqueezeExcitation(channels, squeeze):
+            return (1 + kept) * channels * size**2 + channels + squeeze
+        case Linear(features, classes):
+            return features + max(features * size**2, classes)
+
+
 @lru_cache(maxsize=65536)
-def count_layers(layers: tuple[Layer, ...], size: int) -> Figures:
-    """Count layers one after the other, the first of which gets a feature map of this side."""
-    counts = []
-    for layer in layers:
-        size = size_after(size, layer)
-        counts.append(count_layer(layer, size))
+def count_layers(layers: tuple[Layer, ...], size: int, residual: bool = False) -> Figures:
+    """Count layers one after the other, the first of which gets a feature map of this side.
+
+    residual: whether that map is held until it is added to the output.
+    """
+    counts, held = [], 0
+    for position, layer in enumerate(layers):
+        given, size = size, size_after(size, layer)
+        peak = held + peak_of(layer, given, size, residual and position == 0)
+        counts.append((*count_layer(layer, size), peak))
+        if residual and position == 0:
+            held = layer[0] * given**2  # channels of its input
     return added(counts)
 
 
 def count_blocks(blocks: Iterable[Block]) -> Figures:
     """Count blocks."""
-    return added([count_layers(block.layers, block.input.size) for block in blocks])
+    return added([count_layers(block.layers, block.input.size, block.residual) for block in blocks])
 
 
 def added(counts: Iterable[Figures]) -> Figures:
-    """The sum of counts, figure by figure."""
-    madds, flops, params, activations = map(sum, zip(*counts, strict=True))
-    return madds, flops, params, activations
+    """The counts of parts as one: SUMS added, and the largest peak."""
+    madds, flops, params, activations, peaks = zip(*counts, strict=True)
+    return sum(madds), sum(flops), sum(params), sum(activations), max(peaks)
 
 
 class Part(NamedTuple):
@@ -124,7 +152,7 @@ def count(arch: Architecture, resolution: int | None = None, num_classes: int = 
 
 def count_classifier(head: Block, num_classes: int) -> Figures:
     """Count pooling and classifier behind the head."""
-    return count_layer(Linear(head.output.channels, num_classes), head.output.size)
+    return count_layers((Linear(head.output.channels, num_classes),), head.output.size)
 
 
 def _walk(arch: Architecture, resolution: int | None, num_classes: int, in_channels: int) -> tuple[Block, ...]:

@@ -31,8 +31,8 @@ from nas.base.units import format_count, shown
 Options = ParamSpec("Options")
 
 if TYPE_CHECKING:
+    from nas.base.limits import Bounds
     from nas.selection.noise import Noise
-    from nas.spaces.budgets import Bounds
 
 INK, FRONT, PICK, PALE, _NEAR = "#222222", "#1f6fb4", "#d1495b", "#b8c1ca", "#6c7f91"
 KINDS = {
@@ -54,6 +54,7 @@ LABELS = {
     "flops": "flops per image (fvcore)",
     "params": "parameters",
     "activations": "activations per image",
+    "peak": "peak memory (elements held at once for one image)",
     "latency": "latency of a batch, predicted from measured blocks (s)",
     "latency_measured": "latency of a batch, measured on the whole network (s)",
     "step_seconds": "training step as measured (s)",
@@ -62,7 +63,7 @@ LABELS = {
 
 def short_name(cost: str) -> str:
     """A cost as a title names it."""
-    names = {"madds": "MAdds", "params": "parameters", "step_seconds": "training step time"}
+    names = {"madds": "MAdds", "params": "parameters", "peak": "peak memory", "step_seconds": "training step time"}
     return names.get(cost, "measured latency" if cost == "latency_measured" else cost.replace("_", " "))
 
 

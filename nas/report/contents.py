@@ -26,7 +26,7 @@ from nas.runs.records import CURVES
 from nas.selection import pareto
 
 # What trials can be drawn against.
-COSTS = ("madds", "params", "flops", "activations", "latency", "latency_measured", "step_seconds")
+COSTS = ("madds", "params", "flops", "activations", "peak", "latency", "latency_measured", "step_seconds")
 _COLUMNS = ("trial", "mean_error", "runs", "epochs", "seconds", "resolution", *COSTS)
 
 

@@ -16,7 +16,7 @@ from nas.training.proxy import Job
 COLUMNS = [
     *("trial", "state", "accuracy", "madds", "flops", "params", "activations", "resolution", "epochs", "seconds"),
     *("seed", "architecture", "hash", "accuracy_error", "image_size", "step_seconds", "note"),
-    *("balanced_accuracy", "balanced_accuracy_error", "name"),
+    *("balanced_accuracy", "balanced_accuracy_error", "name", "peak"),
 ]
 
 MEASURED = {
@@ -36,6 +36,7 @@ def describe_trial(
         "flops": cost.flops,
         "params": cost.params,
         "activations": cost.activations,
+        "peak": cost.peak,
         "resolution": arch.resolution,
         "image_size": job.image_size,
         "seed": job.seed,
@@ -67,10 +68,10 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def table(study: optuna.Study, others: Sequence[str] = ()) -> pd.DataFrame:
     """The finished trials as rows with the columns of trials.csv, and others that `describe_trial` was given.
 
-    Trials of older versions have no balanced accuracy: theirs is empty.
+    Trials of older versions have no balanced accuracy and no peak: theirs are empty.
     """
     rows = [{**t.user_attrs, "trial": t.number, "state": t.state.name} for t in finished(study)]
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *(name for name in others if name not in COLUMNS)])
-    whole = ["madds", "flops", "params", "activations", "resolution", "epochs", "image_size"]
+    whole = ["madds", "flops", "params", "activations", "peak", "resolution", "epochs", "image_size"]
     shares = ["balanced_accuracy", "balanced_accuracy_error"]
     return frame.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(shares, float)})

@@ -12,8 +12,9 @@ from nas import datasets
 from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_toml, write_atomic
+from nas.base.limits import Limit, bounds_of, read_limits, typed
 from nas.base.metrics import option_of
-from nas.base.units import format_count, nearest, parse_count, parse_duration
+from nas.base.units import format_count, nearest
 from nas.datasets import Source, load_data
 from nas.networks import scaling
 from nas.networks.architecture import KEPT
@@ -32,14 +33,10 @@ from nas.training.proxy import Proxy
 PHI = "3"
 
 
+@cli.limited
 def scale(
     phi: Annotated[
         str | None, typer.Option(help="Write the family from φ = 0 to this φ, or a range like 0..7.  [default: 3]")
-    ] = None,
-    madds: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to this many MAdds, like 1.2G.")] = None,
-    params: Annotated[str | None, typer.Option(help="Instead of --phi: scale up to this many parameters.")] = None,
-    latency: Annotated[
-        str | None, typer.Option(help="Instead of --phi: scale up to this latency as measured here, like 5ms.")
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="A run's name, a .toml file or a bundled name.  [default: the newest run's]")
@@ -95,8 +92,9 @@ def scale(
     ray: cli.RayOption = None,
     gpus_per_trial: cli.GpusPerTrialOption = None,
     device: cli.DeviceOption = "auto",
+    **limits: Limit,
 ) -> list[Member]:
-    """Scale a baseline into a family.
+    """Scale a baseline into a family: up to --phi, or to the largest φ within limits such as --max-madds.
 
     Without --coefficients, each α, β, γ ≥ 1 on a grid with α·β²·γ² near the target is tried: φ = 1 networks are
     trained by proxy, the better half for longer, the finalists from several seeds, and the best is taken. Results are
@@ -104,7 +102,7 @@ def scale(
     """
     if match not in MATCHES:
         raise UserError(f"--match {match[:40]!r}: {nearest(match[:40], MATCHES)}")
-    budget = parse_budget({"phi": phi, "madds": madds, "params": params, "latency": latency})
+    budget = parse_budget(phi, limits)
     given = given_coefficients(rule, coefficients, target)
     kept = parse_kept(keep)
 
@@ -114,12 +112,15 @@ def scale(
     found = find_baseline(baseline, run, source, recipe, epochs, seed, metric)
     found = replace(found, deployment=replace(found.deployment, resolution_step=resolution_step, keep=kept))
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
-    if latency is not None:
-        all_workers.check_here("--latency")
+    if budget and budget.measured:
+        all_workers.check_here("--max-latency")
     elif measure:
         all_workers.check_here("--measure (--no-measure leaves it out)")
     options = {
-        **{"phi": phi or (None if budget else PHI), "madds": madds, "params": params, "latency": latency},
+        **{
+            "phi": phi or (None if budget else PHI),
+            **{name: text for name, text in limits.items() if text is not None},
+        },
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "resolution_step": resolution_step, "keep": keep, "seeds": seeds},
         **{"train": train, "published": published},
@@ -174,17 +175,16 @@ def carry_out(config: Scaling, run: Run) -> list[Member]:
     return list(family.members)
 
 
-def parse_budget(limits: dict[str, str | None]) -> Budget | None:
-    """The budget that φ is solved for, None if φ is given or left to its default; raises UserError for two."""
-    given = [name for name, text in limits.items() if text is not None]
-    if len(given) > 1:
-        raise UserError(f"--{' and --'.join(given)} exclude each other: each of them says how far to scale; give one")
-    for name in given:
-        text = str(limits[name])
-        if name != "phi":
-            read = parse_duration if name == "latency" else parse_count
-            return Budget(name, read(text, f"--{name}"), text)
-    return None
+def parse_budget(phi: str | None, limits: Mapping[str, Limit]) -> Budget | None:
+    """The budget that φ is solved for, None if φ is given or left to its default; raises UserError for both."""
+    given = read_limits(limits)
+    if given and phi is not None:
+        raise UserError(
+            f"--phi and {typed(next(iter(given)))} exclude each other: each says how far to scale; give one"
+        )
+    if given and not any(option.startswith("max_") for option in given):
+        raise UserError(f"{typed(next(iter(given)))}: φ is solved for a maximum; give one, such as --max-madds 1.2G")
+    return Budget(bounds_of(given)) if given else None
 
 
 def parse_kept(text: str | None) -> tuple[str, ...]:

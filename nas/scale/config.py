@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from nas.base.errors import UserError
+from nas.base.limits import Bounds, amount, at_most, words
 from nas.base.units import format_count
 from nas.datasets import Source, load_data
 from nas.devices import latency, memory
@@ -27,25 +29,29 @@ MATCHES = ("nominal", "counted")
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that the largest member may cost: madds, params, or latency in seconds. text: as the user wrote it."""
+    """The most and the least that the largest member may cost: bounds on its columns; latency, in seconds, measured."""
 
-    name: str
-    limit: float
-    text: str
+    bounds: Bounds
 
-    def of(self, cost: Callable[[Architecture], Cost], device: str) -> Callable[[Architecture], float]:
-        """What a network costs; latency is measured on the device, each network once."""
-        if self.name != "latency":
-            return lambda arch: float(getattr(cost(arch), self.name))
-        conditions = latency.Conditions.here(device)
+    def of(self, cost: Callable[[Architecture], Cost], device: str) -> Callable[[Architecture, str], float]:
+        """What a network costs, by column; latency is measured on the device, each network once."""
+        conditions = latency.Conditions.here(device) if self.measured else None
         seen: dict[Architecture, float] = {}
 
-        def measured(arch: Architecture) -> float:
+        def amount(arch: Architecture, column: str) -> float:
+            if column != "latency":
+                return float(getattr(cost(arch), column))
             if arch not in seen:
+                assert conditions is not None
                 seen[arch] = latency.measure(arch, conditions).median
             return seen[arch]
 
-        return measured
+        return amount
+
+    @property
+    def measured(self) -> bool:
+        """Whether it takes measurements."""
+        return "latency" in self.bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +117,39 @@ class Scaling:
         return scaling.family(self.found.architecture, coefficients, phis, self.matched_target, self.found.deployment)
 
     def solved(self, coefficients: Coefficients) -> float:
-        """The largest φ within the budget; raises UserError if there is none."""
+        """The largest φ within all maxima; raises UserError if there is none, or if it is below a minimum."""
         assert self.budget is not None
+        bounds, cost = self.budget.bounds, self.budget.of(self.found.cost, self.proxy.device)
+        most = {column: high for column, (_, high) in bounds.items() if high < inf}
+
         base, deployment = self.found.architecture, self.found.deployment
-        return scaling.solve(
-            lambda phi: scaling.member(base, coefficients, phi, self.matched_target, deployment).architecture,
-            self.budget.of(self.found.cost, self.proxy.device),
-            self.budget.limit,
-            f"--{self.budget.name} {self.budget.text}",
-        )
+
+        def at(phi: float) -> Architecture:
+            return scaling.member(base, coefficients, phi, self.matched_target, deployment).architecture
+
+        def largest(arch: Architecture) -> float:
+            return max(cost(arch, column) / high for column, high in most.items())
+
+        if len(most) == 1:
+            ((column, high),) = most.items()
+            found = scaling.solve(at, lambda arch: cost(arch, column), high, at_most(column, high))
+        else:
+            together = " and ".join(at_most(*one) for one in most.items())
+            found = scaling.solve(at, largest, 1, f"{together}, each as 1")
+        for column, (low, _) in bounds.items():
+            if (has := cost(at(found), column)) < low:
+                raise UserError(
+                    f"no φ has {words(bounds)}: at φ = {found:g}, the largest within the maxima, it is "
+                    f"{amount(column, has)}"
+                )
+        return found
 
     @cached_property
     def left_out(self) -> dict[str, str]:
         """Rules whose family auto could not make, and why; not checked for a latency, which would be measured first."""
         found: dict[str, str] = {}
         base = self.found.architecture
-        if self.budget is None or self.budget.name != "latency":
+        if self.budget is None or not self.budget.measured:
             for rule in scaling.WEIGHTS:
                 coefficients = scaling.rule_coefficients(rule, self.target)
                 try:
@@ -145,7 +168,7 @@ class Scaling:
     def check(self) -> None:
         """Raise UserError for what cannot work, before anything is written or trained."""
         for triple in [self.given] if self.given else [one.coefficients for one in self.candidates]:
-            if self.budget is None or self.budget.name != "latency":  # that takes measurements
+            if self.budget is None or not self.budget.measured:  # that takes measurements
                 check_memory(self.members(triple), self.proxy.device)
 
 

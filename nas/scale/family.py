@@ -67,6 +67,7 @@ class Family:
                     **_counted(member),
                     "nominal_ratio": self.coefficients.product**member.phi,
                     "counted_ratio": self._ratio(member),
+                    "peak": member.cost.peak,
                     "moved": member.moved,
                     "dropout": scaling.dropout(member.phi),
                     "drop_path": scaling.DROP_PATH,
@@ -243,7 +244,8 @@ def train(found: Family, trainings: Trainings, table: pd.DataFrame, folder: Path
 def _counted(member: Member) -> dict[str, Any]:
     """A member's φ, factors and costs as columns; resolution in pixels."""
     scaled = {"phi": member.phi, "depth": member.depth, "width": member.width}
-    return {**scaled, "resolution": member.architecture.resolution, **asdict(member.cost)}
+    costs = {name: value for name, value in asdict(member.cost).items() if name != "peak"}
+    return {**scaled, "resolution": member.architecture.resolution, **costs}
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from nas import datasets
 from nas.base import cli
 from nas.base.errors import UserError
 from nas.base.files import to_csv, write_atomic
+from nas.base.limits import Bounds, Limit, bounds_of, read_limits, words
 from nas.base.metrics import metric_of
 from nas.base.units import format_count, nearest, parse_count, parse_duration, plural
 from nas.datasets import Dataset, Source, load_data
@@ -31,8 +32,8 @@ from nas.search.effort import MOST_EPOCHS, TRIALS, effort_of, epoch_seconds
 from nas.search.proposals import make_sampler, plan, seconds_left
 from nas.search.repeats import confirm as confirm_front
 from nas.search.results import measured, print_summary, write_results, write_sensitivity
-from nas.spaces.budgets import Bounds
-from nas.spaces.space import SearchSpace, budget
+from nas.spaces.budgets import count_text
+from nas.spaces.space import SearchSpace
 from nas.training.proxy import Proxy
 from nas.training.recipe import PROXY, Recipe
 
@@ -42,6 +43,7 @@ SAMPLERS = ("auto", "tpe", "nsga2", "random")
 REWARDS = ("hard", "soft", "v2")
 
 
+@cli.limited
 def search(
     space: Annotated[str, typer.Option(help="A bundled space (mnas, efficientnet_v1, …) or a .toml file.")] = "mnas",
     data: Annotated[str, typer.Option(help="A data set's name, or a folder train/CLASS/*.")] = datasets.DEFAULT,
@@ -78,13 +80,11 @@ def search(
     objectives: Annotated[
         str,
         typer.Option(
-            help="accuracy (by --metric) and one or two of madds, flops, params, activations, latency, train_time."
+            help="accuracy (by --metric) and at most two of madds, flops, params, activations, memory, latency, "
+            "train_time."
         ),
     ] = "accuracy,madds",
     metric: cli.MetricOption = "accuracy",
-    max_madds: Annotated[str | None, typer.Option(help="Budget, such as 400M.")] = None,
-    min_madds: Annotated[str | None, typer.Option(help="Least MAdds.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Most parameters, such as 5M.")] = None,
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -121,6 +121,7 @@ def search(
         Path | None,
         typer.Option("--from", is_eager=True, callback=rerun.defaults, help="Repeat a run: its run.toml."),
     ] = None,
+    **limits: Limit,
 ) -> Run:
     """Search a space for networks of high accuracy at low cost, and pick a baseline from the front.
 
@@ -131,10 +132,7 @@ def search(
     """
     loaded = SearchSpace.load(space)
     chosen = Recipe.load(recipe)
-    most, least, params = (
-        _count(text, option)
-        for text, option in ((max_madds, "--max-madds"), (min_madds, "--min-madds"), (max_params, "--max-params"))
-    )
+    given = read_limits(limits)
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler[:40]!r}: {nearest(sampler[:40], SAMPLERS)}")
     if reward not in REWARDS:
@@ -144,13 +142,15 @@ def search(
     images = load_data(source)
     pixels = resolution or min(loaded.resolution, images.image_size)
     found = deployed(loaded, pixels, images, no_fit, width)
-    target = _count(target_madds, "--target-madds") or most or found.target_madds
-    limit = min(most or inf, target or inf) if reward == "hard" else most  # what is above T is not picked
-    bounds = budget(None if limit == inf else limit, least, params)
-    found.draw_codes(1, 0, bounds)  # refuses an impossible budget before anything is written
+    most = given.get("max_madds")
+    target = (parse_count(target_madds, "--target-madds") if target_madds else None) or most or found.target_madds
+    cap = {"max_madds": min(most or inf, target)} if reward == "hard" and target else {}  # above T none is picked
+    bounds = bounds_of({**given, **cap})
+    counted = {name: ends for name, ends in bounds.items() if name != "latency"}  # that one is measured later
+    found.draw_codes(1, 0, counted)  # refuses an impossible budget before anything is written
     all_workers = make_workers(device, workers, ray, gpus_per_trial)
-    if "latency" in chosen_objectives:
-        all_workers.check_here("--objectives latency")
+    if "latency" in chosen_objectives or "latency" in bounds:
+        all_workers.check_here("a latency as objective or limit")
     size = image_size or min(pixels, images.image_size)
     seconds = parse_duration(time_budget, "--time-budget") if time_budget else None
     name = run or default_name(found.name, *([] if data == datasets.DEFAULT else [images.name]))
@@ -162,7 +162,7 @@ def search(
         epochs or (known.get("epochs") if known.get("recipe") == recipe else None),
         None if storage else seconds,  # machines that share a search must agree without measuring
         chosen,
-        lambda: all_workers.count / epoch_seconds(found, bounds, proxy, all_workers.count, size),
+        lambda: all_workers.count / epoch_seconds(found, counted, proxy, all_workers.count, size),
     )
     chosen = replace(chosen, epochs=effort.epochs)
     config = Search(
@@ -170,7 +170,7 @@ def search(
         bounds=bounds,
         objectives=chosen_objectives,
         reward=reward,
-        target_madds=target or _median_madds(found, bounds),
+        target_madds=int(target or _median_madds(found, counted)),
         sampler=sampler,
         trials=effort.trials,
         time_budget=seconds,
@@ -186,7 +186,7 @@ def search(
     options = {
         **{"space": space, **source.arguments(), "trials": effort.trials, "time_budget": time_budget},
         **{"confirm": config.confirm, "recipe": recipe, "epochs": chosen.epochs, "objectives": list(chosen_objectives)},
-        **{"metric": metric, "max_madds": most, "min_madds": least, "max_params": params, "reward": reward},
+        **{"metric": metric, **given, "reward": reward},
         **{"target_madds": config.target_madds, "sampler": sampler, "seed": seed, "resolution": pixels},
         **{"image_size": config.image_size, "no_fit": no_fit or None, "width": width},
         **{"workers": all_workers.count, "device": device},
@@ -205,9 +205,10 @@ def carry_out(config: Search, run: Run) -> None:
     """Run or continue a search in its directory, and say how it went."""
     facts, path = config.facts(), run.path
     begun = run.is_begun(facts)
-    if "latency" in config.objectives:
+    if config.timed:
         table = latency.kept(path / "latency.csv", config.space, config.proxy.device, begun, cli.say)
-        config = replace(config, latencies=table)
+        config = replace(config, latencies=table, space=config.space.timed(table.of))
+        config.space.draw_codes(1, 0, config.bounds)  # refuses an impossible budget
     trials = run.study("", config.directions, make_sampler(config, 0), facts)
     run.write(facts)
     search = SearchRun(config=config, path=path, trials=trials, repeats=run.study("repeats"))
@@ -246,6 +247,9 @@ def introduce(config: Search, run: Run, begun: bool, done: int) -> None:
     for line in images.lines:
         cli.say(line)
     cli.say(images.difference_line(config.metric))
+    if config.bounds:
+        number, error = space.count_within(config.bounds)
+        cli.say(f"budget: {words(config.bounds)}: {count_text(number, error, space.size)}")
     low, high = (format_count(madds) for madds in config.reach)
     cli.say(
         f"costs are counted as deployed: {space.resolution} px, {plural(space.in_channels, 'channel')}, "
@@ -264,10 +268,6 @@ def introduce(config: Search, run: Run, begun: bool, done: int) -> None:
             f"train_time: seconds of a training step of {recipe.batch_size} images as measured on "
             f"{config.workers.place} with {config.workers.count} trials side by side: it compares within this run only"
         )
-
-
-def _count(text: str | None, option: str) -> int | None:
-    return None if text is None else parse_count(text, option)
 
 
 def _objectives(text: str) -> tuple[str, ...]:

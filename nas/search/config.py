@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 
+from nas.base.limits import COLUMNS, Bounds
 from nas.datasets import Dataset, load_data
 from nas.devices import latency
 from nas.networks.architecture import Architecture, published_networks
@@ -21,11 +22,10 @@ from nas.runs.database import Direction
 from nas.runs.facts import environment
 from nas.runs.records import MEASURED
 from nas.runs.workers import Workers
-from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
 from nas.training.proxy import Proxy
 
-COSTS = ("madds", "flops", "params", "activations")
+COSTS = ("madds", "flops", "params", "activations", "memory")
 KNOWN = (*COSTS, "latency")  # before any training
 OBJECTIVES = ("accuracy", *KNOWN, *MEASURED)
 ORDERED = 8  # workers that wait for each other, at most
@@ -80,7 +80,7 @@ class Search:
             },
             "proxy": {**recipe.table(), "image_size": self.image_size, "classes": images.num_classes},
             "progressive": recipe.progressive.table() if recipe.progressive else None,
-            "latency": asdict(latency.Conditions.here(self.proxy.device)) if "latency" in self.objectives else None,
+            "latency": asdict(latency.Conditions.here(self.proxy.device)) if self.timed else None,
             "ray": self.workers.table(),
             **environment(self.proxy.device),
         }
@@ -91,7 +91,7 @@ class Search:
         space = self.space
         known = published_networks(space.resolution, self.options.get("width"))
         found = {name: space.decode(space.encode(arch)) for name, arch in known.items() if arch in space}
-        return {name: arch for name, arch in found.items() if self.within(self.space.cost(arch))}
+        return {name: arch for name, arch in found.items() if self.within(arch, self.space.cost(arch))}
 
     @cached_property
     def reach(self) -> tuple[float, float]:
@@ -130,7 +130,12 @@ class Search:
     @property
     def columns(self) -> list[str]:
         """The objectives' columns in trials.csv; that of accuracy is the metric's."""
-        return [{"accuracy": self.metric, **MEASURED}.get(name, name) for name in self.objectives]
+        return [{"accuracy": self.metric, **COLUMNS, **MEASURED}.get(name, name) for name in self.objectives]
+
+    @property
+    def further(self) -> list[str]:
+        """The columns of trials.csv beside those that every run has."""
+        return list(dict.fromkeys([*self.columns, *self.bounds]))
 
     @property
     def costs(self) -> list[str]:
@@ -153,21 +158,35 @@ class Search:
     def known(self, name: str, params: Mapping[str, Any]) -> float:
         """An objective that needs no training: a cost, or the latency that the table predicts."""
         if name == "latency":
-            assert self.latencies is not None
-            return self.latencies.predict(self.network(params))
-        return float(getattr(self.cost(params), name))
+            return self.predicted(self.network(params))
+        return float(getattr(self.cost(params), COLUMNS.get(name, name)))
+
+    @property
+    def timed(self) -> bool:
+        """Whether the latency of networks is to be known: as an objective or for a limit."""
+        return "latency" in self.objectives or "latency" in self.bounds
 
     def others(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """The objectives other than costs that need no training, such as a predicted latency."""
-        return {name: self.known(name, params) for name in self.objectives if name in KNOWN and name not in COSTS}
+        """What is known before training beside the cost: a predicted latency, as an objective or for its limit."""
+        named = [name for name in (*self.objectives, *self.bounds) if name in KNOWN and name not in COSTS]
+        return {name: self.known(name, params) for name in dict.fromkeys(named)}
 
     def feasible(self, params: Mapping[str, Any]) -> bool:
         """Whether the network of these parameters is within the budget."""
-        return self.within(self.cost(params))
+        return self.within(*self._asked(params))
 
-    def within(self, cost: Cost) -> bool:
-        """Whether a cost is within the budget."""
-        return all(low <= getattr(cost, name) <= high for name, (low, high) in self.bounds.items())
+    def within(self, arch: Architecture, cost: Cost) -> bool:
+        """Whether a network of this cost is within the budget."""
+
+        def amount(name: str) -> float:
+            return self.predicted(arch) if name == "latency" else getattr(cost, name)
+
+        return all(low <= amount(name) <= high for name, (low, high) in self.bounds.items())
+
+    def predicted(self, arch: Architecture) -> float:
+        """The latency in seconds that the table predicts."""
+        assert self.latencies is not None
+        return self.latencies.predict(arch)
 
     def network(self, params: Mapping[str, Any]) -> Architecture:
         """The network of these parameters."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas.base.limits import Bounds
 from nas.base.machine import available_cores, torch_threads
 from nas.datasets import load_data
-from nas.spaces.budgets import Bounds
 from nas.spaces.space import SearchSpace
 from nas.training.proxy import Proxy, train_proxy
 from nas.training.recipe import PROXY, Recipe

@@ -60,7 +60,7 @@ def confirm(run: SearchRun, written: Callable[[], str]) -> None:
     written: writes the results, and says how they stand.
     """
     config, repeats = run.config, run.repeats
-    table = trials_table(run.trials, config.columns)
+    table = trials_table(run.trials, config.further)
     size = validated(config.images, config.metric)
     networks: dict[int, str] = dict(zip(table["trial"], table["architecture"], strict=True))
 

@@ -58,7 +58,7 @@ def write_results(run: SearchRun) -> Found:
     """Write trials.csv, repeats.csv, pareto.csv, pareto.png and baseline.toml from the trials so far."""
     config, path, images = run.config, run.path, run.config.images
     known = by_trial(run.repeats, config.metric)
-    every = trials_table(run.trials, config.columns)
+    every = trials_table(run.trials, config.further)
     table, noise = averaged(every, known, validated(images, config.metric), config.metric)
     write_atomic(path / "trials.csv", to_csv(table))
     if known:
@@ -100,7 +100,7 @@ def write_sensitivity(run: SearchRun) -> None:
     """Write sensitivity.csv and sensitivity.png if enough networks were trained to fit a model."""
     config, path = run.config, run.path
     known = by_trial(run.repeats, config.metric)
-    table, _ = averaged(trials_table(run.trials, config.columns), known, 1, config.metric)
+    table, _ = averaged(trials_table(run.trials, config.further), known, 1, config.metric)
     done = table[table["state"] == "COMPLETE"]
     if len(done) < sensitivity.LEAST:
         cli.say(f"no sensitivity: {len(done)} networks are too few for a model of the space ({sensitivity.LEAST})")

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from nas.base.arrays import Floats
+from nas.base.limits import Bounds
 from nas.selection.sampler.model import Features, Model, fit
-from nas.spaces.budgets import Bounds
 from nas.spaces.slots import Codes
 from nas.spaces.space import SearchSpace
 

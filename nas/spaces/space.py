@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,19 @@ from numpy.typing import ArrayLike, NDArray
 from nas.base.arrays import Ints
 from nas.base.errors import UserError
 from nas.base.files import read_toml
+from nas.base.limits import Bounds, bounds_of, read_limits
 from nas.base.units import parse_count
 from nas.networks.architecture import Architecture, bundled_path, check_keys, published_networks, strings
 from nas.networks.blocks import scale_channels
-from nas.networks.cost import COLUMNS, Cost, check_counting
+from nas.networks.cost import SUMS, Cost, check_counting
 from nas.networks.fitting import kept_strides, width_factor
 from nas.networks.stages import BlockError, Stage
 from nas.spaces import budgets, counting
-from nas.spaces.budgets import Bounds
 from nas.spaces.counting import CHUNK
 from nas.spaces.slots import Choice, Codes, Slot, fitted_template, parse_slot
 
 BUNDLED = "nas.search_spaces"
+DEPLOYED = ("num_classes", "in_channels", "seconds_of")  # how networks are counted: not in a space's file
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class SearchSpace:
 
     templates: block strings with choices. target_madds: the default T of the baseline's reward. num_classes and
     in_channels: of the deployed networks; all costs and budgets are counted for these, at the space's resolution.
+    seconds_of: the latency of a part by its name (`nas.networks.parts`), with which latency is a cost like the others.
     """
 
     name: str
@@ -52,6 +54,7 @@ class SearchSpace:
     stem_stride: int = 2
     num_classes: int = 1000
     in_channels: int = 3
+    seconds_of: Callable[[str], float] | None = None
 
     def __post_init__(self) -> None:
         check_counting(1, self.num_classes, self.in_channels)
@@ -74,7 +77,7 @@ class SearchSpace:
         path = bundled_path(str(name), BUNDLED, "search space")
         where = path.name if path.stem == str(name) else str(path)
         table = read_toml(path)
-        known = {f.name for f in fields(cls)} - {"templates", "num_classes", "in_channels"} | {"stages", "about"}
+        known = {f.name for f in fields(cls)} - {"templates", *DEPLOYED} | {"stages", "about"}
         check_keys(table, known, {"stages"}, where)
         stages = strings(table["stages"], where, "ir_k{3|5}_s2_e6_c24")
         values: dict[str, Any] = {k: v for k, v in table.items() if k in known - {"stages", "about"}}
@@ -99,6 +102,10 @@ class SearchSpace:
     def deployed(self, num_classes: int, in_channels: int) -> SearchSpace:
         """The same networks, with costs and budgets counted for these numbers of classes and input channels."""
         return replace(self, num_classes=num_classes, in_channels=in_channels)
+
+    def timed(self, seconds_of: Callable[[str], float]) -> SearchSpace:
+        """The same networks, whose latency is known: the sum over their parts, by name (`nas.networks.parts`)."""
+        return replace(self, seconds_of=seconds_of)
 
     def fitted(self, pixels: int, width: float | None = None) -> SearchSpace:
         """The space with its networks fitted to smaller images (`Architecture.fitted`); itself if they are not smaller.
@@ -233,16 +240,14 @@ class SearchSpace:
         self,
         n: int,
         seed: int | np.random.Generator = 0,
-        *,
-        max_madds: float | None = None,
-        min_madds: float | None = None,
-        max_params: float | None = None,
+        **limits: float | None,
     ) -> Codes:
         """Draw n codes [n, choices] uniformly from the distinct networks within the budget.
 
-        Raises UserError if no network keeps it, with what the space can do.
+        limits: max_madds, min_madds and so on for each cost, of memory in bytes of int8, of latency in seconds. Raises
+        UserError if no network keeps them, with the nearest that is possible.
         """
-        return self.draw_codes(n, seed, budget(max_madds, min_madds, max_params))
+        return self.draw_codes(n, seed, bounds_of(read_limits(limits)))
 
     def draw_codes(self, n: int, seed: int | np.random.Generator, bounds: Bounds) -> Codes:
         """As `sample_codes`, for bounds on any column of a cost."""
@@ -260,12 +265,16 @@ class SearchSpace:
         seed: int = 0,
         max_madds: float | None = None,
         min_madds: float | None = None,
-        max_params: float | None = None,
         resolution: int | None = None,
+        **limits: float | None,
     ) -> Architecture:
-        """Draw one architecture uniformly from the networks within the budget, at `resolution` if one is given."""
+        """Draw one architecture uniformly from the networks within the budget, at `resolution` if one is given.
+
+        limits: as those of `sample_codes`.
+        """
         space = self if resolution is None else self.at(resolution)
-        return space.decode(space.draw_codes(1, seed, budget(max_madds, min_madds, max_params))[0])
+        limits = {"max_madds": max_madds, "min_madds": min_madds, **limits}
+        return space.decode(space.draw_codes(1, seed, bounds_of(read_limits(limits)))[0])
 
     def enumerate(self) -> Iterator[Architecture]:
         """All distinct networks, one after the other."""
@@ -287,12 +296,12 @@ class SearchSpace:
         return arch.cost(None, self.num_classes, self.in_channels)
 
     def costs(self, codes: ArrayLike) -> dict[str, Ints]:
-        """Count codes [n, choices] at once: madds, flops, params and activations, int64 [n] each."""
-        figures = counting.costs(counting.build(self), self.options_of(codes))
-        return {name: figures[:, i] for i, name in enumerate(COLUMNS)}
+        """Count codes [n, choices] at once, each cost int64 [n]; of a timed space also latency, float64 [n] seconds."""
+        table = counting.build(self)
+        return counting.by_name(table, counting.costs(table, self.options_of(codes)))
 
     def mean_costs(self, choice: int | None = None, value: int = 0) -> dict[str, float]:
-        """Each cost expected, exactly, of a network whose choices are drawn independently and uniformly.
+        """Each cost but the peak expected, exactly, of a network whose choices are drawn independently and uniformly.
 
         choice, value: a choice, and the alternative that it is fixed to.
         """
@@ -304,19 +313,11 @@ class SearchSpace:
                 kept = (slot.codes[:, choice - first] == value).astype(float)
             weights.append(kept / kept.sum())
             first += len(slot.choices)
-        return dict(zip(COLUMNS, counting.mean_costs(counting.build(self), weights).tolist(), strict=True))
+        return dict(zip(SUMS, counting.mean_costs(counting.build(self), weights).tolist(), strict=True))
 
     def extremes(self) -> dict[str, tuple[int, int]]:
-        """The least and the most of each cost."""
-        least, most = counting.extremes(counting.build(self))
-        return {name: (int(least[i]), int(most[i])) for i, name in enumerate(COLUMNS)}
-
-
-def budget(max_madds: float | None, min_madds: float | None, max_params: float | None) -> Bounds:
-    """The options of a budget as bounds on the columns of a cost."""
-    bounds: dict[str, tuple[float, float]] = {}
-    if max_madds is not None or min_madds is not None:
-        bounds["madds"] = (min_madds or 0, float("inf") if max_madds is None else max_madds)
-    if max_params is not None:
-        bounds["params"] = (0, max_params)
-    return bounds
+        """The least and the most of each cost; of a timed space also of latency, in seconds."""
+        table = counting.build(self)
+        least, most = counting.extremes(table)
+        found = counting.by_name(table, np.stack([least, most]))
+        return {name: (low.item(), high.item()) for name, (low, high) in found.items()}

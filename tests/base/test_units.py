@@ -5,26 +5,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.base.errors import UserError
-from nas.base.units import format_count, format_duration, parse_count, parse_duration, shortest_decimal
+from nas.base.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    parse_bytes,
+    parse_count,
+    parse_duration,
+    shortest_decimal,
+)
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("5ms", 0.005), ("10m", 600), ("1.5h", 5400), ("2d", 172_800), (" 1H ", 3600)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("5ms", 0.005),
+        ("10m", 600),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+        (" 1H ", 3600),
+        ("5e-1 s", 0.5),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text, "--time-budget") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "-1m", "1w", "1 h 2", "1e3", "m"])
+@pytest.mark.parametrize("text", ["", "0", "0m", "-1m", "1w", "1 h 2", "nan", "m"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UserError, match=r"--time-budget: .* is not a positive duration"):
         parse_duration(text, "--time-budget")
 
 
-@pytest.mark.parametrize(("text", "count"), [("400M", 400e6), ("5.5m", 5.5e6), ("1.2G", 1.2e9), ("20K", 2e4), ("7", 7)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("400M", 400e6), ("5.5m", 5.5e6), ("1.2G", 1.2e9), ("20K", 2e4), ("7", 7), ("2e6", 2e6)]
+)
 def test_counts(text: str, count: float) -> None:
     assert parse_count(text, "--max-madds") == count
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512KB", 2**19), ("320 KiB", 327_680), ("1.5mb", 1.5 * 2**20), ("2e6", 2e6), ("9 B", 9)]
+)
+def test_bytes(text: str, size: float) -> None:
+    assert parse_bytes(text, "--max-memory") == size
+    assert parse_bytes(format_bytes(size), "--max-memory") == pytest.approx(size, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", ["", "0KB", "-5KB", "nan", "5 ms", "1e999", "320KBB"])
+def test_what_is_no_number_of_bytes(text: str) -> None:
+    with pytest.raises(UserError, match=r"--max-memory: .* is not a positive number of bytes"):
+        parse_bytes(text, "--max-memory")
 
 
 @given(st.integers(0, 10**6))

@@ -252,6 +252,30 @@ def test_a_failed_training_is_a_failed_trial_with_its_cause(
     assert not set(pd.read_csv(here / "runs/r/pareto.csv")["trial"]) & {0, 1, 2}
 
 
+def test_limits_on_memory_and_latency(command: Command, here: Path, images: Path) -> None:
+    """No network over either is trained; the table is measured before the first trial."""
+    space = SearchSpace.load(here / "small.toml").deployed(3, 3)
+    least, most = space.extremes()["peak"]
+    memory = (least + most) // 2
+    arguments = search_arguments(images, "--trials", "4", "--objectives", "accuracy,memory")
+    arguments += ["--max-memory", f"{memory} B", "--max-latency", "10s", "--min-latency", "1e-9"]
+    ended = command("search", *arguments)
+    assert ended.code == 0, ended.err
+    assert "KB memory and at least 1e-06 ms latency and at most 1e+04 ms latency: " in ended.out
+    run = here / "runs/r"
+    trials, table = pd.read_csv(run / "trials.csv"), Table.load(run / "latency.csv")
+    assert len(trials) == 4
+    for row in trials.itertuples():
+        arch = Architecture.parse(str(row.architecture))
+        assert row.peak == deployed_cost(arch).peak <= memory
+        assert row.latency == pytest.approx(table.predict(arch))
+    assert (pd.read_csv(run / "pareto.csv")["latency_measured"] > 0).all()
+    ended = command("search", *arguments[:-4], "--run", "s", "--max-latency", "0.000001ms")
+    assert ended.code == 2
+    assert "no network has at most 1e-06 ms latency; the space reaches from " in ended.err
+    assert not (here / "runs/s/run.toml").exists()
+
+
 def test_latency_as_an_objective(command: Command, here: Path, images: Path) -> None:
     arguments = search_arguments(images, "--objectives", "accuracy,latency", "--trials", "3", "--time-budget", "1h")
     ended = command("search", *arguments)
@@ -404,6 +428,8 @@ def test_counting_a_network(command: Command) -> None:
     assert "385,814,752" in ended.out
     assert "5,288,548" in ended.out
     assert ended.out.endswith("fvcore on the built network: 0 flops, 0 params\n")
+    assert "1,404,928" in ended.out
+    assert "1.34 MB in int8, 2.68 MB in fp16, 5.359 MB in fp32; weights: 5.044 MB in int8" in ended.out
 
 
 def test_counting_for_a_script(command: Command) -> None:
@@ -412,7 +438,8 @@ def test_counting_for_a_script(command: Command) -> None:
     )
     arch = Architecture.parse(counted["architecture"])
     names = ("madds", "flops", "params", "activations")
-    assert {name: counted[name] for name in names} == asdict(arch.cost(96, 7))
+    assert {name: counted[name] for name in (*names, "peak")} == asdict(arch.cost(96, 7))
+    assert max(part["peak"] for part in counted["parts"]) == counted["peak"]
     assert (counted["resolution"], counted["classes"], counted["channels"]) == (96, 7, 3)
     for name in names:
         assert sum(part[name] for part in counted["parts"]) == counted[name]
@@ -476,7 +503,13 @@ BAD = [
     ("search --trails 3", "--trails"),
     ("search --max-madds huge", "--max-madds: 'huge' is not a positive count"),
     ("search --max-madds 1", "no network has at most 1 madds; the space reaches from"),
-    ("search --max-madds 200K --min-madds 300K", "min_madds is above max_madds"),
+    ("search --max-madds 200K --min-madds 300K", "--min-madds 300K is above --max-madds 200K"),
+    ("search --min-madds 500K", "at least 500K madds and at most 400K madds exclude each other"),
+    ("search --max-memory 5ms", "--max-memory: '5ms' is not a positive number of bytes"),
+    ("search --max-memory 1KB", "no network has at most 1 KB memory; the space reaches from"),
+    ("search --max-latency nan", "--max-latency: 'nan' is not a positive duration"),
+    ("cost --space small.toml --max-activations -1", "--max-activations: '-1' is not a positive count"),
+    ("cost efficientnet_b0 --max-memory 1MB", "--max-memory does not go with a network"),
     ("search --objectives speed,accuracy", "--objectives: unknown 'speed'"),
     ("search --sampler best", "--sampler 'best'"),
     ("search --recipe fast", "unknown recipe 'fast'; "),

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 
 from nas import Architecture, SearchSpace, UserError
-from nas.devices.latency import Conditions, Table, cover, deployed, doubt, measure, measure_table, parts
+from nas.devices.latency import Conditions, Table, cover, deployed, doubt, measure, measure_table
+from nas.networks.parts import part_names
 from tests.helpers.strategies import architectures
 
 SPACE = SearchSpace("small", ("ds_r{1|2}_k3_s1_c8", "ir_r{1|2}_k{3|5}_s{1|2}_e2_c{8|16}_se{0|0.25}"), 8, 16, 32)
@@ -17,29 +18,32 @@ HERE = Conditions("cpu", 1)
 
 def test_a_prediction_is_the_sum_over_the_parts() -> None:
     table = Table(
-        HERE, {part: 2.0**-i for i, part in enumerate(sorted({p for a in SPACE.enumerate() for p in parts(a)}))}
+        HERE,
+        {part: 0.01 * 1.1**-i for i, part in enumerate(sorted({p for a in SPACE.enumerate() for p in part_names(a)}))},
     )
     one = Architecture.parse("32px stem8 head16 ds_r1_k3_s1_e1_c8 ir_r1_k3_s2_e2_c8")
     two = Architecture.parse("32px stem8 head16 ds_r1_k3_s1_e1_c8 ir_r2_k3_s2_e2_c8")
-    (added,) = (Counter(parts(two)) - Counter(parts(one))).elements()
+    (added,) = (Counter(part_names(two)) - Counter(part_names(one))).elements()
     assert table.predict(two) - table.predict(one) == pytest.approx(table.seconds[added])
-    assert table.predict(one) == pytest.approx(sum(table.seconds[part] for part in parts(one)))
+    assert table.predict(one) == pytest.approx(sum(table.seconds[part] for part in part_names(one)))
     with pytest.raises(UserError, match="no part"):
         table.predict(one.at(64))
 
 
 def test_stems_of_other_strides_are_other_parts() -> None:
-    one, other = (parts(Architecture.parse(f"32px {stem} head16 ds_r1_k3_s1_e1_c8")) for stem in ("stem8", "stem8_s1"))
+    one, other = (
+        part_names(Architecture.parse(f"32px {stem} head16 ds_r1_k3_s1_e1_c8")) for stem in ("stem8", "stem8_s1")
+    )
     assert (one[0], other[0]) == ("32px c3 stem8 silu", "32px c3 stem8_s1 silu")
     assert one[1:] == [part.replace("32px", "16px") for part in other[1:]]
 
 
 @pytest.mark.parametrize("space", [SPACE, SPACE.fitted(16), SearchSpace.load("mnas")])
 def test_a_cover_holds_every_part_of_its_space_often_enough(space: SearchSpace) -> None:
-    held = Counter(part for arch in cover(space, 2, 0) for part in set(parts(arch)))
+    held = Counter(part for arch in cover(space, 2, 0) for part in set(part_names(arch)))
     assert min(held.values()) >= 2
     for seed in range(200):
-        assert set(parts(space.sample(seed))) <= set(held)
+        assert set(part_names(space.sample(seed))) <= set(held)
 
 
 def test_a_measured_table_predicts_every_network_and_survives_its_file(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_what_is_timed_is_the_network_part_by_part(arch: Architecture) -> None:
         whole = arch.build().eval()
         torch.manual_seed(0)
         pieces = deployed(arch)
-        assert len(pieces) == len(parts(arch))
+        assert len(pieces) == len(part_names(arch))
         images = torch.randn(1, 3, arch.resolution, arch.resolution)
         assert not any(isinstance(m, torch.nn.BatchNorm2d) for piece in pieces for m in piece.modules())
         torch.testing.assert_close(torch.nn.Sequential(*pieces)(images), whole(images), rtol=1e-3, atol=1e-4)

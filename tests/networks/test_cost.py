@@ -12,8 +12,10 @@ with warnings.catch_warnings():
     from fvcore.nn import FlopCountAnalysis
 
 from nas import Architecture, Cost, SearchSpace, UserError
+from nas.networks.architecture import family_names
 from nas.networks.blocks import OPS, Conv, Layer, Op, Shape, make_divisible, pointwise, squeeze_excitation
 from nas.networks.cost import parts
+from tests.helpers.memory import traced_peak
 from tests.helpers.strategies import architectures
 
 SPACES = ("mnas", "efficientnet_v1", "efficientnet_v2")
@@ -35,7 +37,8 @@ def measured(arch: Architecture, resolution: int, num_classes: int, in_channels:
         model(image)
     madds = by_operator["conv"] + by_operator["linear"]
     params = sum(p.numel() for p in model.parameters())
-    return Cost(madds, int(flops.total()), params, sum(seen))
+    peak = traced_peak(arch, resolution, num_classes, in_channels)
+    return Cost(madds, int(flops.total()), params, sum(seen), peak)
 
 
 def check(arch: Architecture, resolution: int, num_classes: int, in_channels: int) -> None:
@@ -66,6 +69,23 @@ def test_sampled_networks_equal_fvcore(name: str, seed: int, px: int, classes: i
 )
 def test_published_networks_equal_fvcore(name: str, px: int) -> None:
     check(Architecture.load(name), px, 1000, 3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(architectures(), st.integers(1, 70), st.integers(1, 20), st.sampled_from([1, 3]))
+def test_the_peak_is_that_of_the_forward_pass(arch: Architecture, px: int, classes: int, channels: int) -> None:
+    assert arch.cost(px, classes, channels).peak == traced_peak(arch, px, classes, channels)
+
+
+@pytest.mark.parametrize("name", family_names())
+def test_peaks_of_published_networks(name: str) -> None:
+    arch = Architecture.load(name)
+    assert arch.cost().peak == traced_peak(arch, arch.resolution, 1000, 3)
+
+
+def test_mobilenet_v2_needs_the_memory_that_is_published() -> None:
+    """1372 KB in int8: MCUNetV2 (arXiv 2110.15352), figure 1."""
+    assert Architecture.load("mobilenet_v2").cost().peak == 1372 * 1024
 
 
 def test_b0_has_its_published_figures() -> None:
@@ -106,6 +126,7 @@ def test_parts_add_up(arch: Architecture) -> None:
     rows = parts(arch)
     assert rows[0].name == "stem"
     assert sum(row.cost.params for row in rows) == arch.cost().params
+    assert max(row.cost.peak for row in rows) == arch.cost().peak
     assert len(rows) == len(arch.stages) + 3
 
 

@@ -138,7 +138,14 @@ def test_what_a_run_has_not_is_left_out_or_said(tmp_path: Path) -> None:
     assert found["texts"]["confirmed"].startswith("unconfirmed")
     assert "12 of 40 networks" in found["texts"]["status"]
     assert found["texts"]["notes"] == []
-    assert [cost["key"] for cost in found["costs"]] == ["madds", "params", "flops", "activations", "step_seconds"]
+    assert [cost["key"] for cost in found["costs"]] == [
+        "madds",
+        "params",
+        "flops",
+        "activations",
+        "peak",
+        "step_seconds",
+    ]
     page(found)
 
     trials = pd.read_csv(run / "trials.csv")

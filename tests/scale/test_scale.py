@@ -313,10 +313,10 @@ def test_a_rule_whose_family_cannot_be_is_left_out_before_any_training(
     command: Command, here: Path, images: Path, tiny: Architecture
 ) -> None:
     """No resolution brings a network to more parameters."""
-    arguments = [*OPTIONS, "--rule", "auto", "--coefficients", "1.2,1.1,1.15", "--params", "40K"]
+    arguments = [*OPTIONS, "--rule", "auto", "--coefficients", "1.2,1.1,1.15", "--max-params", "40K"]
     ended = command("scale", *arguments, "--data", str(images), "--seeds", "1")
     assert ended.code == 0, ended.err
-    assert "resolution is left out: --params 40K: the largest network that this rule gives" in ended.out
+    assert "resolution is left out: --max-params 40K: the largest network that this rule gives" in ended.out
     rules = pd.read_csv(here / "runs/tiny/scale/rules.csv")
     assert set(rules["rule"]) == {"compound", "depth", "width", "fast"}
     assert pd.read_csv(here / "runs/tiny/scale/family.csv")["params"].max() <= 40_000
@@ -326,7 +326,7 @@ def test_a_rule_whose_family_cannot_be_is_left_out_before_any_training(
 def test_scaling_to_a_budget(
     command: Command, here: Path, tiny: Architecture, option: str, value: str, factor: float
 ) -> None:
-    ended = command("scale", *OPTIONS, "--rule", "fast", f"--{option}", value)
+    ended = command("scale", *OPTIONS, "--rule", "fast", f"--max-{option}", value)
     assert ended.code == 0, ended.err
     family = pd.read_csv(here / "runs/tiny/scale/family.csv")
     limit = {"madds": 4e6, "params": 40e3}[option]
@@ -347,7 +347,7 @@ def test_scaling_to_a_latency(
         return type("Measured", (), {"median": arch.cost().madds * 1e-9})
 
     monkeypatch.setattr(config.latency, "measure", measure)
-    ended = command("scale", *OPTIONS, "--rule", "width", "--latency", "5ms")
+    ended = command("scale", *OPTIONS, "--rule", "width", "--max-latency", "5ms")
     assert ended.code == 0, ended.err
     family = pd.read_csv(here / "runs/tiny/scale/family.csv")
     assert 4e6 < family["madds"].iloc[-1] <= 5e6
@@ -380,13 +380,16 @@ def test_a_baseline_of_another_space_or_run(command: Command, here: Path, images
 
 
 BAD = [
-    ("--phi 3 --madds 1G", "--phi and --madds exclude each other"),
-    ("--madds 1G --latency 5ms", "--madds and --latency exclude each other"),
-    ("--madds lots", "--madds: 'lots' is not a positive count"),
-    ("--latency 5x", "--latency: '5x' is not a positive duration"),
-    ("--rule resolution --params 20M", "--params 20M: the largest network that this rule gives"),
-    ("--rule depth --madds 1K", "--madds 1K: "),
-    ("--coefficients 1.2,0.9,1.1 --madds 1G", "needs coefficients of at least 1"),
+    ("--phi 3 --max-madds 1G", "--phi and --max-madds exclude each other"),
+    ("--min-madds 1G", "--min-madds: φ is solved for a maximum"),
+    ("--max-madds 1G --min-madds 2G", "--min-madds 2G is above --max-madds 1G"),
+    ("--max-madds 4M --min-params 1G", "no φ has at most 4M madds and at least 1G params"),
+    ("--max-memory nan", "--max-memory: 'nan' is not a positive number of bytes"),
+    ("--max-madds lots", "--max-madds: 'lots' is not a positive count"),
+    ("--max-latency 5x", "--max-latency: '5x' is not a positive duration"),
+    ("--rule resolution --max-params 20M", "--max-params 20M: the largest network that this rule gives"),
+    ("--rule depth --max-madds 1K", "--max-madds 1K: "),
+    ("--coefficients 1.2,0.9,1.1 --max-madds 1G", "needs coefficients of at least 1"),
     ("--coefficients 0.5,1.1,1.1 --phi 3", "needs coefficients of at least 1, got α 0.5 β 1.1 γ 1.1"),
     ("--match exactly", "--match 'exactly': known are counted, nominal"),
     ("--match counted --tolerance 0 --step 0.5", "has a counted ratio within 0 of 2"),
