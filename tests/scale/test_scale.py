@@ -300,7 +300,7 @@ def test_a_family_in_steps_that_keeps_parts(command: Command, here: Path, tiny: 
     assert (saved["resolution_step"], saved["keep"]) == (16, "ends,stem")
     assert not (folder / "published.csv").exists()  # none of them comes to so few MAdds
 
-    solved = command("scale", *arguments, "--madds", "4M", "--match", "counted")
+    solved = command("scale", *arguments, "--max-madds", "4M", "--match", "counted")
     assert solved.code == 0, solved.err
     family = pd.read_csv(folder / "family.csv")
     assert (family["resolution"] % 16 == 0).all()
