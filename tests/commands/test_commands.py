@@ -535,7 +535,7 @@ BAD = [
     ("scale --coefficients 1,1,1 --rule fast", "exclude each other"),
     ("scale --rule best", "--rule 'best': unknown"),
     ("scale --phi 99", "--phi"),
-    ("scale --phi 20 --rule resolution", "--phi 9: resolution"),
+    ("scale --phi 20 --rule resolution", "--phi 9: scaled too far: the resolution"),
     ("scale --step 0", "--step"),
     ("scale --tolerance 0 --step 0.3", "the nearest is"),
     ("cost efficientnet_b9", "nearest is 'efficientnet_b"),
