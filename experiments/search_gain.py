@@ -265,8 +265,7 @@ def report() -> None:
         "",
         *lines,
         "",
-        "In the searches' trainings: " + " ".join(shares),
-        "",
+        *(f"In the searches' trainings, {line}\n" for line in shares),
         f"The pick stood at a bound in {int(ours['bound'].sum())} of {len(ours)} searches; a search took "
         f"{ours['seconds'].median() / 60:.1f} minutes (median).",
         "",

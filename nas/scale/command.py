@@ -117,10 +117,8 @@ def scale(
     elif measure:
         all_workers.check_here("--measure (--no-measure leaves it out)")
     options = {
-        **{
-            "phi": phi or (None if budget else PHI),
-            **{name: text for name, text in limits.items() if text is not None},
-        },
+        "phi": phi or (None if budget else PHI),
+        **{name: text for name, text in limits.items() if text is not None},
         **{"baseline": found.name, "rule": rule, "coefficients": coefficients, "target": target, "step": step},
         **{"tolerance": tolerance, "match": match, "resolution_step": resolution_step, "keep": keep, "seeds": seeds},
         **{"train": train, "published": published},

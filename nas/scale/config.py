@@ -38,7 +38,7 @@ class Budget:
         conditions = latency.Conditions.here(device) if self.measured else None
         seen: dict[Architecture, float] = {}
 
-        def amount(arch: Architecture, column: str) -> float:
+        def of_column(arch: Architecture, column: str) -> float:
             if column != "latency":
                 return float(getattr(cost(arch), column))
             if arch not in seen:
@@ -46,7 +46,7 @@ class Budget:
                 seen[arch] = latency.measure(arch, conditions).median
             return seen[arch]
 
-        return amount
+        return of_column
 
     @property
     def measured(self) -> bool:
@@ -121,7 +121,6 @@ class Scaling:
         assert self.budget is not None
         bounds, cost = self.budget.bounds, self.budget.of(self.found.cost, self.proxy.device)
         most = {column: high for column, (_, high) in bounds.items() if high < inf}
-
         base, deployment = self.found.architecture, self.found.deployment
 
         def at(phi: float) -> Architecture:

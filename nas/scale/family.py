@@ -84,14 +84,13 @@ class Family:
         """The rows of published.csv that need no training; member: the φ of the one whose cost it has."""
         rows = [
             {
-                **{
-                    "name": title,
-                    "member": phi,
-                    **_counted(one),
-                    "counted_ratio": self._ratio(one),
-                    "moved": one.moved,
-                },
-                **{"hash": one.architecture.hash, "architecture": str(one.architecture)},
+                "name": title,
+                "member": phi,
+                **_counted(one),
+                "counted_ratio": self._ratio(one),
+                "moved": one.moved,
+                "hash": one.architecture.hash,
+                "architecture": str(one.architecture),
             }
             for (title, phi), one in self.published.items()
         ]

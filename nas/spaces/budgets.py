@@ -25,7 +25,6 @@ _ENUMERABLE = 200_000
 _TRIES = 4_000_000
 _CELLS = {0: 1, 1: 2048, 2: 128**2, 3: 32**3}  # of the table by what is left of so many budgets
 _NONE = 1e300  # the least cost where there is no way onward
-_NONE = 1e300  # the least cost where there is no way onward
 _MOST_CELLS, _FINER = 600_000, 4
 _SOUGHT, _ROUNDS = 1 << 14, 8  # draws for the nearest network, and how often more if none of them keeps the bounds
 _PROBED, _ENOUGH = 4096, 0.05  # draws that a plan is judged by; the share of them to be kept that is good enough

@@ -22,10 +22,10 @@ def use_fast_cpu_convolutions(model: nn.Module) -> None:
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution of a map [n, c, h, w] by torch's fastest kernel for its size and type.
 
-    The outer part of a kernel that meets only padding is left out: a 5x5 kernel on a 1x1 map is one multiplication.
-    On the CPU a 1x1 kernel on a small map is a matrix product, and maps of up to 2x2 are padded before a depthwise
-    kernel. In bf16 the gradients of depthwise kernels are so slow that these are computed in fp32, except for 3x3
-    kernels at stride 1.
+    The outer part of a kernel that meets only padding is left out: a 5x5 kernel on a 1x1 map is one multiplication. On
+    the CPU a 1x1 kernel on a small map is a matrix product, and a map that a depthwise kernel may overhang on both
+    sides (2x2 of 3x3, 4x4 of 5x5) is padded beforehand. In bf16 the gradients of depthwise kernels are so slow that
+    these are computed in fp32, except for 3x3 kernels at stride 1.
     """
     radius, side, slow = conv.kernel_size[0] // 2, max(x.shape[2:]), x.device.type == "cpu"
     narrow = slow and torch.is_autocast_enabled("cpu")
